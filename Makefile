@@ -1,0 +1,54 @@
+# One page of targets; `make` alone lists them. Everything made goes to build/ and .venv/.
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS   += --no-print-directory
+PYTHON      ?= /usr/bin/python3
+BUILD       := build
+BIN         := .venv/bin
+
+# What a node needs to run pods, what building the guest needs, and what developing needs.
+HOST_PACKAGES  := containerd runc crun qemu-system-x86 qemu-system-common seabios iproute2 kmod
+GUEST_PACKAGES := mmdebstrap erofs-utils busybox-static cpio lz4
+DEV_PACKAGES   := python3 python3-venv python3-dev protobuf-compiler libprotobuf-dev qemu-system-misc
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check guest bench protos clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(BUILD)/packages.stamp $(BUILD)/venv.stamp ## Debian packages and .venv (the others do this themselves)
+
+$(BUILD)/packages.stamp: tools/install-packages Makefile
+	@mkdir -p $(BUILD)
+	@tools/install-packages $(HOST_PACKAGES) $(GUEST_PACKAGES) $(DEV_PACKAGES)
+	@touch $@
+
+$(BUILD)/venv.stamp: pyproject.toml | $(BUILD)/packages.stamp
+	@echo "==> .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[host,dev]'
+	@touch $@
+
+demo: setup guest ## a container in a virtual machine, from containerd to crun (root)
+	@$(BIN)/python -m tools.demo
+
+test: setup guest ## every gate and every test (root)
+	@tools/check
+	@$(BIN)/pytest
+
+check: setup ## ruff, mypy --strict, import-linter, generated code, unit tests
+	@tools/check
+	@$(BIN)/pytest -q tests/unit
+
+guest: setup ## kernel, initramfs and root image of the guest
+	@$(BIN)/python agent/image/build.py --output $(BUILD)/guest
+
+bench: setup guest ## the figures of docs/performance.md
+	@$(BIN)/python -m bench
+
+protos: setup ## regenerate the code made from protos/kata_protos/*.proto
+	@tools/generate-protos
+
+clean: ## remove what was built
+	@rm -rf $(BUILD) .venv dist

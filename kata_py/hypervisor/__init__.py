@@ -1,0 +1,1 @@
+"""What a hypervisor driver offers, and the values it is given."""

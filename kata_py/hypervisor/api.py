@@ -1,0 +1,201 @@
+"""What a hypervisor driver must offer, and the frozen values it is given.
+
+Few verbs: `launch` gives a running `Vm`; leaving its context ends it. Optional abilities are further small
+Protocols. Drivers are found by entry point (group `kata_py.hypervisors`) and pass one conformance suite.
+"""
+
+from __future__ import annotations
+
+import enum
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from kata_py.resource.journal import Journal
+from kata_py.ttrpc.address import Address
+
+
+class HypervisorError(Exception):
+    """A virtual machine could not be started, changed or kept running.
+
+    Attributes:
+        stage: The stage it failed in, a name from the timeline: `virtiofsd`, `qemu`, `kernel`, `agent`.
+        hint: What to do next, for people; may be empty.
+        evidence: The last lines of the console and of the hypervisor's own output, oldest first.
+    """
+
+    def __init__(self, stage: str, cause: str, *, hint: str = "", evidence: tuple[str, ...] = ()) -> None:
+        super().__init__(cause)
+        self.stage = stage
+        self.cause = cause
+        self.hint = hint
+        self.evidence = evidence
+
+    def __str__(self) -> str:
+        text = f"{self.stage}: {self.cause}"
+        if self.hint:
+            text += f" ({self.hint})"
+        if self.evidence:
+            text += "; last lines: " + " | ".join(self.evidence[-5:])
+        return text
+
+
+class Accelerator(enum.Enum):
+    """What runs the guest's instructions; AUTO takes KVM where it can run a stock guest, else TCG."""
+
+    AUTO = "auto"
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class AgentChannel(enum.Enum):
+    """How the host reaches the agent; AUTO takes vsock where the host has it, else virtio-serial."""
+
+    AUTO = "auto"
+    VSOCK = "vsock"
+    HYBRID_VSOCK = "hybrid-vsock"
+    VIRTIO_SERIAL = "virtio-serial"
+
+
+@dataclass(frozen=True, slots=True)
+class Vcpus:
+    """Virtual processors: how many at boot, how many at most, and CPU feature text (`pmu=off`)."""
+
+    count: int = 1
+    maximum: int = 1
+    features: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Guest memory in MiB: at boot, at most, and slots for hot-plug (0: none)."""
+
+    size: int = 2048
+    maximum: int = 2048
+    slots: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What the guest boots: kernel, initramfs, root image, and parameters added to the kernel's line."""
+
+    kernel: Path
+    initramfs: Path | None = None
+    image: Path | None = None
+    image_fstype: str = "erofs"
+    parameters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SharedDirectory:
+    """A host directory that the guest mounts by tag (virtio-fs)."""
+
+    tag: str
+    source: Path
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDevice:
+    """A raw image file or block device of the host, as a virtio-blk disk; `id` is its serial, ≤ 20 bytes."""
+
+    id: str
+    path: Path
+    read_only: bool = False
+
+
+Device = SharedDirectory | BlockDevice
+
+
+@dataclass(frozen=True, slots=True)
+class GuestDevice:
+    """Where the guest finds an attached device: its PCI path (`02/01`, kata's form) or CCW id; may be empty."""
+
+    id: str
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VmSpec:
+    """A virtual machine, fully decided.
+
+    Attributes:
+        sandbox_id: The sandbox's id.
+        directory: Where its sockets and pid file go; made and removed by the driver.
+        boot: What it boots.
+        cpus: Virtual processors.
+        memory: Guest memory.
+        devices: Devices present from the start.
+        agent_channel: How the agent is reached.
+        accelerator: What runs its instructions.
+        machine: Machine type (`q35`, `s390-ccw-virtio`); empty is the driver's default.
+        boot_timeout: Seconds from launch until the agent must answer.
+        debug: Whether the guest's kernel and agent talk much.
+    """
+
+    sandbox_id: str
+    directory: Path
+    boot: Boot
+    cpus: Vcpus = Vcpus()
+    memory: Memory = Memory()
+    devices: tuple[Device, ...] = ()
+    agent_channel: AgentChannel = AgentChannel.AUTO
+    accelerator: Accelerator = Accelerator.AUTO
+    machine: str = ""
+    boot_timeout: float = 45.0
+    debug: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VmExit:
+    """How a virtual machine ended.
+
+    Attributes:
+        cause: In words: `qemu was killed by signal 9`, `virtiofsd exited with status 1`, `guest powered off`.
+        expected: Whether we asked for it.
+        evidence: Last lines of console and hypervisor output, oldest first.
+    """
+
+    cause: str
+    expected: bool = False
+    evidence: tuple[str, ...] = ()
+
+
+class Vm(Protocol):
+    """A running virtual machine."""
+
+    @property
+    def agent(self) -> Address:
+        """Where the agent listens, or will once the guest is up."""
+
+    @property
+    def pid(self) -> int:
+        """The host process that stands for the machine: what Create reports to the manager."""
+
+    def console_tail(self) -> tuple[str, ...]:
+        """The last lines of the guest's console and the hypervisor's stderr, oldest first."""
+
+    async def wait(self) -> VmExit:
+        """Wait for the machine's end, of whatever cause. Any number of waiters; cancelling one is harmless."""
+
+    async def attach(self, device: Device) -> GuestDevice:
+        """Hot-plug a device.
+
+        Raises:
+            HypervisorError: The device does not fit, or the machine refused it.
+        """
+
+
+class Hypervisor(Protocol):
+    """A driver: makes virtual machines from specs."""
+
+    name: str
+
+    def launch(self, spec: VmSpec, journal: Journal) -> AbstractAsyncContextManager[Vm]:
+        """Start a machine; leaving the context ends it and removes all that was made for it.
+
+        Entering returns once the machine's processes run; it does not wait for the guest to boot.
+
+        Raises:
+            HypervisorError: It could not be started; nothing is left behind.
+        """

@@ -1,0 +1,1 @@
+"""The OCI runtime specification, typed as far as a sandboxed runtime touches it."""

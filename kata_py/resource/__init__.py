@@ -1,0 +1,1 @@
+"""Resources of the host and how each is undone."""

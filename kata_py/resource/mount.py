@@ -1,0 +1,83 @@
+"""Mounts and namespaces of the host: thin typed calls over the C library.
+
+Names and values are the kernel's (`include/uapi/linux/mount.h`, `sched.h`). All raise OSError with the path.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+CLONE_NEWNS = 0x00020000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, path: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
+
+
+def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    _check(
+        _libc.mount(source.encode(), target.encode(), fstype.encode(), ctypes.c_ulong(flags), data.encode()),
+        target,
+    )
+
+
+def unmount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(target.encode(), flags), target)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2): move this process into new namespaces."""
+    _check(_libc.unshare(flags), f"unshare({flags:#x})")
+
+
+def detach(target: str) -> None:
+    """Lazily unmount everything stacked at the path; nothing mounted, or no such path, is fine."""
+    while True:
+        try:
+            unmount(target, MNT_DETACH | UMOUNT_NOFOLLOW)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+                return
+            raise
+
+
+def mount_points() -> list[str]:
+    """The mount points that this process sees, in mount order. Source: proc(5), `/proc/self/mountinfo`."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 pathlib would cost an import on the delete path
+        return [_unescape(line.split(" ", 5)[4]) for line in file]
+
+
+def detach_below(path: str) -> None:
+    """Detach every mount at or below the path, the last made first."""
+    top = os.path.realpath(path)
+    for point in reversed(mount_points()):
+        if point == top or point.startswith(top + "/"):
+            detach(point)
+
+
+def _unescape(field: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(code, character)
+    return field

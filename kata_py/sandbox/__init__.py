@@ -1,0 +1,1 @@
+"""A pod's life: plan, virtual machine, containers, processes, record, events."""

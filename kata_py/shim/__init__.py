@@ -1,0 +1,1 @@
+"""containerd-shim-kata-v2: start, delete, and the daemon that serves the Task API."""

@@ -1,0 +1,1 @@
+"""ttrpc for asyncio: frames, connection, client, server, transports, code generator."""

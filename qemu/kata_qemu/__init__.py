@@ -1,0 +1,1 @@
+"""QEMU as a hypervisor: command lines, QMP, virtiofsd."""
