@@ -27,3 +27,6 @@ class Journal(Protocol):
 
     def span(self, stage: str) -> AbstractContextManager[None]:
         """Time a stage of the sandbox's life; a failure inside is marked with it."""
+
+    def stage(self, name: str, began: int, ended: int) -> None:
+        """Add a stage seen from outside, such as the guest kernel's; times in monotonic nanoseconds."""
