@@ -1,0 +1,220 @@
+"""A private containerd: its own root, state and socket, so that the machine's own is never touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tools import oci_image
+
+NAMESPACE = "default"
+RUNTIME = "io.containerd.kata.v2"
+START_TIMEOUT = 30.0  # seconds until containerd says that it has booted
+STOP_TIMEOUT = 15.0
+
+# Parents that containerd, ctr and the shim make and share with others; removed again if we caused them.
+_SHARED_PARENTS = tuple(
+    Path(path)
+    for path in (
+        "/run/containerd", "/run/containerd/fifo", "/run/containerd/s", "/run/vc", "/run/vc/sbs", "/run/vc/vm",
+        "/run/kata-containers", "/run/kata-containers/shared", "/run/kata-containers/shared/sandboxes",
+    )
+)  # fmt: skip
+
+_CONFIG = """\
+version = 2
+root = "{directory}/root"
+state = "{directory}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs",
+    "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.devmapper"]
+[grpc]
+address = "{directory}/containerd.sock"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{directory}/opt"
+[debug]
+level = "{level}"
+"""
+
+
+class ContainerdError(Exception):
+    """containerd did not start or did not stop; the message carries the end of its log."""
+
+
+class PrivateContainerd:
+    """A running containerd, as a context manager; leaving it ends its tasks and stops it.
+
+    Args:
+        directory: Where all of it lives; made when missing. Its path must leave room for socket names.
+        launcher: The shim's program; its directory comes first in containerd's PATH.
+        runtime_config: `configuration.toml` that the shim is told of.
+        env: Added to containerd's environment, and so to the shim's.
+        debug: Whether containerd and the shim log at debug level.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        launcher: Path,
+        runtime_config: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        debug: bool = True,
+    ) -> None:
+        self.directory = directory.absolute()
+        self.launcher = launcher.absolute()
+        self.runtime_config = runtime_config.absolute()
+        self.log = self.directory / "containerd.log"
+        self.address = self.directory / "containerd.sock"
+        self._env = {**os.environ, **(env or {}), "PATH": f"{self.launcher.parent}:{os.environ['PATH']}"}
+        self._debug = debug
+        self._process: subprocess.Popen[str] | None = None
+        self._absent: list[Path] = []
+
+    def __enter__(self) -> Self:
+        self._absent = [path for path in _SHARED_PARENTS if not path.exists()]
+        self.directory.mkdir(parents=True, exist_ok=True)
+        config = self.directory / "config.toml"
+        config.write_text(_CONFIG.format(directory=self.directory, level="debug" if self._debug else "info"))
+        self.start()
+        try:
+            self._import_image()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._process is not None:
+                self.remove_all()
+        finally:
+            self.stop()
+            for path in reversed(self._absent):
+                with suppress(OSError):  # not empty: somebody else's now; or never made
+                    path.rmdir()
+
+    def start(self) -> None:
+        """Start containerd and wait until it serves.
+
+        Raises:
+            ContainerdError: It ended, or did not come up in time.
+        """
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(
+                ["containerd", "--config", str(self.directory / "config.toml")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=self._env,
+                start_new_session=True,
+            )
+        booted = threading.Event()
+        threading.Thread(target=self._copy_log, args=(self._process, booted), daemon=True).start()
+        if not booted.wait(START_TIMEOUT) or self._process.poll() is not None:
+            self.stop()
+            raise ContainerdError(f"containerd did not start; the end of {self.log}:\n{self.log_tail()}")
+
+    def _copy_log(self, process: subprocess.Popen[str], booted: threading.Event) -> None:
+        assert process.stderr is not None
+        with process.stderr, self.log.open("a", buffering=1) as log:
+            for line in process.stderr:
+                log.write(line)
+                if "containerd successfully booted" in line:
+                    booted.set()
+        booted.set()  # it ended; start() looks at the exit status
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> None:
+        """Stop containerd; its shims live on, as they should.
+
+        Raises:
+            ContainerdError: It outlived SIGKILL.
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal_number)
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_TIMEOUT)
+
+    @property
+    def pid(self) -> int:
+        """containerd's process id."""
+        assert self._process is not None, "containerd is not running"
+        return self._process.pid
+
+    def command(self, *arguments: str) -> list[str]:
+        """The `ctr` command line for this containerd."""
+        return ["ctr", "--address", str(self.address), "--namespace", NAMESPACE, *arguments]
+
+    def ctr(
+        self, *arguments: str, check: bool = True, timeout: float = 120.0, stdin: bytes | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run `ctr` and collect its output.
+
+        Raises:
+            subprocess.CalledProcessError: It failed and `check` is set.
+            subprocess.TimeoutExpired: It took longer than `timeout` seconds.
+        """
+        streams: dict[str, object] = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+        return subprocess.run(  # type: ignore[call-overload, no-any-return]
+            self.command(*arguments), check=check, capture_output=True, timeout=timeout, env=self._env, **streams
+        )
+
+    def run_arguments(self, container_id: str, *argv: str, options: Sequence[str] = ()) -> list[str]:
+        """Arguments of `ctr run` for a container of the busybox image under our runtime."""
+        runtime = ["--runtime", RUNTIME, "--runtime-config-path", str(self.runtime_config)]
+        return ["run", *runtime, *options, oci_image.REFERENCE, container_id, *argv]
+
+    def run(
+        self,
+        container_id: str,
+        *argv: str,
+        options: Sequence[str] = (),
+        check: bool = True,
+        timeout: float = 120.0,
+        stdin: bytes | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """`ctr run` of a busybox container; see `ctr` for the rest."""
+        arguments = self.run_arguments(container_id, *argv, options=options)
+        return self.ctr(*arguments, check=check, timeout=timeout, stdin=stdin)
+
+    def containers(self) -> list[str]:
+        """The ids of all containers."""
+        return self.ctr("containers", "list", "--quiet").stdout.decode().split()
+
+    def remove_all(self) -> None:
+        """Kill and delete every task and container."""
+        for container_id in self.containers():
+            self.ctr("tasks", "kill", "--signal", "SIGKILL", "--all", container_id, check=False)
+            self.ctr("tasks", "delete", "--force", container_id, check=False)
+            self.ctr("containers", "delete", container_id, check=False)
+
+    def wipe(self) -> None:
+        """Remove the directory of a stopped containerd."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The end of containerd's log, with what the shim wrote into it."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+    def _import_image(self) -> None:
+        if oci_image.REFERENCE in self.ctr("images", "list", "--quiet").stdout.decode().split():
+            return
+        archive = self.directory / "busybox.tar"
+        oci_image.build(archive)
+        self.ctr("images", "import", str(archive))
+        archive.unlink()

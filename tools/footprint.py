@@ -1,0 +1,71 @@
+"""What our software could leave on a machine: taken before and after, the two must be equal."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from kata_py.resource.mount import mount_points
+
+# Programs that a sandbox consists of; other processes of the machine are none of our business.
+_PROGRAMS = ("containerd-shim-kata", "qemu-system-", "virtiofsd", "kata_agent", "crun")
+_RUN_DEPTH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Processes, mounts, network links, cgroups and entries of /run at one moment."""
+
+    processes: frozenset[str]
+    mounts: frozenset[str]
+    links: frozenset[str]
+    cgroups: frozenset[str]
+    run: frozenset[str]
+
+    @classmethod
+    def take(cls, run: Path = Path("/run")) -> Footprint:
+        """Look at the machine now."""
+        return cls(
+            processes=frozenset(_processes()),
+            mounts=frozenset(mount_points()),
+            links=frozenset(link.name for link in Path("/sys/class/net").iterdir()),
+            cgroups=frozenset(directory for directory, _, _ in os.walk("/sys/fs/cgroup")),
+            run=frozenset(_entries(run, _RUN_DEPTH)),
+        )
+
+    def added_since(self, before: Footprint) -> list[str]:
+        """What is there now and was not there before, one line each; empty is how it should be."""
+        return [
+            f"{kind}: {entry}"
+            for kind in ("processes", "mounts", "links", "cgroups", "run")
+            for entry in sorted(getattr(self, kind) - getattr(before, kind))
+        ]
+
+
+def _processes() -> list[str]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        line = b" ".join(arguments[:4]).decode(errors="replace")
+        if any(program in line for program in _PROGRAMS):
+            found.append(f"{entry.name} {line}")
+    return found
+
+
+def _entries(directory: Path, depth: int) -> list[str]:
+    found: list[str] = []
+    try:
+        entries = list(os.scandir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return found
+    for entry in entries:
+        found.append(entry.path)
+        if depth > 1 and entry.is_dir(follow_symlinks=False):
+            found += _entries(Path(entry.path), depth - 1)
+    return found

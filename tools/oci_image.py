@@ -1,0 +1,104 @@
+"""A small OCI image made on the spot from Debian's busybox-static: no registry, no network.
+
+Source of the formats: OCI image specification 1.0, `image-layout.md`, `manifest.md`, `config.md`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+REFERENCE = "docker.io/library/kata-py-busybox:latest"
+BUSYBOX = Path("/bin/busybox")
+
+_DIRECTORIES = ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "usr/bin", "var")
+_FILES = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+}
+
+
+def build(path: Path) -> None:
+    """Write the image as an OCI archive that `ctr images import` reads.
+
+    Args:
+        path: The archive to write; its directory must exist.
+
+    Raises:
+        FileNotFoundError: There is no `/bin/busybox` (Debian package busybox-static).
+    """
+    layer = _layer()
+    config = _json(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Env": ["PATH=/bin:/usr/bin"], "Cmd": ["/bin/sh"], "WorkingDir": "/"},
+            "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
+        }
+    )
+    manifest = _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": _descriptor("application/vnd.oci.image.config.v1+json", config),
+            "layers": [_descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
+        }
+    )
+    index = {
+        "schemaVersion": 2,
+        "manifests": [
+            _descriptor("application/vnd.oci.image.manifest.v1+json", manifest)
+            | {"annotations": {"io.containerd.image.name": REFERENCE, "org.opencontainers.image.ref.name": "latest"}}
+        ],
+    }
+    with tarfile.open(path, "w") as archive:
+        _add(archive, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        _add(archive, "index.json", _json(index))
+        for blob in (layer, config, manifest):
+            _add(archive, f"blobs/sha256/{_digest(blob).removeprefix('sha256:')}", blob)
+
+
+def rootfs(directory: Path) -> None:
+    """Unpack the image's only layer: a root file system for tests that need no containerd."""
+    with tarfile.open(fileobj=io.BytesIO(_layer())) as layer:
+        layer.extractall(directory, filter="fully_trusted")
+
+
+def _layer() -> bytes:
+    applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as layer:
+        for name in _DIRECTORIES:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+            layer.addfile(entry)
+        for name, text in _FILES.items():
+            _add(layer, name, text.encode())
+        _add(layer, "bin/busybox", BUSYBOX.read_bytes(), mode=0o755)
+        for applet in sorted(set(applets) - {"busybox"}):
+            entry = tarfile.TarInfo(f"bin/{applet}")
+            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+            layer.addfile(entry)
+    return buffer.getvalue()
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes, mode: int = 0o644) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(data), mode
+    archive.addfile(entry, io.BytesIO(data))
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def _digest(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _descriptor(media_type: str, data: bytes) -> dict[str, object]:
+    return {"mediaType": media_type, "digest": _digest(data), "size": len(data)}
