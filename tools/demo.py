@@ -1,0 +1,143 @@
+"""`make demo`: a container in a virtual machine, from a real containerd down to crun, shown step by step."""
+
+from __future__ import annotations
+
+import os
+import platform
+import pty
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from kata_py.sandbox.record import Record
+from kata_py.sandbox.timeline import render
+from tools import configuration
+from tools.containerd import PrivateContainerd
+from tools.footprint import Footprint
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BUILD = REPOSITORY / "build"
+LAUNCHER = Path(sys.executable).with_name("containerd-shim-kata-v2")
+
+
+class DemoError(Exception):
+    """A step did not do what it should."""
+
+
+def main() -> int:
+    """Run the demo; 0 when every step did what it says and nothing is left behind."""
+    if os.geteuid() != 0:
+        print("make demo needs root: containerd mounts, and the shim starts virtual machines", file=sys.stderr)
+        return 1
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    config = configuration.write(BUILD / "demo" / "configuration.toml", BUILD / "guest", program="make demo")
+    before = Footprint.take()
+    status = 0
+    containerd = PrivateContainerd(BUILD / "demo" / "containerd", LAUNCHER, config)
+    try:
+        step("start a private containerd", f"its log is {containerd.log.relative_to(REPOSITORY)}")
+        with containerd:
+            tour(containerd)
+    except KeyboardInterrupt:
+        print("\ninterrupted; everything was cleaned up", file=sys.stderr)
+        status = 130
+    except (DemoError, subprocess.SubprocessError) as error:
+        print(f"\nfailed: {error}\n{containerd.log_tail(40)}", file=sys.stderr)
+        status = 1
+    left = Footprint.take().added_since(before)
+    for line in left:
+        print(f"left behind: {line}", file=sys.stderr)
+    if not left:
+        step("nothing is left behind", "processes, mounts, links, cgroups and /run are as before")
+    return status or (1 if left else 0)
+
+
+def tour(containerd: PrivateContainerd) -> None:
+    """The steps, each of which checks what it shows."""
+    step("run a container, attached: its kernel is the guest's")
+    guest = shown(containerd, *containerd.run_arguments("demo-1", "uname", "-sr", options=["--rm"])).strip()
+    host = f"{platform.system()} {platform.release()}"
+    print(f"\n    host kernel   {host}\n    guest kernel  {guest}")
+    expect(guest != host, "the container saw the host's kernel: it ran in no virtual machine")
+
+    step("run one in the background, and look inside")
+    shown(containerd, *containerd.run_arguments("demo-2", "sleep", "1000", options=["--detach"]))
+    output = shown(containerd, "tasks", "exec", "--exec-id", "e1", "demo-2", "sh", "-c", "echo pid $$ of $(hostname)")
+    expect("pid" in output, "exec printed nothing")
+
+    step("bytes through stdin")
+    text = "through the fifo, the shim, the agent and back\n"
+    echoed = shown(containerd, "tasks", "exec", "--exec-id", "e2", "demo-2", "cat", stdin=text)
+    expect(echoed == text, f"cat gave {echoed!r}")
+
+    step("a terminal of 100 columns")
+    expect(
+        "100" in shown_on_tty(containerd, "tasks", "exec", "-t", "--exec-id", "e3", "demo-2", "stty", "size"), "size"
+    )
+
+    step("an exit code comes back")
+    shown(containerd, "tasks", "exec", "--exec-id", "e4", "demo-2", "sh", "-c", "exit 42", status=42)
+
+    step("numbers of the container, from the guest's cgroups")
+    expect("memory" in shown(containerd, "tasks", "metrics", "demo-2"), "no metrics")
+
+    step("where the time went")
+    print(render(Record.load("demo-2").timeline))
+
+    step("kill, wait, delete")
+    shown(containerd, "tasks", "kill", "--signal", "SIGKILL", "demo-2")
+    shown(containerd, "tasks", "delete", "demo-2", status=137)
+    shown(containerd, "containers", "delete", "demo-2")
+
+
+def step(title: str, note: str = "") -> None:
+    """Announce a step."""
+    print(f"\n==> {title}" + (f" ({note})" if note else ""), flush=True)
+
+
+def expect(condition: bool, message: str) -> None:
+    """Stop the demo when a step did not do what it should."""
+    if not condition:
+        raise DemoError(message)
+
+
+def shown(containerd: PrivateContainerd, *arguments: str, stdin: str = "", status: int = 0) -> str:
+    """Run `ctr` in the open: the command, its output, its exit code and how long it took."""
+    print(f"    $ ctr {shlex.join(arguments)}", flush=True)
+    began = time.monotonic()
+    result = containerd.ctr(*arguments, check=False, stdin=stdin.encode())
+    output = result.stdout.decode(errors="replace")
+    for line in (output + result.stderr.decode(errors="replace")).splitlines():
+        print(f"      {line}")
+    print(f"      exit {result.returncode}, {time.monotonic() - began:.1f} s", flush=True)
+    expect(result.returncode == status, f"ctr ended with {result.returncode}, not {status}")
+    return output
+
+
+def shown_on_tty(containerd: PrivateContainerd, *arguments: str) -> str:
+    """As `shown`, with a terminal of 40 rows and 100 columns as ctr's streams."""
+    print(f"    $ ctr {shlex.join(arguments)}", flush=True)
+    master, slave = pty.openpty()
+    with os.fdopen(master, "rb", buffering=0) as terminal:
+        try:
+            subprocess.run(["stty", "rows", "40", "columns", "100"], stdin=slave, check=True)
+            process = subprocess.Popen(containerd.command(*arguments), stdin=slave, stdout=slave, stderr=slave)
+        finally:
+            os.close(slave)
+        chunks = []
+        try:
+            while chunk := terminal.read(4096):
+                chunks.append(chunk)
+        except OSError:  # EIO: the last holder of the other end is gone
+            pass
+        expect(process.wait(60) == 0, f"ctr ended with {process.returncode} on a terminal")
+    output = b"".join(chunks).decode(errors="replace")
+    print("".join(f"      {line}\n" for line in output.splitlines()), end="")
+    return output
+
+
+if __name__ == "__main__":
+    sys.exit(main())
