@@ -1,0 +1,52 @@
+"""The stages of a sandbox's life with their times, as values and as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One stage of a sandbox's life.
+
+    Attributes:
+        name: The stage: `plan`, `virtiofsd`, `kernel`, `agent`, `create` ...
+        began: When it began, in nanoseconds of the monotonic clock, which all processes of a host share.
+        ended: When it ended; None while it runs, or when its process died in it.
+        failed: Whether it ended with an error.
+    """
+
+    name: str
+    began: int
+    ended: int | None = None
+    failed: bool = False
+
+    @property
+    def milliseconds(self) -> float | None:
+        """How long it took; None while it runs."""
+        return None if self.ended is None else (self.ended - self.began) / 1e6
+
+
+def table(spans: Iterable[Span]) -> str:
+    """The spans in order of their beginning, each with its offset from the first and its length in ms.
+
+    A stage that lies within another is indented below it.
+    """
+    ordered = sorted(spans, key=lambda span: (span.began, -_end(span)))
+    if not ordered:
+        return "no stage was recorded"
+    lines = [f"{'stage':<28} {'began ms':>10} {'took ms':>10}"]
+    around: list[Span] = []
+    for span in ordered:
+        while around and _end(around[-1]) < _end(span):
+            around.pop()
+        took = "running" if span.milliseconds is None else f"{span.milliseconds:.1f}"
+        name = "  " * len(around) + span.name + (" (failed)" if span.failed else "")
+        lines.append(f"{name:<28} {(span.began - ordered[0].began) / 1e6:>10.1f} {took:>10}")
+        around.append(span)
+    return "\n".join(lines)
+
+
+def _end(span: Span) -> float:
+    return float("inf") if span.ended is None else span.ended
