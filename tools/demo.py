@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from kata_py.sandbox.record import Record
-from kata_py.sandbox.timeline import render
+from kata_py.sandbox.timeline import table
 from tools import configuration
 from tools.containerd import PrivateContainerd
 from tools.footprint import Footprint
@@ -32,7 +32,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("make demo needs root: containerd mounts, and the shim starts virtual machines", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     config = configuration.write(BUILD / "demo" / "configuration.toml", BUILD / "guest", program="make demo")
     before = Footprint.take()
     status = 0
@@ -85,7 +85,7 @@ def tour(containerd: PrivateContainerd) -> None:
     expect("memory" in shown(containerd, "tasks", "metrics", "demo-2"), "no metrics")
 
     step("where the time went")
-    print(render(Record.load("demo-2").timeline))
+    print(table(Record.load("demo-2").timeline))
 
     step("kill, wait, delete")
     shown(containerd, "tasks", "kill", "--signal", "SIGKILL", "demo-2")
