@@ -14,15 +14,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkata_protos/bootstrap.proto\x12\x1f\x63ontainerd.runtime.bootstrap.v1\x1a\x19google/protobuf/any.proto\"\xd9\x02\n\x0f\x42ootstrapParams\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12<\n\tlog_level\x18\x03 \x01(\x0e\x32).containerd.runtime.bootstrap.v1.LogLevel\x12\x1a\n\x12\x63ontainerd_version\x18\x04 \x01(\t\x12 \n\x18\x63ontainerd_ttrpc_address\x18\x05 \x01(\t\x12\x1f\n\x17\x63ontainerd_grpc_address\x18\x06 \x01(\t\x12\x19\n\x11\x63ontainerd_binary\x18\x07 \x01(\t\x12>\n\nextensions\x18\x08 \x03(\x0b\x32*.containerd.runtime.bootstrap.v1.Extension\x12\x17\n\nsocket_dir\x18\t \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_socket_dir\"0\n\tExtension\x12#\n\x05value\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any*g\n\x08LogLevel\x12\x08\n\x04INFO\x10\x00\x12\x12\n\x05TRACE\x10\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x12\n\x05\x44\x45\x42UG\x10\xfc\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x08\n\x04WARN\x10\x04\x12\t\n\x05\x45RROR\x10\x08\x12\t\n\x05\x46\x41TAL\x10\n\x12\t\n\x05PANIC\x10\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkata_protos/bootstrap.proto\x12\x1f\x63ontainerd.runtime.bootstrap.v1\x1a\x19google/protobuf/any.proto\"\xd9\x02\n\x0f\x42ootstrapParams\x12\x13\n\x0binstance_id\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12<\n\tlog_level\x18\x03 \x01(\x0e\x32).containerd.runtime.bootstrap.v1.LogLevel\x12\x1a\n\x12\x63ontainerd_version\x18\x04 \x01(\t\x12 \n\x18\x63ontainerd_ttrpc_address\x18\x05 \x01(\t\x12\x1f\n\x17\x63ontainerd_grpc_address\x18\x06 \x01(\t\x12\x19\n\x11\x63ontainerd_binary\x18\x07 \x01(\t\x12>\n\nextensions\x18\x08 \x03(\x0b\x32*.containerd.runtime.bootstrap.v1.Extension\x12\x17\n\nsocket_dir\x18\t \x01(\tH\x00\x88\x01\x01\x42\r\n\x0b_socket_dir\"0\n\tExtension\x12#\n\x05value\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any*\xad\x01\n\x08LogLevel\x12\x12\n\x0eLOG_LEVEL_INFO\x10\x00\x12\x1c\n\x0fLOG_LEVEL_TRACE\x10\xf8\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x1c\n\x0fLOG_LEVEL_DEBUG\x10\xfc\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x12\n\x0eLOG_LEVEL_WARN\x10\x04\x12\x13\n\x0fLOG_LEVEL_ERROR\x10\x08\x12\x13\n\x0fLOG_LEVEL_FATAL\x10\n\x12\x13\n\x0fLOG_LEVEL_PANIC\x10\x0c\x62\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kata_protos.bootstrap_pb2', globals())
 if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
-  _LOGLEVEL._serialized_start=489
-  _LOGLEVEL._serialized_end=592
+  _LOGLEVEL._serialized_start=490
+  _LOGLEVEL._serialized_end=663
   _BOOTSTRAPPARAMS._serialized_start=92
   _BOOTSTRAPPARAMS._serialized_end=437
   _EXTENSION._serialized_start=439

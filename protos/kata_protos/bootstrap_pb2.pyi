@@ -5,14 +5,14 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
-DEBUG: LogLevel
 DESCRIPTOR: _descriptor.FileDescriptor
-ERROR: LogLevel
-FATAL: LogLevel
-INFO: LogLevel
-PANIC: LogLevel
-TRACE: LogLevel
-WARN: LogLevel
+LOG_LEVEL_DEBUG: LogLevel
+LOG_LEVEL_ERROR: LogLevel
+LOG_LEVEL_FATAL: LogLevel
+LOG_LEVEL_INFO: LogLevel
+LOG_LEVEL_PANIC: LogLevel
+LOG_LEVEL_TRACE: LogLevel
+LOG_LEVEL_WARN: LogLevel
 
 class BootstrapParams(_message.Message):
     __slots__ = ["containerd_binary", "containerd_grpc_address", "containerd_ttrpc_address", "containerd_version", "extensions", "instance_id", "log_level", "namespace", "socket_dir"]
