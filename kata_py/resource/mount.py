@@ -71,10 +71,17 @@ def mount_points() -> list[str]:
 
 def detach_below(path: str) -> None:
     """Detach every mount at or below the path, the last made first."""
-    top = os.path.realpath(path)
+    parent, name = os.path.split(path)
+    top = os.path.join(os.path.realpath(parent), name)  # noqa: PTH118 a link in the path's own place is not followed
     for point in reversed(mount_points()):
         if point == top or point.startswith(top + "/"):
             detach(point)
+
+
+def mount_id(descriptor: int) -> int:
+    """The id of the mount that an open file lies on. Source: proc(5), `/proc/pid/fdinfo`."""
+    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:  # noqa: PTH123 as above
+        return next(int(line.split()[1]) for line in file if line.startswith(b"mnt_id:"))
 
 
 def _unescape(field: str) -> str:

@@ -1,27 +1,30 @@
 """Child processes that are on record before they run, and their certain end.
 
-A child is started behind a gate: a shell that waits for one line on a pipe before it executes the program.
-Its pid and start time go into the journal first, then the gate opens. If the starter dies in between, the
-pipe closes and the child ends without having run anything.
+A child is started behind a gate: a shell that waits for one line on its standard input before it executes
+the program. Its pid and start time go into the journal first, then the gate opens. If the starter dies in
+between, the pipe closes and the child ends without having run anything.
+
+The delete path imports this module too, so asyncio is imported where it is needed.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import select
 import signal as signals
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import asyncio
+
     from kata_py.resource.journal import Journal
 
 KILL_TIMEOUT = 5.0  # seconds; containerd gives the delete binary as long
 
-# dash and busybox sh alike: read one line from the gate, close it, become the program.
-_GATE = 'read -r _ <&{fd} || exit 125; exec {fd}<&-; exec "$@"'
+# The gate is the standard input, as dash cannot redirect descriptors above 9.
+_GATE = 'read -r _ || exit 125; exec "$@" </dev/null'
 
 
 class KillError(Exception):
@@ -34,7 +37,8 @@ def start_time(pid: int) -> int | None:
     A zombie counts as gone. Source: proc(5), `/proc/pid/stat` fields 3 and 22.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 pathlib would cost an import on the delete path
+            stat = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()
@@ -54,25 +58,16 @@ def kill(pid: int, born: int, signal: int, *, name: str, timeout: float = KILL_T
     Raises:
         KillError: It is still there after the timeout.
     """
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        if start_time(pid) != born:  # asked after the pidfd was opened: no race with reuse
-            return
-        try:
-            signals.pidfd_send_signal(pidfd, signal)
-        except ProcessLookupError:
+    with _signalled(pid, born, signal) as pidfd:
+        if pidfd is None:
             return
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(timeout * 1000):
             raise KillError(f"{name} (pid {pid}) is still there {timeout:g} s after signal {signal}")
-    finally:
-        os.close(pidfd)
 
 
+@asynccontextmanager
 async def spawn(
     journal: Journal,
     name: str,
@@ -80,13 +75,13 @@ async def spawn(
     *,
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
-    stdin: int | None = asyncio.subprocess.DEVNULL,
-    stdout: int | None = asyncio.subprocess.DEVNULL,
-    stderr: int | None = asyncio.subprocess.PIPE,
-) -> asyncio.subprocess.Process:
-    """Start a program that is in the journal before its first instruction.
+    stdout: int | None = None,
+    stderr: int | None = None,
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a program that is in the journal, as a `KillProcess`, before its first instruction.
 
-    The journal's entry is a `KillProcess`; the caller settles it after the process was waited for.
+    Leaving the context kills it, reaps it and strikes the entry. It leads a session of its own, and reads
+    nothing: its standard input is /dev/null.
 
     Args:
         journal: Where its undo is written.
@@ -94,25 +89,67 @@ async def spawn(
         argv: Program and arguments.
         pass_fds: File descriptors it inherits, under the same numbers.
         env: Its environment; None is this process's.
-        stdin: As for `asyncio.create_subprocess_exec`, likewise stdout and stderr.
+        stdout: A descriptor, or `asyncio.subprocess.PIPE`; None is /dev/null. Likewise stderr.
 
     Raises:
-        OSError: No shell, no memory, no processes left.
+        OSError: No shell, no memory, no processes left, or the journal cannot be written; nothing runs.
+        KillError: On leaving: it outlived SIGKILL; the entry stays in the journal.
     """
+    import asyncio
+
     from kata_py.resource.undo import KillProcess  # undo imports this module
 
+    nothing = asyncio.subprocess.DEVNULL
     gate_read, gate_write = os.pipe()
     try:
         child = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", _GATE.format(fd=gate_read), name, *argv,
-            pass_fds=(*pass_fds, gate_read), env=env, stdin=stdin, stdout=stdout, stderr=stderr,
-            start_new_session=True,
+            "/bin/sh", "-c", _GATE, name, *argv, pass_fds=pass_fds, env=env, start_new_session=True,
+            stdin=gate_read, stdout=nothing if stdout is None else stdout, stderr=nothing if stderr is None else stderr,
         )  # fmt: skip
-        born = start_time(child.pid)
-        if born is not None:
-            journal.intend(KillProcess(child.pid, born, name))
-            os.write(gate_write, b"\n")
+    except BaseException:
+        os.close(gate_write)
+        raise
     finally:
         os.close(gate_read)
-        os.close(gate_write)
-    return child
+    undo = None
+    try:
+        try:
+            born = start_time(child.pid)
+            if born is not None:
+                journal.intend(entry := KillProcess(child.pid, born, name))
+                undo = entry
+                os.write(gate_write, b"\n")
+        except BrokenPipeError:
+            pass  # somebody was quick to kill the shell: an end like any other
+        finally:
+            os.close(gate_write)
+        yield child
+    finally:
+        with _signalled(undo.pid, undo.start_time, signals.SIGKILL) if undo else nullcontext():
+            try:
+                async with asyncio.timeout(KILL_TIMEOUT):
+                    await child.wait()
+            except TimeoutError:
+                raise KillError(f"{name} (pid {child.pid}) is still there {KILL_TIMEOUT:g} s after SIGKILL") from None
+        if undo:
+            journal.settled(undo)
+
+
+@contextmanager
+def _signalled(pid: int, born: int, signal: int) -> Iterator[int | None]:
+    """Signal the process born then; gives its pidfd, or None when it is gone already."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        alive = start_time(pid) == born  # asked after the pidfd was opened: no race with reuse
+        if alive:
+            try:
+                signals.pidfd_send_signal(pidfd, signal)
+            except ProcessLookupError:
+                alive = False
+        yield pidfd if alive else None
+    finally:
+        os.close(pidfd)

@@ -7,9 +7,12 @@ whole list from the record alone, at any time.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
-import shutil
 import signal
+import stat
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -73,11 +76,37 @@ class RemoveTree:
         """Detach what is mounted below the path, then remove the tree.
 
         Raises:
-            OSError: Something below could not be removed; nothing outside the tree was touched.
+            OSError: Something below could not be removed, or was mounted meanwhile (EXDEV); nothing outside
+                the tree was touched.
         """
-        mount.detach_below(self.path)
-        if os.path.lexists(self.path):
-            shutil.rmtree(self.path)
+        top = Path(os.path.abspath(self.path))  # noqa: PTH100 resolve() would follow a link planted in its place
+        mount.detach_below(str(top))
+        try:
+            above = os.open(top.parent, os.O_PATH | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return
+        try:
+            _remove(top.name, above, str(top), mount_id=None)
+        finally:
+            os.close(above)
+
+
+def _remove(name: str, above: int, path: str, mount_id: int | None) -> None:
+    """Remove an entry of the directory open as `above`, refusing to enter another mount than `mount_id`."""
+    with contextlib.suppress(FileNotFoundError):  # whoever else removes it is welcome
+        if not stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=above)
+            return
+        directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        try:
+            here = mount.mount_id(directory)
+            if mount_id not in (None, here):
+                raise OSError(errno.EXDEV, "a mount appeared inside a directory that is being removed", path)
+            for entry in os.listdir(directory):  # noqa: PTH208 Path takes no descriptor
+                _remove(entry, directory, f"{path}/{entry}", here)
+        finally:
+            os.close(directory)
+        os.rmdir(name, dir_fd=above)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +117,39 @@ class RemoveCgroup:
     path: str
 
     def perform(self) -> None:
-        """Kill the cgroup's processes and remove it with its children, deepest first."""
-        top = Path(self.path)
-        for directory in sorted((d for d in top.rglob("*") if d.is_dir()), reverse=True) if top.is_dir() else ():
-            _empty_cgroup(directory)
-        if top.is_dir():
-            _empty_cgroup(top)
+        """Kill the cgroup's processes and remove it with its children, deepest first.
+
+        Raises:
+            OSError: It still has processes (EBUSY) after the time `process.KILL_TIMEOUT`.
+        """
+        deadline = time.monotonic() + process.KILL_TIMEOUT
+        for directory, _, _ in os.walk(self.path, topdown=False):
+            _remove_cgroup(Path(directory), deadline)
 
 
-def _empty_cgroup(directory: Path) -> None:
-    for line in (directory / "cgroup.procs").read_text().split():
-        start_time = process.start_time(int(line))
-        if start_time is not None:
-            process.kill(int(line), start_time, signal.SIGKILL, name=f"process in {directory}")
-    directory.rmdir()
+def _remove_cgroup(directory: Path, deadline: float) -> None:
+    """Kill until nothing is left that could fork: a process may have done so after we read the list."""
+    while True:
+        try:
+            pids = [int(line) for line in (directory / "cgroup.procs").read_text().split()]
+            for pid in filter(None, pids):  # 0 is a process of a pid namespace that we do not see into
+                born = process.start_time(pid)
+                if born is not None:
+                    process.kill(pid, born, signal.SIGKILL, name=f"process in {directory}")
+            directory.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)  # neither generation tells when a dead process has left its cgroup
+        else:
+            return
 
 
 Undo = KillProcess | Unmount | RemoveFile | RemoveTree | RemoveCgroup
 
-_KINDS: dict[str, type[Undo]] = {
+_KINDS: dict[object, type[Undo]] = {
     kind.kind: kind for kind in (KillProcess, Unmount, RemoveFile, RemoveTree, RemoveCgroup)
 }
 
