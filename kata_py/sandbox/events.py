@@ -32,7 +32,6 @@ class Topic(enum.StrEnum):
     START = "/tasks/start"
     EXIT = "/tasks/exit"
     DELETE = "/tasks/delete"
-    OOM = "/tasks/oom"
     EXEC_ADDED = "/tasks/exec-added"
     EXEC_STARTED = "/tasks/exec-started"
     PAUSED = "/tasks/paused"

@@ -5,17 +5,17 @@ import asyncio
 import pytest
 from google.protobuf.message import Message
 
-from kata_protos.events_pb2 import TaskOOM
+from kata_protos.events_pb2 import TaskPaused
 from kata_py.sandbox import events
 from kata_py.sandbox.events import Event, EventQueue, Topic
 
 
-def oom(id: str) -> Message:
-    return TaskOOM(container_id=id)
+def paused(id: str) -> Message:
+    return TaskPaused(container_id=id)
 
 
 def ids(sent: list[Event]) -> list[str]:
-    return [event.message.container_id for event in sent]  # type: ignore[attr-defined]  # all are TaskOOM
+    return [event.message.container_id for event in sent]  # type: ignore[attr-defined]  # all are TaskPaused
 
 
 async def test_events_are_sent_in_the_order_they_were_put_with_one_sender() -> None:
@@ -31,10 +31,10 @@ async def test_events_are_sent_in_the_order_they_were_put_with_one_sender() -> N
         at_once -= 1
 
     queue = EventQueue(publish)
-    queue.put(Topic.OOM, oom("before"))
+    queue.put(Topic.PAUSED, paused("before"))
     async with queue.sending():
         for number in range(10):
-            queue.put(Topic.OOM, oom(str(number)))
+            queue.put(Topic.PAUSED, paused(str(number)))
 
     assert ids(sent) == ["before", *map(str, range(10))]
 
@@ -49,7 +49,7 @@ async def test_an_event_keeps_the_time_it_was_put() -> None:
 
     queue = EventQueue(publish)
     async with queue.sending():
-        queue.put(Topic.OOM, oom("a"))
+        queue.put(Topic.PAUSED, paused("a"))
         (queued,) = queue._events
         gate.set()
     assert sent == [queued]
@@ -66,8 +66,8 @@ async def test_a_failing_manager_loses_an_event_and_gets_the_next(caplog: pytest
 
     queue = EventQueue(publish)
     async with queue.sending():
-        queue.put(Topic.OOM, oom("lost"))
-        queue.put(Topic.OOM, oom("sent"))
+        queue.put(Topic.PAUSED, paused("lost"))
+        queue.put(Topic.PAUSED, paused("sent"))
     assert ids(sent) == ["lost", "sent"]
     assert "containerd is away" in caplog.text
 
@@ -80,7 +80,7 @@ async def test_a_manager_that_never_answers_holds_nothing_up(monkeypatch: pytest
 
     queue = EventQueue(publish)
     async with asyncio.timeout(2), queue.sending():
-        queue.put(Topic.OOM, oom("a"))
+        queue.put(Topic.PAUSED, paused("a"))
 
 
 async def test_beyond_the_limit_the_oldest_event_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ async def test_beyond_the_limit_the_oldest_event_is_dropped(monkeypatch: pytest.
 
     queue = EventQueue(publish)
     for id in "abc":
-        queue.put(Topic.OOM, oom(id))
+        queue.put(Topic.PAUSED, paused(id))
     async with queue.sending():
         pass
     assert ids(sent) == ["b", "c"]
@@ -112,9 +112,9 @@ async def test_a_full_queue_drops_nothing_that_was_not_sent_when_the_head_is_on_
 
     queue = EventQueue(publish)
     async with queue.sending():
-        queue.put(Topic.OOM, oom("a"))
+        queue.put(Topic.PAUSED, paused("a"))
         await started.wait()
-        queue.put(Topic.OOM, oom("b"))
-        queue.put(Topic.OOM, oom("c"))  # drops "a", which is being sent
+        queue.put(Topic.PAUSED, paused("b"))
+        queue.put(Topic.PAUSED, paused("c"))  # drops "a", which is being sent
         gate.set()
     assert ids(sent) == ["a", "b", "c"]
