@@ -1,0 +1,79 @@
+"""`start`: print the address of the sandbox's shim, after starting it unless it runs already.
+
+A manager runs it for every container and waits: the socket listens before the address is printed, and the
+daemon does all that takes time afterwards. Nothing is read from stdin: flags and environment say all that is
+needed, up to containerd 2.4.
+"""
+# pathlib would cost the start path 5 ms.
+# ruff: noqa: PTH108
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from kata_py.shim import bundle, listener
+from kata_py.shim.errors import ListenerError
+from kata_py.shim.invocation import Invocation
+
+
+def start(invocation: Invocation) -> str:
+    """Start the sandbox's shim, or find the one that serves the pod already.
+
+    Returns:
+        The address to print; the bundle's `address` holds it too.
+
+    Raises:
+        ShimError: The ids or config.json are not valid, or the pod's sandbox has no shim.
+        OSError: Socket, process or files cannot be made. Nothing is left behind.
+    """
+    bundle.check_id("id", invocation.id)
+    bundle.check_id("namespace", invocation.namespace)
+    directory = invocation.bundle
+    sandbox_id = bundle.sandbox_of(directory, invocation.id)
+    path = invocation.socket or listener.path_of(invocation.address, invocation.namespace, sandbox_id)
+    address = f"unix://{path}"
+    if sandbox_id == invocation.id:
+        if not bundle.lock(directory):
+            raise ListenerError(f"another process is starting or deleting the shim of {invocation.id} right now")
+        listening = listener.take(path)
+        if listening is not None:
+            _start_daemon(invocation, directory, listening.fileno(), path)
+        # Otherwise this very sandbox has a live shim: the manager forgot it, and Create will tell what it holds.
+    elif listener.probe(path) is None:
+        raise ListenerError(f"sandbox {sandbox_id} of container {invocation.id} has no live shim at {path}")
+    bundle.write(directory, bundle.ADDRESS, address)
+    return address
+
+
+def _start_daemon(invocation: Invocation, directory: str, listen_fd: int, path: str) -> None:
+    pid = 0
+    try:
+        pid = _spawn(invocation, listen_fd)
+        bundle.write(directory, bundle.PID, str(pid))
+        bundle.write(directory, bundle.ADDRESS, f"unix://{path}")
+    except BaseException:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        bundle.remove(directory, bundle.PID, bundle.ADDRESS)
+        os.unlink(path)
+        raise
+
+
+def _spawn(invocation: Invocation, listen_fd: int) -> int:
+    """Run this launcher again as the daemon: a session of its own, nothing of the manager's but the socket."""
+    launcher = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, *launcher, *invocation.rest],
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_DUP2, listen_fd, listener.LISTEN_FD),
+        ],
+        setsid=True,
+    )
