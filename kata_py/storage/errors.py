@@ -1,0 +1,11 @@
+"""What can go wrong with storage."""
+
+from __future__ import annotations
+
+
+class StorageError(Exception):
+    """A file system could not be given to the guest; says which, why, and where it was to appear."""
+
+
+class UnsupportedMount(StorageError):
+    """A kind of mount that this shim does not make."""

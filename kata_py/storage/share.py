@@ -1,0 +1,201 @@
+"""The directory that a sandbox shares with its guest: containers' root file systems and volumes.
+
+Layout (kata `virtcontainers/fs_share_linux.go`), below `/run/kata-containers/shared/sandboxes/<sandbox>`:
+
+    mounts/                                    what the shim mounts into, at any time
+    mounts/<container>/rootfs                  a container's root file system
+    mounts/<container>-<16 hex>-<basename>     a volume
+    shared/                                    read-only slave of mounts/: what virtiofsd shares
+    private/                                   where a bind is made, and made read-only, before it appears
+
+`mounts` is a shared mount of its own and `shared` its slave, so that what is mounted later appears to
+virtiofsd too, which lives in a mount namespace of its own, whatever the propagation of the host's `/run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import stat
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from kata_py.resource import mount
+from kata_py.resource.journal import Journal
+from kata_py.resource.undo import RemoveTree, Undo, Unmount
+from kata_py.storage.errors import StorageError
+from kata_py.storage.rootfs import RootfsMount
+
+ROOT = Path("/run/kata-containers/shared/sandboxes")
+TAG = "kataShared"
+GUEST_ROOT = "/run/kata-containers/shared/containers"
+CANCEL_TIMEOUT = 5.0  # seconds that a cancelled caller waits for a system call that cannot be interrupted
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A file or directory of the host that a container sees.
+
+    Attributes:
+        source: Where it is on the host.
+        name: Its name in the share, and so in the guest.
+        read_only: Whether the guest is kept from changing it, by the host.
+    """
+
+    source: Path
+    name: str
+    read_only: bool = False
+
+    @classmethod
+    def for_container(cls, container_id: str, source: Path, destination: str, *, read_only: bool) -> Volume:
+        """The volume that a container mounts at the destination; its name tells people whose it is."""
+        digest = hashlib.sha256(f"{source}\0{destination}".encode()).hexdigest()[:16]
+        base = destination.rstrip("/").rpartition("/")[2][:64]
+        return cls(source, f"{container_id}-{digest}-{base}", read_only)
+
+    @property
+    def guest_path(self) -> str:
+        """Where the guest finds it."""
+        return f"{GUEST_ROOT}/{self.name}"
+
+
+def guest_rootfs(container_id: str) -> str:
+    """Where the guest finds a container's root file system."""
+    return f"{GUEST_ROOT}/{container_id}/rootfs"
+
+
+def directory(sandbox_id: str, root: Path = ROOT) -> Path:
+    """What virtiofsd shares for the sandbox."""
+    return root / sandbox_id / "shared"
+
+
+class Share:
+    """One sandbox's shared directory; made by `open_share`."""
+
+    def __init__(self, top: Path, journal: Journal) -> None:
+        self._mounts = top / "mounts"
+        self._private = top / "private"
+        self._journal = journal
+
+    @asynccontextmanager
+    async def container(
+        self, container_id: str, rootfs: Sequence[RootfsMount] | Path, volumes: Sequence[Volume]
+    ) -> AsyncIterator[None]:
+        """Let a container's files appear in the guest; leaving takes them away.
+
+        Args:
+            container_id: Its id.
+            rootfs: The mounts that make its root file system, or the directory where it lies.
+            volumes: Further files and directories.
+
+        Raises:
+            StorageError: A source is missing, or cannot be mounted; the message names it.
+            OSError: Directories or the journal cannot be written.
+        """
+        stack = ExitStack()
+        try:
+            await off_loop(self._add, stack, container_id, rootfs, volumes)
+            yield
+        finally:
+            await off_loop(stack.close)
+
+    def _add(
+        self, stack: ExitStack, container_id: str, rootfs: Sequence[RootfsMount] | Path, volumes: Sequence[Volume]
+    ) -> None:
+        target = self._mounts / container_id / "rootfs"
+        target.mkdir(mode=0o750, parents=True)
+        if isinstance(rootfs, Path):
+            self._bind(stack, rootfs, target, read_only=False)
+        else:
+            _record(stack, self._journal, Unmount(str(target)))
+            for layer in rootfs:
+                layer.perform(target)
+        for volume in volumes:
+            self._bind(stack, volume.source, self._mounts / volume.name, read_only=volume.read_only)
+
+    def _bind(self, stack: ExitStack, source: Path, target: Path, *, read_only: bool) -> None:
+        # A read-only remount does not propagate to slaves, the flags of a new mount do: so a bind is finished
+        # aside, private, and appears in the share as it is to stay.
+        try:
+            is_directory = stat.S_ISDIR(source.stat().st_mode)
+        except OSError as error:
+            raise StorageError(f"cannot share {source} with the guest: {error.strerror}") from error
+        aside = self._private / "-".join(target.relative_to(self._mounts).parts)
+        for place in {aside, target}:
+            place.mkdir(mode=0o750, exist_ok=True) if is_directory else place.touch()
+        _record(stack, self._journal, Unmount(str(target)))
+        with ExitStack() as scratch:
+            _record(scratch, self._journal, Unmount(str(aside)))
+            try:
+                mount.mount(str(source), str(aside), "", mount.MS_BIND)
+                mount.mount("", str(aside), "", mount.MS_PRIVATE)
+                if read_only:
+                    mount.mount("", str(aside), "", mount.MS_BIND | mount.MS_REMOUNT | mount.MS_RDONLY)
+                mount.mount(str(aside), str(target), "", mount.MS_BIND)
+            except OSError as error:
+                raise StorageError(f"cannot share {source} with the guest: {error.strerror}") from error
+
+
+@asynccontextmanager
+async def open_share(sandbox_id: str, journal: Journal, root: Path = ROOT) -> AsyncIterator[Share]:
+    """Make a sandbox's shared directory; leaving removes it with all that is mounted in it.
+
+    Args:
+        sandbox_id: The sandbox's id, checked before.
+        journal: Where the undo of each change is written first.
+        root: Where the directories of all sandboxes lie.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    top = root / sandbox_id
+    stack = ExitStack()
+    try:
+        await off_loop(_prepare, stack, top, journal)
+        yield Share(top, journal)
+    finally:
+        await off_loop(stack.close)
+
+
+def _prepare(stack: ExitStack, top: Path, journal: Journal) -> None:
+    _record(stack, journal, RemoveTree(str(top)))
+    mounts, shared = top / "mounts", top / "shared"
+    mounts.mkdir(mode=0o750, parents=True)
+    shared.mkdir(mode=0o700)
+    (top / "private").mkdir(mode=0o700)
+    _record(stack, journal, Unmount(str(mounts)))
+    mount.mount(str(mounts), str(mounts), "", mount.MS_BIND)
+    mount.mount("", str(mounts), "", mount.MS_PRIVATE)
+    mount.mount("", str(mounts), "", mount.MS_SHARED)
+    _record(stack, journal, Unmount(str(shared)))
+    mount.mount(str(mounts), str(shared), "", mount.MS_BIND)
+    mount.mount("", str(shared), "", mount.MS_SLAVE)
+    mount.mount("", str(shared), "", mount.MS_BIND | mount.MS_REMOUNT | mount.MS_RDONLY)
+
+
+def _record(stack: ExitStack, journal: Journal, undo: Undo) -> None:
+    journal.intend(undo)
+    stack.callback(_perform, journal, undo)
+
+
+def _perform(journal: Journal, undo: Undo) -> None:
+    undo.perform()
+    journal.settled(undo)
+
+
+async def off_loop(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Call a blocking function in a thread. A cancelled caller waits, as its clean-up must not overtake the call."""
+    call = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(call)
+    except asyncio.CancelledError:
+        done, _ = await asyncio.wait([call], timeout=CANCEL_TIMEOUT)
+        for ended in done:
+            ended.exception()  # the cancellation is what counts
+        raise

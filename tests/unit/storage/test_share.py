@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kata_py.resource import mount
+from kata_py.resource.undo import RemoveTree, Unmount
+from kata_py.storage import share as shares
+from kata_py.storage.errors import StorageError
+from kata_py.storage.rootfs import RootfsMount
+from kata_py.storage.share import Volume, off_loop, open_share
+
+if TYPE_CHECKING:
+    from tests.unit.storage.conftest import MemoryJournal
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "sandboxes"
+    yield path
+    mount.detach_below(str(path))
+
+
+@pytest.fixture
+def rootfs(tmp_path: Path) -> Path:
+    path = tmp_path / "rootfs"
+    path.mkdir()
+    (path / "hello").write_text("hello")
+    return path
+
+
+def mounted_below(path: Path) -> list[str]:
+    return [point for point in mount.mount_points() if point.startswith(str(path))]
+
+
+async def test_a_containers_files_appear_in_what_is_shared_and_go_away(
+    root: Path, rootfs: Path, tmp_path: Path, journal: MemoryJournal
+) -> None:
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost")
+    volume = Volume.for_container("c1", tmp_path / "hosts", "/etc/hosts", read_only=False)
+    async with open_share("pod", journal, root) as share:
+        shared = shares.directory("pod", root)
+        async with share.container("c1", [RootfsMount("bind", str(rootfs), ("rbind",))], [volume]):
+            assert (shared / "c1/rootfs/hello").read_text() == "hello"
+            assert (shared / volume.name).read_text() == "127.0.0.1 localhost"
+        assert not (shared / "c1/rootfs/hello").exists()
+    assert not (root / "pod").exists()
+    assert mounted_below(root) == []
+    assert journal.open == []
+
+
+async def test_a_rootfs_that_the_manager_has_mounted_is_bound(root: Path, rootfs: Path, journal: MemoryJournal) -> None:
+    async with open_share("pod", journal, root) as share, share.container("c1", rootfs, []):
+        assert (shares.directory("pod", root) / "c1/rootfs/hello").exists()
+
+
+async def test_a_read_only_volume_cannot_be_written_through_the_share(
+    root: Path, rootfs: Path, tmp_path: Path, journal: MemoryJournal
+) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    volume = Volume.for_container("c1", secret, "/secret", read_only=True)
+    async with open_share("pod", journal, root) as share, share.container("c1", rootfs, [volume]):
+        for way in ("mounts", "shared"):
+            with pytest.raises(OSError, match="Read-only"):
+                (root / "pod" / way / volume.name / "new").touch()
+        (secret / "from-the-host").touch()
+        assert (root / "pod/shared" / volume.name / "from-the-host").exists()
+        assert not any("/private/" in point for point in mounted_below(root))
+
+
+_OTHER_NAMESPACE = """
+import os, sys
+print("ready", flush=True)
+for line in sys.stdin:
+    print(os.path.exists(line.strip()), flush=True)
+"""
+
+
+async def test_what_is_mounted_later_appears_in_a_namespace_that_was_cloned_before(
+    root: Path, rootfs: Path, tmp_path: Path, journal: MemoryJournal
+) -> None:
+    """As virtiofsd does: clone the mount namespace, make it a slave, bind the shared directory onto itself."""
+    async with open_share("pod", journal, root) as share:
+        shared = shares.directory("pod", root)
+        script = f"mount --bind {shared} {shared} && exec {sys.executable} -c '{_OTHER_NAMESPACE}'"
+        with subprocess.Popen(  # noqa: ASYNC220  a helper that answers at once
+            ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as virtiofsd:  # fmt: skip
+            assert virtiofsd.stdin is not None
+            assert virtiofsd.stdout is not None
+
+            def sees(path: Path) -> str:
+                assert virtiofsd.stdin is not None
+                assert virtiofsd.stdout is not None
+                virtiofsd.stdin.write(f"{path}\n")
+                virtiofsd.stdin.flush()
+                return virtiofsd.stdout.readline().strip()
+
+            assert virtiofsd.stdout.readline() == "ready\n"
+            volume = Volume.for_container("c1", rootfs, "/data", read_only=True)
+            async with share.container("c1", rootfs, [volume]):
+                assert sees(shared / "c1/rootfs/hello") == "True"
+                assert sees(shared / volume.name / "hello") == "True"
+            assert sees(shared / "c1/rootfs/hello") == "False"
+            virtiofsd.stdin.close()
+            assert virtiofsd.wait(timeout=5) == 0
+
+
+async def test_every_mount_is_in_the_journal_before_it_is_made(
+    root: Path, rootfs: Path, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unrecorded: list[str] = []
+    real = mount.mount
+
+    def watched(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
+        if Unmount(target) not in journal.open:
+            unrecorded.append(target)
+        real(source, target, fstype, flags, data)
+
+    monkeypatch.setattr(mount, "mount", watched)
+    async with open_share("pod", journal, root) as share, share.container("c1", rootfs, []):
+        assert journal.open[0] == RemoveTree(str(root / "pod"))
+    assert unrecorded == []
+
+
+async def test_a_missing_source_is_named_and_leaves_nothing_behind(
+    root: Path, rootfs: Path, journal: MemoryJournal
+) -> None:
+    volume = Volume.for_container("c1", Path("/nowhere"), "/data", read_only=False)
+    async with open_share("pod", journal, root) as share:
+        mounts = len(mounted_below(root))
+        with pytest.raises(StorageError, match="cannot share /nowhere with the guest: No such file"):
+            async with share.container("c1", rootfs, [volume]):
+                pass
+        assert len(mounted_below(root)) == mounts
+    assert journal.open == []
+
+
+async def test_the_record_alone_removes_everything(root: Path, rootfs: Path, journal: MemoryJournal) -> None:
+    share = open_share("pod", journal, root)
+    opened = await share.__aenter__()
+    container = opened.container("c1", rootfs, [])
+    await container.__aenter__()
+    for undo in reversed(journal.open):
+        undo.perform()
+    assert not (root / "pod").exists()
+    assert mounted_below(root) == []
+    assert (rootfs / "hello").exists()
+    await container.__aexit__(None, None, None)  # and the regular way after it is fine
+    await share.__aexit__(None, None, None)
+
+
+async def test_two_volumes_of_the_same_name_do_not_meet(tmp_path: Path) -> None:
+    one = Volume.for_container("c1", tmp_path / "one", "/a/data", read_only=False)
+    other = Volume.for_container("c1", tmp_path / "one", "/b/data", read_only=False)
+    assert one.name != other.name
+    assert one.name.endswith("-data")
+    assert one.guest_path == f"/run/kata-containers/shared/containers/{one.name}"
+
+
+async def test_a_cancelled_caller_waits_for_its_blocking_call() -> None:
+    entered, gate = threading.Event(), threading.Event()
+    ended = False
+
+    def blocking() -> None:
+        nonlocal ended
+        entered.set()
+        assert gate.wait(5)
+        ended = True
+
+    caller = asyncio.create_task(off_loop(blocking))
+    await asyncio.to_thread(entered.wait, 5)
+    caller.cancel()
+    await asyncio.sleep(0)
+    assert not caller.done()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert ended
