@@ -32,6 +32,10 @@ def _qemu() -> Path:
     return Path(f"/usr/bin/qemu-system-{os.uname().machine}")
 
 
+def _cpu_features() -> str:
+    return "pmu=off" if os.uname().machine == "x86_64" else ""
+
+
 @dataclass(frozen=True, slots=True)
 class HypervisorConfig:
     """`[hypervisor.NAME]`: the virtual machine. NAME is the driver's, an entry point of `kata_py.hypervisors`."""
@@ -56,12 +60,12 @@ class HypervisorConfig:
     machine_accelerators: str = ""
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     agent_channel: Literal["auto", "vsock", "hybrid-vsock", "virtio-serial"] = "auto"
-    cpu_features: str = "pmu=off" if os.uname().machine == "x86_64" else ""
+    cpu_features: str = field(default_factory=_cpu_features)
     seccompsandbox: str = ""
 
     # vCPUs at boot and at most. 0 at boot is 1; a negative number, or one above the host's, is all of the
     # host's; 0 at most is all of the host's. Fractions are rounded up when the machine starts.
-    default_vcpus: Annotated[float, Range(-1, 4096)] = 1
+    default_vcpus: float = 1.0
     default_maxvcpus: Annotated[int, Range(0, 4096)] = 0
 
     # Memory at boot and at most, in MiB, and how many pieces may be plugged in between. 0 at most is all of the

@@ -1,0 +1,88 @@
+"""A TOML file as flat settings, each of which can say where it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from kata_py.config.errors import ConfigurationError
+
+# A key's full name: `("hypervisor", "qemu", "default_memory")`.
+Key = tuple[str, ...]
+
+_PART = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
+_NAME = rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*"
+_TABLE = re.compile(rf"\s*\[\[?{_NAME}\]")
+_ENTRY = re.compile(rf"{_NAME}=")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that was read.
+
+    Attributes:
+        path: Where it is.
+        text: What it says.
+    """
+
+    path: Path
+    text: str
+
+    def line(self, key: Key) -> int | None:
+        """The line that gives a key, or the table, its value; None where it is not written in the usual form.
+
+        The parser keeps no lines, so the text is searched: only for an error.
+        """
+        table: Key = ()
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if header := _TABLE.match(line):
+                table = _parts(header[1])
+                here = table
+            elif entry := _ENTRY.match(line):
+                here = table + _parts(entry[1])
+            else:
+                continue
+            if here == key:
+                return number
+        return None
+
+
+class Setting(NamedTuple):
+    """A value, and the file it was last given in."""
+
+    value: object
+    file: File
+
+
+def read(path: Path) -> dict[Key, Setting]:
+    """Read a file into its settings; an empty table is a setting too, so that it can be found wrong.
+
+    Raises:
+        ConfigurationError: It is missing, unreadable or no TOML.
+    """
+    try:
+        text = path.read_bytes().decode()
+        data = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigurationError(f"cannot be read: {os.strerror(error.errno or 0)}", file=path) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"not TOML: {error}", file=path) from error
+    file = File(path, text)
+    return {key: Setting(value, file) for key, value in _leaves(data, ())}
+
+
+def _leaves(table: dict[str, object], prefix: Key) -> Iterator[tuple[Key, object]]:
+    for name, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, (*prefix, name))
+        else:
+            yield (*prefix, name), value
+
+
+def _parts(name: str) -> Key:
+    return tuple(part.strip("\"'") for part in re.findall(_PART, name))

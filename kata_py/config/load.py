@@ -1,0 +1,139 @@
+"""From `configuration.toml` and its drop-ins to frozen values, or to an error that names key, file and line."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from kata_py.config.bind import bind, fault, nearest, refuse_all
+from kata_py.config.errors import ConfigurationError
+from kata_py.config.file import Key, Setting, read
+from kata_py.config.model import AgentConfig, Configuration, HypervisorConfig, RuntimeConfig
+
+# Where the file is looked for when nobody names one; the first that exists counts.
+SEARCHED = (
+    Path("/etc/kata-containers/configuration.toml"),
+    Path("/usr/share/defaults/kata-containers/configuration.toml"),
+    Path("/opt/kata/share/defaults/kata-containers/configuration.toml"),
+)
+
+_AGENT: Key = ("agent", "kata")
+_RUNTIME: Key = ("runtime",)
+_FACTORY: Key = ("factory",)
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Configuration:
+    """Find and read the configuration.
+
+    Stricter than upstream, where a misspelt key in the main file is ignored: here every key is honoured, known to
+    be upstream's and to change nothing, or an error.
+
+    Args:
+        path: The file the runtime class names (ConfigPath of its options); None if it names none.
+        environ: The environment, for `KATA_CONF_FILE`; None is the process's own.
+
+    Raises:
+        ConfigurationError: No file was found, one cannot be read, or one says what cannot be honoured.
+    """
+    source = locate(path, os.environ if environ is None else environ)
+    settings = read(source)
+    for drop_in in _drop_ins(source):
+        settings |= read(drop_in)
+    tables = _tables(settings.items())
+
+    hypervisors = [table for table in tables if table[0] == "hypervisor"] or [("hypervisor", "qemu")]
+    if len(hypervisors) > 1:
+        names = " and ".join(f"[{'.'.join(table)}]" for table in hypervisors)
+        raise ConfigurationError(f"more than one hypervisor: {names}", file=source, hint="leave one of them in")
+    [hypervisor] = hypervisors
+
+    refuse_all(_FACTORY, tables.get(_FACTORY, {}))
+    configuration = Configuration(
+        hypervisor=bind(HypervisorConfig, hypervisor, tables.get(hypervisor, {}), name=hypervisor[1]),
+        agent=bind(AgentConfig, _AGENT, tables.get(_AGENT, {})),
+        runtime=bind(RuntimeConfig, _RUNTIME, tables.get(_RUNTIME, {})),
+        source=source,
+    )
+    _check(configuration.hypervisor, source)
+    return configuration
+
+
+def locate(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """Say which file counts: the one that is named, else `KATA_CONF_FILE`, else the first of `SEARCHED` there is.
+
+    The environment is believed only if nobody but root, or the user the shim runs as, can have written the file.
+
+    Raises:
+        ConfigurationError: There is none, or the environment's is not to be trusted.
+    """
+    if path is not None:
+        return path
+    if named := environ.get("KATA_CONF_FILE"):
+        file = Path(named)
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise ConfigurationError(f"named by KATA_CONF_FILE, but: {error.strerror}", file=file) from error
+        if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ConfigurationError(
+                "named by KATA_CONF_FILE, but others can write it", file=file, hint="chown root and chmod go-w"
+            )
+        return file
+    for file in SEARCHED:
+        if file.exists():
+            return file
+    raise ConfigurationError(
+        f"no configuration: none of {', '.join(map(str, SEARCHED))} is there",
+        hint="configs/configuration-qemu.toml is one to start from",
+    )
+
+
+def _drop_ins(source: Path) -> list[Path]:
+    """The files in `config.d` beside the main file, links resolved, in lexical order.
+
+    Hidden ones are passed over: an editor's, or the `..data` of a mounted ConfigMap.
+    """
+    directory = source.resolve().parent / "config.d"
+    try:
+        return sorted(file for file in directory.iterdir() if not file.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ConfigurationError(f"cannot be read: {error.strerror}", file=directory) from error
+
+
+def _tables(settings: Iterable[tuple[Key, Setting]]) -> dict[Key, dict[str, Setting]]:
+    """The settings by table, then by key."""
+    tables: dict[Key, dict[str, Setting]] = {}
+    for key, setting in settings:
+        table = next((key[:size] for size in (1, 2) if _is_table(key[:size])), None)
+        if table is None:
+            unknown = ".".join(key if setting.value == {} or len(key) == 1 else key[:-1])
+            known = nearest(unknown, ("hypervisor.qemu", "agent.kata", "runtime", "factory"))
+            raise fault(key, setting, f"unknown table [{unknown}]", f"the nearest valid table is [{known}]")
+        if key != table:
+            tables.setdefault(table, {})[".".join(key[len(table) :])] = setting
+        elif setting.value == {}:
+            tables.setdefault(table, {})
+        else:
+            raise fault(key, setting, f"{'.'.join(key)} must be a table", f"write [{'.'.join(key)}]")
+    return tables
+
+
+def _is_table(key: Key) -> bool:
+    return key in (_AGENT, _RUNTIME, _FACTORY) or (len(key) == 2 and key[0] == "hypervisor")
+
+
+def _check(hypervisor: HypervisorConfig, source: Path) -> None:
+    """What no key can be blamed for alone."""
+    cause = ""
+    if hypervisor.initramfs is None and hypervisor.image is None:
+        cause = "neither initramfs nor image: the guest has no root file system"
+    elif 0 < hypervisor.default_maxmemory < hypervisor.default_memory:
+        cause = f"default_maxmemory {hypervisor.default_maxmemory} is below default_memory {hypervisor.default_memory}"
+    elif 0 < hypervisor.default_maxvcpus < hypervisor.default_vcpus:
+        cause = f"default_maxvcpus {hypervisor.default_maxvcpus} is below default_vcpus {hypervisor.default_vcpus:g}"
+    if cause:
+        raise ConfigurationError(f"{cause}, in [hypervisor.{hypervisor.name}]", file=source)
