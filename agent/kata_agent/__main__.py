@@ -1,0 +1,62 @@
+"""`python -m kata_agent`: PID 1 of a guest, or a program among others with `--server-addr`."""
+
+# pathlib is an import that the boot would wait for.
+# ruff: noqa: PTH123
+
+import os
+import sys
+
+
+def main() -> int:
+    """Run the agent; returns its exit status, which as PID 1 of a guest nobody sees."""
+    if os.getpid() == 1:
+        os.write(1, b"kata-boot: agent\n")  # the host's timeline waits for this line
+    sys.modules["ssl"] = None  # type: ignore[assignment] # asyncio would load it; the agent speaks no TLS
+    if os.getpid() == 1 and "--server-addr" not in sys.argv:
+        return _guest()
+    return _program()
+
+
+def _guest() -> int:
+    from kata_agent import init
+
+    try:
+        init.set_up()
+        with open("/proc/cmdline") as file:
+            return _run(file.read())
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()  # onto the console; PID 1 has nobody to raise to
+        return 1
+    finally:
+        init.power_off()
+
+
+def _program() -> int:
+    import argparse
+
+    from kata_agent import __version__
+
+    parser = argparse.ArgumentParser("kata-agent", description="The agent of a Kata Containers guest.")
+    parser.add_argument("--version", action="version", version=f"kata-agent {__version__}")
+    parser.add_argument("--server-addr", metavar="ADDRESS", required=True, help="where to listen: unix:///path, ...")
+    parser.add_argument("--log", metavar="LEVEL", default="info", help="least severe level to log (default: info)")
+    arguments = parser.parse_args()
+    return _run(f"agent.server_addr={arguments.server_addr} agent.log={arguments.log}")
+
+
+def _run(line: str) -> int:
+    import asyncio
+    import logging
+
+    from kata_agent import cmdline, server
+
+    parameters = cmdline.parse(line, os.environ)
+    logging.basicConfig(level=parameters.log_level, format="%(levelname)s %(name)s: %(message)s")
+    asyncio.run(server.serve(parameters))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

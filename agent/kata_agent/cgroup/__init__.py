@@ -1,0 +1,1 @@
+"""Control groups of either generation: where a container's is, its end, its statistics."""

@@ -1,0 +1,173 @@
+"""System calls that Python's library lacks: the agent's one leaf to the kernel.
+
+Names and numbers are the kernel's; each call is one typed function that raises OSError naming what it was
+applied to. `ctypes` is imported when the first of them is needed: the boot path may get by without.
+"""
+
+# pathlib is an import that the boot would wait for.
+# ruff: noqa: PTH123
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import functools
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ctypes
+
+# include/uapi/linux/mount.h
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_SYNCHRONOUS = 16
+MS_REMOUNT = 32
+MS_MANDLOCK = 64
+MS_DIRSYNC = 128
+MS_NOATIME = 1024
+MS_NODIRATIME = 2048
+MS_BIND = 4096
+MS_REC = 16384
+MS_UNBINDABLE = 1 << 17
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+MS_RELATIME = 1 << 21
+MS_STRICTATIME = 1 << 24
+MS_LAZYTIME = 1 << 25
+
+MNT_DETACH = 2  # include/linux/fs.h
+UMOUNT_NOFOLLOW = 8
+
+# include/uapi/linux/sched.h
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+
+CAP_SYS_RESOURCE = 24  # include/uapi/linux/capability.h
+
+_PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
+_RB_POWER_OFF = 0x4321FEDC  # include/uapi/linux/reboot.h
+_WALL = 0x40000000  # include/uapi/linux/wait.h: children of whatever kind of clone
+
+# include/uapi/asm-generic/ioctls.h, the same on x86_64 and s390x
+_TIOCSWINSZ = 0x5414
+_TIOCGPTPEER = 0x5441
+
+# include/uapi/linux/sockios.h, if.h
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+
+# include/uapi/linux/random.h, the same on x86_64 and s390x
+_RNDADDTOENTCNT = 0x40045201
+_RNDRESEEDCRNG = 0x5207
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, subject: str) -> None:
+    if result == -1:
+        import ctypes
+
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), subject)
+
+
+def mount(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    import ctypes
+
+    result = _libc().mount(
+        os.fsencode(source), os.fsencode(target), fstype.encode() or None, ctypes.c_ulong(flags), data.encode() or None
+    )
+    _check(result, target)
+
+
+def unmount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(_libc().umount2(os.fsencode(target), flags), target)
+
+
+def detach(target: str) -> None:
+    """Lazily unmount everything stacked at the path; nothing mounted there, or no such path, is fine."""
+    while True:
+        try:
+            unmount(target, MNT_DETACH | UMOUNT_NOFOLLOW)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT, errno.ENOTDIR):
+                return
+            raise
+
+
+def unshare(flags: int) -> None:
+    """unshare(2): move the calling thread into new namespaces."""
+    _check(_libc().unshare(flags), f"unshare({flags:#x})")
+
+
+def become_subreaper() -> None:
+    """prctl(PR_SET_CHILD_SUBREAPER): orphaned descendants become children of this process."""
+    _check(_libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
+
+
+def power_off() -> None:
+    """sync(2), then reboot(2) with RB_POWER_OFF; returns only by an error."""
+    os.sync()
+    _check(_libc().reboot(_RB_POWER_OFF), "RB_POWER_OFF")
+
+
+def reap() -> tuple[int, int] | None:
+    """Collect one ended child of any kind: its pid, and its exit code or 128 + the signal that killed it.
+
+    None when no child has ended, or there is none.
+    """
+    try:
+        pid, status = os.waitpid(-1, os.WNOHANG | _WALL)
+    except ChildProcessError:
+        return None
+    if pid == 0:
+        return None
+    code = os.waitstatus_to_exitcode(status)
+    return pid, code if code >= 0 else 128 - code
+
+
+def interface_up(name: str) -> None:
+    """Set IFF_UP on a network interface. Source: netdevice(7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        request = struct.pack("16sH14x", name.encode(), 0)
+        flags: int = struct.unpack_from("16xH", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[0]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags | _IFF_UP))
+
+
+def set_window_size(terminal: int, rows: int, columns: int) -> None:
+    """ioctl(TIOCSWINSZ) on a terminal's master."""
+    fcntl.ioctl(terminal, _TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def open_terminal_peer(master: int) -> int:
+    """ioctl(TIOCGPTPEER): the slave of a terminal's master, without it becoming our controlling terminal."""
+    return fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def reseed(entropy: bytes) -> None:
+    """Feed the random number generator and make it use the new seed at once. Source: random(4)."""
+    with open("/dev/random", "r+b", buffering=0) as device:
+        device.write(entropy)
+        fcntl.ioctl(device, _RNDADDTOENTCNT, struct.pack("i", len(entropy) * 8))
+        fcntl.ioctl(device, _RNDRESEEDCRNG)
+
+
+def has_capability(number: int) -> bool:
+    """Whether this process has the capability in its effective set. Source: proc(5), `/proc/self/status`."""
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith("CapEff:"))
+    return bool(int(line.split()[1], 16) >> number & 1)

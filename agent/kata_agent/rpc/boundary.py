@@ -1,0 +1,89 @@
+"""The edge where errors become statuses, and what all families of calls share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from kata_agent import errors
+from kata_agent.container.container import Container
+from kata_agent.container.process import Process
+from kata_agent.container.reaper import Reaper
+from kata_agent.errors import AgentError, InvalidArgument
+from kata_agent.sandbox import Sandbox
+from kata_protos.agent_ttrpc import AgentService
+from kata_py.ttrpc.context import Context
+from kata_py.ttrpc.errors import StatusError
+from kata_py.ttrpc.status import Code
+
+_LOG = logging.getLogger(__name__)
+
+_CODES: dict[type[Exception], Code] = {
+    errors.InvalidArgument: Code.INVALID_ARGUMENT,
+    errors.NotFound: Code.NOT_FOUND,
+    errors.AlreadyExists: Code.ALREADY_EXISTS,
+    errors.FailedPrecondition: Code.FAILED_PRECONDITION,
+    errors.Unavailable: Code.UNAVAILABLE,
+    errors.Unimplemented: Code.UNIMPLEMENTED,
+}
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Handler = Callable[[Request, Context], Awaitable[Response]]
+
+
+class Calls(AgentService):
+    """What a family of calls is built on."""
+
+    def __init__(self, sandbox: Sandbox, reaper: Reaper) -> None:
+        self.sandbox = sandbox
+        self.reaper = reaper
+
+    def container(self, container_id: str) -> Container:
+        """The container.
+
+        Raises:
+            InvalidArgument: There is none.
+        """
+        container = self.sandbox.container(container_id)
+        if container is None:
+            raise InvalidArgument(f"invalid container id {container_id!r}")
+        return container
+
+    def existing_container(self, container_id: str) -> Container:
+        """The container, for those calls whose hosts expect an internal error.
+
+        Raises:
+            AgentError: There is none.
+        """
+        container = self.sandbox.container(container_id)
+        if container is None:
+            raise AgentError(f"Invalid container id {container_id!r}")
+        return container
+
+    def process(self, container_id: str, exec_id: str) -> Process:
+        """The process; an empty exec id is the container's first.
+
+        Raises:
+            InvalidArgument: There is no such container.
+            NotFound: There is no such process in it.
+        """
+        return self.container(container_id).processes.find(exec_id)
+
+
+def answering(handler: Handler[Request, Response]) -> Handler[Request, Response]:
+    """The handler with its errors turned into statuses."""
+
+    async def answer(request: Request, context: Context) -> Response:
+        try:
+            return await handler(request, context)
+        except AgentError as error:
+            code = _CODES.get(type(error), Code.INTERNAL)
+            _LOG.info("%s: %s: %s", context.method, code.name, error)
+            raise StatusError(code, str(error)) from error
+        except OSError as error:
+            _LOG.exception("%s failed", context.method)
+            raise StatusError(Code.INTERNAL, f"{context.method}: {error}") from error
+
+    return answer

@@ -1,0 +1,41 @@
+"""The agent's service: its families of calls as one, with errors answered as statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NoReturn
+
+from kata_agent.errors import Unimplemented
+from kata_agent.rpc.boundary import Calls, answering
+from kata_agent.rpc.container import ContainerCalls
+from kata_agent.rpc.guest import GuestCalls
+from kata_agent.rpc.process import ProcessCalls
+from kata_agent.rpc.sandbox import SandboxCalls
+from kata_agent.rpc.stream import StreamCalls
+from kata_py.ttrpc.context import Context
+
+if TYPE_CHECKING:
+    from kata_py.ttrpc.service import Entry
+
+
+async def _unimplemented(self: Calls, request: object, context: Context) -> NoReturn:
+    raise Unimplemented(f"{context.method} is not supported by this agent")
+
+
+class OtherCalls(Calls):
+    """Calls of the protocol that this agent does not have."""
+
+    UpdateContainer = PauseContainer = ResumeContainer = _unimplemented
+    UpdateEphemeralMounts = RemoveStaleVirtiofsShareMounts = GetDiagnosticData = _unimplemented
+    UpdateInterface = UpdateRoutes = ListInterfaces = ListRoutes = AddARPNeighbors = _unimplemented
+    GetIPTables = SetIPTables = GetMetrics = MemAgentMemcgSet = MemAgentCompactSet = _unimplemented
+    MemHotplugByProbe = CopyFile = GetOOMEvent = AddSwap = AddSwapPath = _unimplemented
+    GetVolumeStats = ResizeVolume = SetPolicy = _unimplemented
+
+
+class Agent(SandboxCalls, ContainerCalls, ProcessCalls, StreamCalls, GuestCalls, OtherCalls):
+    """grpc.AgentService, whole."""
+
+    def ttrpc_methods(self) -> Mapping[str, Entry]:
+        """As generated, behind the boundary."""
+        return {name: (answering(entry[0]), *entry[1:]) for name, entry in super().ttrpc_methods().items()}

@@ -1,0 +1,136 @@
+"""The sandbox: what its containers share, and the containers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kata_agent import dns, namespaces
+from kata_agent.cgroup import hierarchy
+from kata_agent.container import bundle
+from kata_agent.container.container import Container
+from kata_agent.errors import AgentError, AlreadyExists, FailedPrecondition, InvalidArgument
+from kata_agent.storage.table import StorageTable
+
+if TYPE_CHECKING:
+    from kata_agent.container.crun import Crun
+    from kata_protos.agent_pb2 import Storage
+    from kata_py.oci.spec import Spec
+
+RUN = Path("/run/kata-containers")  # hosts name paths below it in their requests
+NAMESPACES = Path("/run/sandbox-ns")
+
+_CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
+
+
+class Sandbox:
+    """The one sandbox of this guest. It orders the parts; the parts own their work.
+
+    Attributes:
+        ended: Set once the sandbox was destroyed.
+    """
+
+    def __init__(self, crun: Crun, ended: asyncio.Event) -> None:
+        self.ended = ended
+        self._crun = crun
+        self._storages = StorageTable()
+        self._containers: dict[str, Container] = {}
+        self._used: dict[str, list[str]] = {}  # mount points by container; present from the beginning of its creation
+        self._namespaces: dict[str, str] | None = None
+        self._pid_namespace: int | None = None  # descriptor, so that it can be joined after its first process
+
+    async def create(self, hostname: str, dns_lines: Sequence[str], storages: Iterable[Storage]) -> None:
+        """Make what the containers share.
+
+        Args:
+            hostname: The pod's; empty leaves the guest's.
+            dns_lines: Lines of resolv.conf.
+            storages: What to mount.
+
+        Raises:
+            FailedPrecondition: There is a sandbox already.
+            AgentError: A part could not be made.
+        """
+        if self._namespaces is not None:
+            raise FailedPrecondition("the sandbox already exists")
+        self._namespaces = {}
+        try:
+            self._namespaces = await asyncio.to_thread(namespaces.persist, NAMESPACES, hostname)
+            await self._storages.add(storages)
+            dns.cover_resolv_conf(dns_lines, RUN / "sandbox" / "resolv.conf")
+        except OSError as error:
+            raise AgentError(f"cannot make the sandbox: {error}") from error
+
+    async def create_container(
+        self, container_id: str, spec: Spec, storages: Iterable[Storage], *, share_pids: bool
+    ) -> None:
+        """Create a container up to the point where its program would begin.
+
+        Args:
+            container_id: Its id.
+            spec: What the host wants.
+            storages: What to mount for it.
+            share_pids: Whether it joins the sandbox's pid namespace, which the first container makes.
+
+        Raises:
+            InvalidArgument: An id with other than letters, digits, `.`, `_`, `-`; a spec without a process.
+            AlreadyExists: The id is taken.
+            AgentError: A part could not be made; nothing is left.
+        """
+        if not _CONTAINER_ID.fullmatch(container_id):
+            raise InvalidArgument(f"invalid container id {container_id!r}")
+        if container_id in self._used:
+            raise AlreadyExists(f"container {container_id} already exists")
+        self._used[container_id] = []
+        try:
+            self._used[container_id] = await self._storages.add(storages)
+            adapted = bundle.adapted(
+                spec,
+                container_id,
+                shared=self._namespaces or {},
+                pid_namespace=self._shared_pid_namespace() if share_pids else None,
+                unified=hierarchy.unified(),
+            )
+            container = await Container.create(
+                container_id, adapted, bundle.Bundle(RUN / container_id), self._crun, no_pivot=_root_is_rootfs()
+            )
+        except BaseException:
+            await self._storages.release(self._used.pop(container_id))
+            raise
+        self._containers[container_id] = container
+        if self._pid_namespace is None:
+            self._pid_namespace = os.open(f"/proc/{container.init.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    def container(self, container_id: str) -> Container | None:
+        """The container of that id, if there is one."""
+        return self._containers.get(container_id)
+
+    async def remove_container(self, container: Container) -> None:
+        """Remove a container, whatever runs in it, and what was mounted for it."""
+        await container.remove()
+        if self._containers.pop(container.id, None) is not None:
+            await self._storages.release(self._used.pop(container.id))
+
+    async def destroy(self) -> None:
+        """Remove all containers and declare the sandbox ended."""
+        for container in list(self._containers.values()):
+            await self.remove_container(container)
+        self.ended.set()
+
+    def _shared_pid_namespace(self) -> str | None:
+        if self._pid_namespace is not None:
+            return f"/proc/{os.getpid()}/fd/{self._pid_namespace}"
+        if self._containers:
+            raise AgentError("Sandbox does not have sandbox_pidns")
+        return None
+
+
+def _root_is_rootfs() -> bool:
+    """Whether `/` is the kernel's initial file system, which cannot be pivoted away from."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    roots = [fields[2] for fields in mounts if fields[1] == "/"]
+    return not roots or roots[-1] == "rootfs"

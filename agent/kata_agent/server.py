@@ -1,0 +1,78 @@
+"""The agent's server, from listening to its end.
+
+Health is answered in bytes before any message class is loaded; the rest is loaded meanwhile, in a thread, so
+that the first real call finds it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from kata_agent import __version__
+from kata_agent.container.reaper import Reaper
+from kata_py.ttrpc.address import parse
+from kata_py.ttrpc.server import Server
+
+if TYPE_CHECKING:
+    from kata_agent.cmdline import Parameters
+    from kata_py.ttrpc.context import Context
+    from kata_py.ttrpc.service import Service
+
+_LOG = logging.getLogger(__name__)
+
+_CLOSE_TIMEOUT = 5.0  # seconds in which the last answers leave
+
+# grpc.HealthCheckResponse{status=SERVING} and grpc.VersionCheckResponse{grpc_version, agent_version} on the wire.
+_SERVING = b"\x08\x01"
+_VERSION = b"".join(bytes((tag, len(text))) + text.encode() for tag, text in ((0x0A, "0.0.1"), (0x12, __version__)))
+
+
+async def serve(parameters: Parameters) -> None:
+    """Serve until the sandbox is destroyed, or SIGTERM comes.
+
+    Raises:
+        ListenError: The address cannot be listened on.
+    """
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    reaper = Reaper()
+    reaper.start()
+    server = Server()
+    server.add_raw("grpc.Health", "Check", _check)
+    server.add_raw("grpc.Health", "Version", _version)
+    server.add_lazy("grpc.AgentService", lambda: _agent(reaper, parameters, ended))
+    await server.listen(parse(parameters.server_addr))
+    threading.Thread(target=_warm, name="warm", daemon=True).start()
+    _LOG.info("kata-agent %s serves %s", __version__, parameters.server_addr)
+    await ended.wait()
+    server.close()
+    await server.wait_closed(_CLOSE_TIMEOUT)
+    reaper.close()
+
+
+async def _check(_payload: bytes, _context: Context) -> bytes:
+    return _SERVING
+
+
+async def _version(_payload: bytes, _context: Context) -> bytes:
+    return _VERSION
+
+
+def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Service:
+    from pathlib import Path
+
+    from kata_agent.container.crun import Crun
+    from kata_agent.rpc.service import Agent
+    from kata_agent.sandbox import Sandbox
+
+    crun = Crun(reaper, Path("/run/kata-agent"), pipe_capacity=parameters.container_pipe_size)
+    return Agent(Sandbox(crun, ended), reaper)
+
+
+def _warm() -> None:
+    import kata_agent.container.crun
+    import kata_agent.rpc.service  # noqa: F401 loaded for those who come
