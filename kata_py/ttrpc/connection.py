@@ -31,7 +31,9 @@ from kata_py.ttrpc.status import Code
 
 logger = logging.getLogger(__name__)
 
-_JOIN_MAX: Final = 1 << 14  # payloads up to here are copied into their frame, longer ones are sent from where they are
+JOIN_MAX: Final = 1 << 14
+"""Payloads up to this length are copied into their frame; longer ones are sent from where they lie."""
+
 _STREAM_ID_MAX: Final = (1 << 32) - 1
 
 
@@ -56,6 +58,14 @@ class ResponseReceived(NamedTuple):
     response: Response
 
 
+class StreamRefused(NamedTuple):
+    """A client broke the rules on an active stream: that was answered and the stream ended, its handler runs on."""
+
+    stream_id: int
+    code: Code
+    message: str
+
+
 class MessageReceived(NamedTuple):
     """A message on a stream, or its end, or both.
 
@@ -70,7 +80,7 @@ class MessageReceived(NamedTuple):
     closed: bool
 
 
-ServerEvent = RequestReceived | MessageReceived
+ServerEvent = RequestReceived | MessageReceived | StreamRefused
 ClientEvent = ResponseReceived | MessageReceived
 
 
@@ -79,12 +89,16 @@ class Connection:
 
     Args:
         limit: Bytes a frame's body may have, in either direction.
+
+    Attributes:
+        queued: Bytes waiting in `data_to_send`, roughly.
     """
 
     def __init__(self, limit: int = MESSAGE_LENGTH_MAX) -> None:
         self._reader = FrameReader(limit)
         self._limit = limit
         self._out: list[bytes] = []
+        self.queued = 0
 
     @property
     def mid_frame(self) -> bool:
@@ -98,6 +112,7 @@ class Connection:
     def data_to_send(self) -> list[bytes]:
         """What is to be sent now, in order; each piece is handed out once."""
         out, self._out = self._out, []
+        self.queued = 0
         return out
 
     def _send(self, frame_type: int, stream_id: int, flags: int, pieces: envelope.Pieces) -> None:
@@ -105,8 +120,9 @@ class Connection:
         length = len(head) + len(payload) + len(tail)
         if length > self._limit:
             raise MessageTooLong(length, self._limit)
+        self.queued += HEADER.size + length
         header = HEADER.pack(length, stream_id, frame_type, flags)
-        if len(payload) <= _JOIN_MAX:
+        if len(payload) <= JOIN_MAX:
             self._out.append(b"".join((header, head, payload, tail)))
         else:
             self._out += (header + head, payload, tail) if tail else (header + head, payload)
@@ -167,19 +183,17 @@ class ServerConnection(Connection):
     def _request_received(self, frame: Frame, events: list[ServerEvent]) -> None:
         stream_id = frame.stream_id
         if frame.body is None:
-            # The stream is used up all the same: its id was seen.
-            self._last_id = max(self._last_id, stream_id)
-            self._refuse_long(frame)
+            self._refuse_long(frame, events)
         elif stream_id % 2 == 0:
-            self._refuse(stream_id, "a client's stream id must be odd")
+            self._refuse(stream_id, "a client's stream id must be odd", events)
         elif stream_id <= self._last_id:
-            self._refuse(stream_id, f"stream id {stream_id} is not above the last one, {self._last_id}")
+            self._refuse(stream_id, f"stream id {stream_id} is not above the last one, {self._last_id}", events)
         else:
             self._last_id = stream_id
             try:
                 request = envelope.decode_request(frame.body)
             except DecodeError as error:
-                self._refuse(stream_id, f"cannot decode the request: {error}")
+                self._refuse(stream_id, f"cannot decode the request: {error}", events)
                 return
             self._streams[stream_id] = bool(frame.flags & REMOTE_OPEN)
             events.append(RequestReceived(stream_id, request, frame.flags & (REMOTE_OPEN | REMOTE_CLOSED)))
@@ -187,27 +201,28 @@ class ServerConnection(Connection):
     def _data_received(self, frame: Frame, events: list[ServerEvent]) -> None:
         stream_id = frame.stream_id
         if frame.body is None:
-            self._refuse_long(frame)
+            self._refuse_long(frame, events)
         elif stream_id % 2 == 0:
-            self._refuse(stream_id, "a client's stream id must be odd")
-        elif stream_id not in self._streams:
-            self._refuse(stream_id, f"stream {stream_id} is not active")
-        elif not self._streams[stream_id]:
-            self._refuse(stream_id, f"data on stream {stream_id}, which its client has closed or never opened")
+            self._refuse(stream_id, "a client's stream id must be odd", events)
+        elif not self._streams.get(stream_id):
+            self._refuse(stream_id, f"stream {stream_id} is not open for data", events)
         else:
             closed = bool(frame.flags & REMOTE_CLOSED)
             self._streams[stream_id] = not closed
             events.append(MessageReceived(stream_id, _message(frame), closed))
 
-    def _refuse(self, stream_id: int, message: str) -> None:
-        self._send_status(stream_id, Code.INVALID_ARGUMENT, message)
-
-    def _refuse_long(self, frame: Frame) -> None:
+    def _refuse_long(self, frame: Frame, events: list[ServerEvent]) -> None:
         error = MessageTooLong(frame.length, self._limit)
-        self._send_status(frame.stream_id, error.code, error.message)
+        self._refuse(frame.stream_id, error.message, events, error.code)
+
+    def _refuse(
+        self, stream_id: int, message: str, events: list[ServerEvent], code: Code = Code.INVALID_ARGUMENT
+    ) -> None:
+        if self._streams.pop(stream_id, None) is not None:
+            events.append(StreamRefused(stream_id, code, message))
+        self._send_status(stream_id, code, message)
 
     def _send_status(self, stream_id: int, code: Code, message: str) -> None:
-        self._streams.pop(stream_id, None)
         self._send(RESPONSE, stream_id, 0, envelope.encode_response(Response(b"", code, message)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kata_py.ttrpc.envelope import fold
 
@@ -31,7 +31,7 @@ class Context:
         abandoned: Whether nobody waits for the answer any more.
     """
 
-    __slots__ = ("_cancellable", "_pairs", "_task", "abandoned", "deadline", "method", "peer", "service")
+    __slots__ = ("_cancellable", "_pairs", "abandoned", "deadline", "method", "peer", "service", "task")
 
     def __init__(
         self,
@@ -48,9 +48,13 @@ class Context:
         self.deadline = deadline
         self.peer = peer
         self.abandoned = False
+        self.task: asyncio.Task[Any] | None = None  # set by the server
         self._pairs = pairs
         self._cancellable = cancellable
-        self._task: asyncio.Task[None] | None = None
+
+    def __str__(self) -> str:
+        """For logs: `containerd.task.v2.Task/State`."""
+        return f"{self.service}/{self.method}"
 
     @property
     def metadata(self) -> dict[str, list[str]]:
@@ -66,15 +70,11 @@ class Context:
     def cancel_if_abandoned(self) -> None:
         """From here on this handler may be cancelled when its call is abandoned, also if that has happened."""
         self._cancellable = True
-        if self.abandoned and self._task is not None:
-            self._task.cancel()
-
-    def started(self, task: asyncio.Task[None]) -> None:
-        """The server tells which task runs the handler."""
-        self._task = task
+        if self.abandoned:
+            self.abandon()
 
     def abandon(self) -> None:
-        """The server tells that nobody waits any more."""
+        """For the server: nobody waits any more."""
         self.abandoned = True
-        if self._cancellable and self._task is not None:
-            self._task.cancel()
+        if self._cancellable and self.task is not None:
+            self.task.cancel()

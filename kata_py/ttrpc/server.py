@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from kata_py.ttrpc import transport
 from kata_py.ttrpc.address import Address
 from kata_py.ttrpc.context import Context as Context
 from kata_py.ttrpc.context import Peer
 from kata_py.ttrpc.errors import StatusError
-from kata_py.ttrpc.service import Method, Service, UnaryHandler, bind
+from kata_py.ttrpc.service import Method, Service, StreamHandler, UnaryHandler, bind
 from kata_py.ttrpc.session import Session
 from kata_py.ttrpc.status import Code
+
+logger = logging.getLogger(__name__)
+
+_ABORT_TIMEOUT: Final = 1.0  # seconds for cancelled handlers to end
 
 
 class Server:
@@ -32,13 +38,13 @@ class Server:
         self._factories: dict[str, Callable[[], Service]] = {}
         self._raw: dict[str, dict[str, Method]] = {}
         self._listeners: list[transport.Listener] = []
-        self._sessions: set[Session] = set()
+        self.accepts: set[Session] = set()
         self._done = asyncio.Event()
         self._closing = False
 
     def add(self, service: Service) -> None:
         """Serve all methods of a service, an instance of a generated base class."""
-        self._services[service.ttrpc_name] = _methods(service)
+        self._services[service.ttrpc_name] = _bound(service)
 
     def add_lazy(self, name: str, factory: Callable[[], Service]) -> None:
         """Serve a service that is made at its first call, so that its messages are imported only then.
@@ -59,31 +65,43 @@ class Server:
         """
         self._raw.setdefault(service, {})[method] = Method(unary=handler)
 
+    def add_raw_stream(self, service: str, method: str, handler: StreamHandler) -> None:
+        """Serve one streaming method in bytes.
+
+        Args:
+            service: Full name of the service.
+            method: Bare name of the method.
+            handler: Takes the stream and the context; gives the serialised response, or None if the stream was it.
+        """
+        self._raw.setdefault(service, {})[method] = Method(streaming=handler)
+
     async def listen(self, address: Address) -> None:
         """Serve whoever connects to the address.
 
         Raises:
             ListenError: It cannot be listened on.
         """
-        self._listeners.append(await transport.listen(address, self._session))
+        self._listeners.append(await transport.listen(address, self.accept))
 
     async def serve(self, sock: socket.socket) -> None:
         """Serve whoever connects to a socket that is bound and listening; it is closed with the server."""
         loop = asyncio.get_running_loop()
-        self._listeners.append(await loop.create_server(self._session, sock=sock))
+        self._listeners.append(await loop.create_server(self.accept, sock=sock))
 
     def close(self) -> None:
         """Stop accepting; each connection is closed when its running calls are answered."""
         self._closing = True
         for listener in self._listeners:
             listener.close()
-        for session in list(self._sessions):
+        for session in list(self.accepts):
             session.close()
-        if not self._sessions:
+        if not self.accepts:
             self._done.set()
 
     async def wait_closed(self, timeout: float) -> None:
-        """Wait until all connections are closed; after the timeout they are aborted, and handlers cancelled.
+        """After `close`, wait until all calls are answered and all connections closed.
+
+        What is left after the timeout is aborted: connections are closed and handlers cancelled.
 
         Args:
             timeout: Seconds to wait for running calls.
@@ -92,34 +110,42 @@ class Server:
             async with asyncio.timeout(timeout):
                 await self._done.wait()
         except TimeoutError:
-            for session in list(self._sessions):
+            for session in list(self.accepts):
                 session.abort()
+            try:
+                async with asyncio.timeout(_ABORT_TIMEOUT):
+                    await self._done.wait()
+            except TimeoutError:
+                stuck = [name for session in self.accepts for name in session.running()]
+                logger.error("still running after they were cancelled: %s", ", ".join(stuck))
 
-    def _session(self) -> asyncio.BaseProtocol:
+    def accept(self) -> asyncio.BufferedProtocol:
+        """Begin one more connection: the protocol for a transport of the caller's own making."""
         session = Session(self._find, self._ended, self._admit, cancel_abandoned=self._cancel_abandoned)
-        self._sessions.add(session)
+        self.accepts.add(session)
+        if self._closing:
+            session.close()
         return session.link
 
     def _ended(self, session: Session) -> None:
-        self._sessions.discard(session)
-        if self._closing and not self._sessions:
+        self.accepts.discard(session)
+        if self._closing and not self.accepts:
             self._done.set()
 
     def _find(self, service: str, method: str) -> Method:
-        raw = self._raw.get(service)
-        if raw is not None and method in raw:
+        raw = self._raw.get(service, {})
+        if method in raw:
             return raw[method]
+        if service in self._factories:
+            self.add(self._factories[service]())
+            del self._factories[service]
         methods = self._services.get(service)
-        if methods is None:
-            factory = self._factories.pop(service, None)
-            if factory is None:
-                raise StatusError(Code.UNIMPLEMENTED, f"unknown service {service!r}")
-            methods = self._services[service] = _methods(factory())
-        found = methods.get(method)
-        if found is None:
+        if methods is None and not raw:
+            raise StatusError(Code.UNIMPLEMENTED, f"unknown service {service!r}")
+        if methods is None or method not in methods:
             raise StatusError(Code.UNIMPLEMENTED, f"unknown method {method!r} of service {service}")
-        return found
+        return methods[method]
 
 
-def _methods(service: Service) -> dict[str, Method]:
+def _bound(service: Service) -> dict[str, Method]:
     return {name: bind(entry) for name, entry in service.ttrpc_methods().items()}

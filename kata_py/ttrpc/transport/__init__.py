@@ -1,4 +1,7 @@
-"""Byte streams to a peer, one module per kind of address, behind one `connect` and one `listen`."""
+"""Byte streams to a peer, one module per kind of address, behind one `connect` and one `listen`.
+
+The modules are loaded when an address of their kind is used: a guest pays for its own kind only.
+"""
 
 from __future__ import annotations
 
@@ -6,60 +9,91 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from kata_py.ttrpc.address import Address, UnixAddress
+from kata_py.ttrpc.address import Address, HybridVsockAddress, SerialAddress, UnixAddress, VsockAddress
 from kata_py.ttrpc.errors import ConnectError, ListenError
 
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+"""Makes the protocol that a new connection is given to."""
 
 
 class Listener(Protocol):
     """What accepts connections."""
 
     def close(self) -> None:
-        """Accept no more; established connections live on."""
+        """Accept no more; connections that stand live on."""
 
 
-async def connect(address: Address, factory: ProtocolFactory, timeout: float) -> None:
+async def connect(address: Address, factory: ProtocolFactory, timeout: float, retry: float | None = None) -> None:
     """Connect a protocol to the address.
 
     Args:
         address: Where to.
-        factory: Makes the protocol.
-        timeout: Seconds until it must stand.
+        factory: Makes the protocol, once.
+        timeout: Seconds until the connection must stand.
+        retry: Seconds to pause after a refusal before the next attempt; None makes the first one an error.
 
     Raises:
-        ConnectError: It could not be reached.
+        ConnectError: It could not be reached; says what the last attempt met.
     """
-    loop = asyncio.get_running_loop()
+    cause = "no answer"
     try:
         async with asyncio.timeout(timeout):
-            match address:
-                case UnixAddress(path):
-                    await loop.create_unix_connection(factory, _unix(path))
-                case _:
-                    raise NotImplementedError(str(address))
+            while True:
+                try:
+                    await _connect(address, factory)
+                    return
+                except OSError as error:
+                    cause = error.strerror or str(error)
+                    if retry is None:
+                        raise ConnectError(f"cannot connect to {address}: {cause}") from error
+                await asyncio.sleep(retry)
     except TimeoutError:
-        raise ConnectError(f"cannot connect to {address}: no answer within {timeout:g} s") from None
-    except OSError as error:
-        raise ConnectError(f"cannot connect to {address}: {error.strerror or error}") from error
+        raise ConnectError(f"cannot connect to {address} within {timeout:g} s: {cause}") from None
 
 
 async def listen(address: Address, factory: ProtocolFactory) -> Listener:
     """Listen at the address; each connection gets a protocol of its own.
 
     Raises:
-        ListenError: It cannot be listened on.
+        ListenError: It cannot be listened on; says why.
     """
-    loop = asyncio.get_running_loop()
     try:
         match address:
             case UnixAddress(path):
-                return await loop.create_unix_server(factory, _unix(path))
-            case _:
-                raise NotImplementedError(str(address))
+                from kata_py.ttrpc.transport import unix
+
+                return await unix.listen(path, factory)
+            case VsockAddress(cid, port):
+                from kata_py.ttrpc.transport import vsock
+
+                return await vsock.listen(cid, port, factory)
+            case HybridVsockAddress(path, port):
+                from kata_py.ttrpc.transport import hybrid_vsock
+
+                return await hybrid_vsock.listen(path, port, factory)
+            case SerialAddress():
+                from kata_py.ttrpc.transport import serial
+
+                return serial.listen(address, factory)
     except OSError as error:
         raise ListenError(f"cannot listen at {address}: {error.strerror or error}") from error
 
 
-def _unix(path: str) -> str:
-    return "\0" + path[1:] if path.startswith("@") else path
+async def _connect(address: Address, factory: ProtocolFactory) -> None:
+    match address:
+        case UnixAddress(path):
+            from kata_py.ttrpc.transport import unix
+
+            await unix.connect(path, factory)
+        case VsockAddress(cid, port):
+            from kata_py.ttrpc.transport import vsock
+
+            await vsock.connect(cid, port, factory)
+        case HybridVsockAddress(path, port):
+            from kata_py.ttrpc.transport import hybrid_vsock
+
+            await hybrid_vsock.connect(path, port, factory)
+        case SerialAddress():
+            from kata_py.ttrpc.transport import serial
+
+            await serial.connect(address, factory)
