@@ -39,7 +39,7 @@ def bind(shape: type[_T], table: Key, entries: Mapping[str, Setting], **fixed: o
             values[name] = _converted(setting.value, hints[name])
         except ValueError:
             cause = f"{name} in [{'.'.join(table)}] must be {_described(hints[name])}, not {_excerpt(setting.value)}"
-            raise fault((*table, name), setting, cause) from None
+            raise fault((*table, *name.split(".")), setting, cause) from None
     return shape(**values, **fixed)
 
 
@@ -71,12 +71,14 @@ def _refuse(table: Key, name: str, setting: Setting, honoured: Iterable[str]) ->
     known = NOT_HONOURED["hypervisor" if table[0] == "hypervisor" else ".".join(table)]
     if name not in known:
         hint = f"the nearest valid key is {nearest(name, [*honoured, *known])}"
-        raise fault((*table, name), setting, f"unknown key {name} in {where}", hint)
+        raise fault((*table, *name.split(".")), setting, f"unknown key {name} in {where}", hint)
     accepted = known[name]
     if accepted is None or any(type(value) is type(setting.value) and value == setting.value for value in accepted):
         return
     hint = f"accepted so far: {' or '.join(map(_excerpt, accepted))}"
-    raise fault((*table, name), setting, f"{name} = {_excerpt(setting.value)} in {where} is not honoured yet", hint)
+    raise fault(
+        (*table, *name.split(".")), setting, f"{name} = {_excerpt(setting.value)} in {where} is not honoured yet", hint
+    )
 
 
 def _converted(value: object, hint: Any) -> object:

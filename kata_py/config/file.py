@@ -34,22 +34,24 @@ class File:
     text: str
 
     def line(self, key: Key) -> int | None:
-        """The line that gives a key, or the table, its value; None where it is not written in the usual form.
+        """The line where a key, or a table, is first given something; None if the text hides it.
 
         The parser keeps no lines, so the text is searched: only for an error.
         """
         table: Key = ()
+        around = None  # an inline table that holds the key
         for number, line in enumerate(self.text.splitlines(), 1):
             if header := _TABLE.match(line):
-                table = _parts(header[1])
-                here = table
+                here = table = _parts(header[1])
             elif entry := _ENTRY.match(line):
                 here = table + _parts(entry[1])
+                if key[: len(here)] == here:
+                    around = number
             else:
                 continue
-            if here == key:
+            if here[: len(key)] == key:
                 return number
-        return None
+        return around
 
 
 class Setting(NamedTuple):

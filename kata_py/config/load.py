@@ -110,9 +110,9 @@ def _tables(settings: Iterable[tuple[Key, Setting]]) -> dict[Key, dict[str, Sett
     for key, setting in settings:
         table = next((key[:size] for size in (1, 2) if _is_table(key[:size])), None)
         if table is None:
-            unknown = ".".join(key if setting.value == {} or len(key) == 1 else key[:-1])
-            known = nearest(unknown, ("hypervisor.qemu", "agent.kata", "runtime", "factory"))
-            raise fault(key, setting, f"unknown table [{unknown}]", f"the nearest valid table is [{known}]")
+            table = key if setting.value == {} or len(key) == 1 else key[:-1]
+            known = nearest(".".join(table), ("hypervisor.qemu", "agent.kata", "runtime", "factory"))
+            raise fault(table, setting, f"unknown table [{'.'.join(table)}]", f"the nearest valid table is [{known}]")
         if key != table:
             tables.setdefault(table, {})[".".join(key[len(table) :])] = setting
         elif setting.value == {}:

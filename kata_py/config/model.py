@@ -21,11 +21,11 @@ class Range:
     high: float = float("inf")
 
     def __str__(self) -> str:
-        return f"at least {self.low:g}" if self.high == float("inf") else f"between {self.low:g} and {self.high:g}"
+        return f"of at least {self.low:g}" if self.high == float("inf") else f"from {self.low:g} to {self.high:g}"
 
 
 Seconds = Annotated[int, Range(1, 86_400)]
-Mebibytes = Annotated[int, Range(0, 1 << 32)]
+Mebibytes = Annotated[int, Range(0)]
 
 
 def _qemu() -> Path:
@@ -63,14 +63,14 @@ class HypervisorConfig:
     cpu_features: str = field(default_factory=_cpu_features)
     seccompsandbox: str = ""
 
-    # vCPUs at boot and at most. 0 at boot is 1; a negative number, or one above the host's, is all of the
-    # host's; 0 at most is all of the host's. Fractions are rounded up when the machine starts.
-    default_vcpus: float = 1.0
-    default_maxvcpus: Annotated[int, Range(0, 4096)] = 0
+    # vCPUs at boot and at most. 0 at boot is 1; -1, or a number above the host's, is all of the host's; 0 at most
+    # is all of the host's. Fractions are rounded up when the machine starts.
+    default_vcpus: Annotated[float, Range(-1)] = 1.0
+    default_maxvcpus: Annotated[int, Range(0)] = 0
 
     # Memory at boot and at most, in MiB, and how many pieces may be plugged in between. 0 at most is all of the
     # host's. Below 64 MiB no guest of ours reaches its agent.
-    default_memory: Annotated[int, Range(64, 1 << 32)] = 2048
+    default_memory: Annotated[int, Range(64)] = 2048
     default_maxmemory: Mebibytes = 0
     memory_slots: Annotated[int, Range(0, 255)] = 10
 
