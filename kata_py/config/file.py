@@ -72,7 +72,7 @@ def read(path: Path) -> dict[Key, Setting]:
         data = tomllib.loads(text)
     except OSError as error:
         raise ConfigurationError(f"cannot be read: {os.strerror(error.errno or 0)}", file=path) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, not UTF-8, a number of thousands of digits
         raise ConfigurationError(f"not TOML: {error}", file=path) from error
     file = File(path, text)
     return {key: Setting(value, file) for key, value in _leaves(data, ())}

@@ -238,7 +238,8 @@ def test_garbled_text_is_located(write: Write) -> None:
     assert refused(write("[hypervisor.qemu]\npath = /usr/bin/qemu\n")) == (
         "configuration.toml: not TOML: Invalid value (at line 2, column 8)"
     )
-    path = write("")
+    path = write(f"[hypervisor.qemu]\ndefault_memory = {'1' * 5000}\n")
+    assert refused(path).startswith("configuration.toml: not TOML: Exceeds the limit")
     path.write_bytes(b"\xff")
     assert refused(path).startswith("configuration.toml: not TOML: 'utf-8' codec can't decode byte 0xff")
 
