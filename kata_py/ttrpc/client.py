@@ -199,7 +199,7 @@ class Client:
         """
         flags = REMOTE_OPEN if payload is None else REMOTE_CLOSED
         stream_id = await self._request(service, method, payload or b"", timeout, metadata, flags)
-        stream = ClientStream(stream_id, self._connection, self.link, encode, decode)
+        stream = ClientStream(stream_id, self._connection, self.link, encode, decode, sends=payload is None)
         self._inboxes[stream_id] = stream.inbox
         timer = None
         if timeout is not None:
@@ -210,6 +210,7 @@ class Client:
         finally:
             if timer is not None:
                 timer.cancel()
+            stream.close_send()
             del self._inboxes[stream_id]
             self._connection.abandon(stream_id)
             stream.inbox.discard()

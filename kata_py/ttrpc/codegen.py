@@ -82,7 +82,7 @@ def _stub(file: FileDescriptorProto, classes: Mapping[str, MessageClass]) -> Ite
         yield f"from {package} import {name}" if package else f"import {name}"
     yield ""
     yield "if TYPE_CHECKING:"
-    yield f"    from collections.abc import {'AsyncIterator, ' if streams else ''}Mapping"
+    yield f"    from collections.abc import {'AsyncGenerator, AsyncIterator, ' if streams else ''}Mapping"
     if streams:
         yield "    from contextlib import AbstractAsyncContextManager"
     yield ""
@@ -134,7 +134,7 @@ def _handler_signature(method: MethodDescriptorProto, classes: Mapping[str, Mess
         request = f"AsyncIterator[{request}]"
     parameters = f"(self, request{'s' if method.client_streaming else ''}: {request}, context: Context)"
     if method.server_streaming:  # an asynchronous generator, so its declaration is no coroutine
-        return f"def {method.name}{parameters} -> AsyncIterator[{response}]:"
+        return f"def {method.name}{parameters} -> AsyncGenerator[{response}, None]:"
     return f"async def {method.name}{parameters} -> {response}:"
 
 

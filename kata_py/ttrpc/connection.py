@@ -98,6 +98,7 @@ class Connection:
         self._reader = FrameReader(limit)
         self._limit = limit
         self._out: list[bytes] = []
+        self._debug = logger.isEnabledFor(logging.DEBUG)
         self.queued = 0
 
     @property
@@ -115,12 +116,21 @@ class Connection:
         self.queued = 0
         return out
 
+    def _frames(self, count: int) -> list[Frame]:
+        frames = self._reader.filled(count)
+        if self._debug:
+            for frame in frames:
+                logger.debug("< %s", frame)
+        return frames
+
     def _send(self, frame_type: int, stream_id: int, flags: int, pieces: envelope.Pieces) -> None:
         head, payload, tail = pieces
         length = len(head) + len(payload) + len(tail)
         if length > self._limit:
             raise MessageTooLong(length, self._limit)
         self.queued += HEADER.size + length
+        if self._debug:
+            logger.debug("> %s", Frame(stream_id, frame_type, flags, None, length))
         header = HEADER.pack(length, stream_id, frame_type, flags)
         if len(payload) <= JOIN_MAX:
             self._out.append(b"".join((header, head, payload, tail)))
@@ -143,14 +153,12 @@ class ServerConnection(Connection):
     def received(self, count: int) -> list[ServerEvent]:
         """Take notice of bytes put into `space()`; the owner then sends `data_to_send()`."""
         events: list[ServerEvent] = []
-        for frame in self._reader.filled(count):
+        for frame in self._frames(count):
             if frame.type == REQUEST:
                 self._request_received(frame, events)
             elif frame.type == DATA:
                 self._data_received(frame, events)
-            else:
-                # Never answer a response: two servers facing each other would do so for ever.
-                logger.debug("ignored: %s", frame)
+            # Others are ignored. Never answer a response: two servers facing each other would do so for ever.
         return events
 
     def respond(self, stream_id: int, response: Response) -> None:
@@ -289,10 +297,10 @@ class ClientConnection(Connection):
     def received(self, count: int) -> list[ClientEvent]:
         """Take notice of bytes put into `space()`."""
         events: list[ClientEvent] = []
-        for frame in self._reader.filled(count):
+        for frame in self._frames(count):
             streaming = self._streams.get(frame.stream_id)
             if streaming is None or frame.type not in (RESPONSE, DATA):
-                logger.debug("ignored: %s", frame)  # a late reply, mostly
+                pass  # a late answer, mostly
             elif frame.body is None:
                 error = MessageTooLong(frame.length, self._limit)
                 self._end(events, frame, Response(b"", error.code, error.message))

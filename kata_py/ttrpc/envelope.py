@@ -15,6 +15,7 @@ _FIXED64: Final = 1
 _LENGTH: Final = 2
 _FIXED32: Final = 5
 
+_FIELD_NUMBER_MAX: Final = (1 << 29) - 1
 _UINT64: Final = (1 << 64) - 1
 
 
@@ -80,7 +81,8 @@ def encode_response(response: Response) -> Pieces:
     payload, code, message, details = response
     if code or message or details:
         status = b"\x08" + _varint(code & _UINT64) if code else b""
-        status += _bytes_field(b"\x12", message.encode())
+        # An error's text may hold a file name that is no UTF-8.
+        status += _bytes_field(b"\x12", message.encode(errors="backslashreplace"))
         status += b"".join(b"\x1a" + _varint(len(detail)) + detail for detail in details)
         head = b"\x0a" + _varint(len(status)) + status
     else:
@@ -162,51 +164,48 @@ def _decode_pair(data: memoryview) -> tuple[str, str]:
 
 
 def _fields(data: bytes | bytearray | memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a message, with varints and length-delimited values; fixed-width ones are skipped."""
+    """The fields of a message that are varints or have a length; those of fixed width are skipped."""
     view = memoryview(data)
     end = len(view)
     position = 0
-    try:
-        while position < end:
-            tag = view[position]
-            position += 1
-            if tag > 0x7F:
-                tag, position = _read_varint(view, position - 1)
-            wire_type = tag & 7
-            if wire_type == _LENGTH:
-                length = view[position]
-                position += 1
-                if length > 0x7F:
-                    length, position = _read_varint(view, position - 1)
-                stop = position + length
-                if stop > end:
-                    raise DecodeError("a field reaches beyond the message")
-                yield tag >> 3, view[position:stop]
-                position = stop
-            elif wire_type == _VARINT:
-                value, position = _read_varint(view, position)
-                yield tag >> 3, value
-            elif wire_type in (_FIXED64, _FIXED32):
-                position += 8 if wire_type == _FIXED64 else 4
-                if position > end:
-                    raise DecodeError("a field reaches beyond the message")
-            else:
-                raise DecodeError(f"unexpected wire type {wire_type}")
-            if not tag >> 3:
-                raise DecodeError("field number 0")
-    except IndexError:
-        raise DecodeError("the message ends within a field") from None
+    while position < end:
+        tag, position = _read_varint(view, position)
+        number, wire_type = tag >> 3, tag & 7
+        if not 0 < number <= _FIELD_NUMBER_MAX:
+            raise DecodeError(f"field number {number}")
+        if wire_type == _LENGTH:
+            length, position = _read_varint(view, position)
+            start, position = position, position + length
+            if position <= end:
+                yield number, view[start:position]
+        elif wire_type == _VARINT:
+            value, position = _read_varint(view, position)
+            yield number, value
+        elif wire_type == _FIXED64:
+            position += 8
+        elif wire_type == _FIXED32:
+            position += 4
+        else:  # groups, which no message here ever had, and what is not assigned
+            raise DecodeError(f"wire type {wire_type}")
+        if position > end:
+            raise DecodeError("a field reaches beyond the message")
 
 
 def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = view[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & _UINT64, position
-    raise DecodeError("a varint of more than ten bytes")
+    try:
+        value = view[position]
+        if value < 0x80:  # nearly always
+            return value, position + 1
+        value &= 0x7F
+        for shift in range(7, 70, 7):
+            position += 1
+            byte = view[position]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value & _UINT64, position + 1
+    except IndexError:
+        raise DecodeError("the message ends within a number") from None
+    raise DecodeError("a number of more than ten bytes")
 
 
 def _varint(value: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -20,6 +21,11 @@ from kata_py.ttrpc.status import Code
 logger = logging.getLogger(__name__)
 
 _ABORT_TIMEOUT: Final = 1.0  # seconds for cancelled handlers to end
+
+
+def same_user(peer: Peer | None) -> bool:
+    """Admit who has our own effective ids. Source: containerd `pkg/shim/shim_linux.go`."""
+    return peer is not None and (peer.uid, peer.gid) == (os.geteuid(), os.getegid())
 
 
 class Server:

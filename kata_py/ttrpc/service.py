@@ -6,7 +6,8 @@ of this package at run time); `bind` wraps each for the server.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from kata_py.ttrpc.errors import StatusError
@@ -74,11 +75,12 @@ def bind(entry: Entry) -> Method:
 
     async def to_stream(stream: ServerStream, context: Context) -> None:
         requests = _requests(stream, decode)
-        responses: AsyncIterator[Message] = handler(
+        responses: AsyncGenerator[Message, None] = handler(
             requests if client_streams else _decoded(decode, await stream.receive() or b""), context
         )
-        async for message in responses:
-            await stream.send(message.SerializeToString())
+        async with aclosing(responses):
+            async for message in responses:
+                await stream.send(message.SerializeToString())
 
     if server_streams:
         return Method(streaming=to_stream)

@@ -74,6 +74,7 @@ class ClientStream(Generic[Req, Resp]):
         link: The connection on the loop.
         encode: Makes bytes of a message to send.
         decode: Makes a message of received bytes.
+        sends: Whether we send messages at all.
     """
 
     def __init__(
@@ -83,12 +84,15 @@ class ClientStream(Generic[Req, Resp]):
         link: Link,
         encode: Callable[[Req], bytes],
         decode: Callable[[bytes], Resp],
+        *,
+        sends: bool,
     ) -> None:
         self._stream_id = stream_id
         self._connection = connection
         self._link = link
         self._encode = encode
         self._decode = decode
+        self._sending = sends
         self.inbox = Inbox(link)
 
     async def send(self, message: Req) -> None:
@@ -100,15 +104,19 @@ class ClientStream(Generic[Req, Resp]):
             ConnectionClosed: The connection was lost.
         """
         await self._link.drain()
-        if self.inbox.ended:
-            raise self.inbox.error or StatusError(Code.FAILED_PRECONDITION, "the server has ended the stream")
+        if self.inbox.error is not None:
+            raise self.inbox.error
+        if self.inbox.ended or not self._sending:
+            raise StatusError(Code.FAILED_PRECONDITION, "the stream is closed for sending")
         self._connection.send_message(self._stream_id, self._encode(message))
         self._link.flush_soon()
 
     def close_send(self) -> None:
-        """Tell the server that no more messages follow."""
-        self._connection.send_message(self._stream_id, None, closed=True)
-        self._link.flush_soon()
+        """Tell the server that no more messages follow; leaving the stream's context does so too."""
+        if self._sending:
+            self._sending = False
+            self._connection.send_message(self._stream_id, None, closed=True)
+            self._link.flush_soon()
 
     async def receive(self) -> Resp | None:
         """The server's next message; None at the end.
