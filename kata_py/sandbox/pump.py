@@ -39,7 +39,7 @@ class Pump:
         piece: int,
         patience: float | None,
     ) -> None:
-        self._name = name
+        self.name = name
         self._read = read
         self._write = write
         self._piece = piece
@@ -51,17 +51,19 @@ class Pump:
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
 
-    async def run(self) -> None:
-        """Copy to the end; returns when everything is written, or when writing is given up."""
-        writer = asyncio.create_task(self._empty(), name=f"{self._name} writer")
+    async def run(self) -> bool:
+        """Copy to the end; whether everything was written, or else writing was given up."""
+        writer = asyncio.create_task(self._empty(), name=f"{self.name} writer")
         try:
             await self._fill()
             written = None
             while not writer.done() and written != self._written:
                 written = self._written
                 await asyncio.wait([writer], timeout=self._patience)
-            if not writer.done():
-                logger.warning("%s: not read for %g s, the rest is lost", self._name, self._patience)
+            if writer.done():
+                return True
+            logger.warning("%s: not read for %g s, the rest is lost", self.name, self._patience)
+            return False
         finally:
             writer.cancel()
             await asyncio.wait([writer])
@@ -87,7 +89,7 @@ class Pump:
             try:
                 await write(piece)
             except Exception as error:
-                logger.debug("%s: the rest is thrown away: %s", self._name, error)
+                logger.debug("%s: the rest is thrown away: %s", self.name, error)
                 write = _discard
             self._written += len(piece)
 

@@ -1,0 +1,176 @@
+"""The agent in the guest: its calls, each with its deadline, and its errors in our terms.
+
+Deadlines are kata's (`virtcontainers/kata_agent.go`): waiting for a process and reading or writing its streams
+has none, as they end with the process or the connection.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, TypeVar
+
+from kata_protos import agent_pb2, health_pb2
+from kata_protos.agent_ttrpc import AgentClient
+from kata_protos.health_ttrpc import HealthClient
+from kata_py.sandbox import errors
+from kata_py.sandbox.errors import SandboxError, Unavailable
+from kata_py.ttrpc.errors import ConnectionClosed, StatusError
+from kata_py.ttrpc.status import Code
+
+if TYPE_CHECKING:
+    from kata_protos import oci_pb2
+    from kata_py.ttrpc.client import Client
+
+CALL_TIMEOUT = 60.0  # seconds
+SIGNAL_TIMEOUT = 10.0
+DESTROY_TIMEOUT = 5.0
+READ_SIZE = 1 << 20  # bytes asked for at once
+SEED_SIZE = 512  # bytes
+
+_T = TypeVar("_T")
+
+# UNAVAILABLE is what upstream's agent says of a missing terminal; that it is gone itself, the connection says.
+_MEANINGS: dict[Code, type[SandboxError]] = {
+    Code.INVALID_ARGUMENT: errors.InvalidArgument,
+    Code.NOT_FOUND: errors.NotFound,
+    Code.ALREADY_EXISTS: errors.AlreadyExists,
+    Code.FAILED_PRECONDITION: errors.FailedPrecondition,
+    Code.UNAVAILABLE: errors.FailedPrecondition,
+    Code.UNIMPLEMENTED: errors.Unimplemented,
+    Code.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+}
+
+
+class Agent:
+    """The agent of one guest, over one connection.
+
+    A container's first process is named by an empty exec id. Every call raises a `SandboxError` by the meaning
+    of the agent's status: `DeadlineExceeded` when no answer comes in time, `Unavailable` when the connection
+    is lost.
+
+    Args:
+        client: The connection, which stays its owner's.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._calls = AgentClient(client)
+        self._health = HealthClient(client)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection is lost."""
+        return self._client.closed
+
+    async def wait_gone(self) -> None:
+        """Wait until the connection is lost, whoever ended it."""
+        await self._client.wait_closed()
+
+    async def close(self) -> None:
+        """End the connection: every pending call fails with `Unavailable`."""
+        await self._client.aclose()
+
+    async def check(self, timeout: float) -> None:
+        """Learn that the agent serves."""
+        await _answered(self._health.Check(health_pb2.CheckRequest(), timeout=timeout))
+
+    async def set_clock(self) -> None:
+        """Set the guest's clock to the host's."""
+        now = time.time_ns() // 1000
+        request = agent_pb2.SetGuestDateTimeRequest(Sec=now // 1_000_000, Usec=now % 1_000_000)
+        await _answered(self._calls.SetGuestDateTime(request, timeout=CALL_TIMEOUT))
+
+    async def seed(self) -> None:
+        """Give the guest's random number generator a seed from the host's."""
+        request = agent_pb2.ReseedRandomDevRequest(data=os.urandom(SEED_SIZE))
+        await _answered(self._calls.ReseedRandomDev(request, timeout=CALL_TIMEOUT))
+
+    async def create_sandbox(self, request: agent_pb2.CreateSandboxRequest) -> None:
+        """Make what the pod's containers share."""
+        await _answered(self._calls.CreateSandbox(request, timeout=CALL_TIMEOUT))
+
+    async def destroy_sandbox(self) -> None:
+        """End all containers; the agent exits, and with it the guest."""
+        request = agent_pb2.DestroySandboxRequest()
+        await _answered(self._calls.DestroySandbox(request, timeout=DESTROY_TIMEOUT))
+
+    async def create_container(self, request: agent_pb2.CreateContainerRequest, timeout: float) -> None:
+        """Make a container up to its start."""
+        await _answered(self._calls.CreateContainer(request, timeout=timeout))
+
+    async def start_container(self, container_id: str) -> None:
+        """Let a created container's process run."""
+        request = agent_pb2.StartContainerRequest(container_id=container_id)
+        await _answered(self._calls.StartContainer(request, timeout=CALL_TIMEOUT))
+
+    async def exec_process(self, request: agent_pb2.ExecProcessRequest) -> None:
+        """Start a further process in a container."""
+        await _answered(self._calls.ExecProcess(request, timeout=CALL_TIMEOUT))
+
+    async def signal_process(self, container_id: str, exec_id: str, signal: int) -> None:
+        """Signal a process; SIGKILL to the first one reaches all of the container."""
+        request = agent_pb2.SignalProcessRequest(container_id=container_id, exec_id=exec_id, signal=signal)
+        await _answered(self._calls.SignalProcess(request, timeout=SIGNAL_TIMEOUT))
+
+    async def wait_process(self, container_id: str, exec_id: str) -> int:
+        """Wait for a process's end, after its outputs were read to theirs; returns its status."""
+        request = agent_pb2.WaitProcessRequest(container_id=container_id, exec_id=exec_id)
+        return (await _answered(self._calls.WaitProcess(request))).status
+
+    async def write_stdin(self, container_id: str, exec_id: str, data: bytes) -> None:
+        """Pass bytes to a process's stdin; returns when it has room for more."""
+        request = agent_pb2.WriteStreamRequest(container_id=container_id, exec_id=exec_id, data=data)
+        await _answered(self._calls.WriteStdin(request))
+
+    async def close_stdin(self, container_id: str, exec_id: str) -> None:
+        """End a process's stdin."""
+        request = agent_pb2.CloseStdinRequest(container_id=container_id, exec_id=exec_id)
+        await _answered(self._calls.CloseStdin(request, timeout=CALL_TIMEOUT))
+
+    async def read_stdout(self, container_id: str, exec_id: str) -> bytes:
+        """The next bytes of a process's output; empty at its end."""
+        request = agent_pb2.ReadStreamRequest(container_id=container_id, exec_id=exec_id, len=READ_SIZE)
+        return (await _answered(self._calls.ReadStdout(request))).data
+
+    async def read_stderr(self, container_id: str, exec_id: str) -> bytes:
+        """As `read_stdout`."""
+        request = agent_pb2.ReadStreamRequest(container_id=container_id, exec_id=exec_id, len=READ_SIZE)
+        return (await _answered(self._calls.ReadStderr(request))).data
+
+    async def resize_terminal(self, container_id: str, exec_id: str, rows: int, columns: int) -> None:
+        """Give a process's terminal another size, in characters."""
+        request = agent_pb2.TtyWinResizeRequest(
+            container_id=container_id, exec_id=exec_id, row=rows, column=columns
+        )  # fmt: skip
+        await _answered(self._calls.TtyWinResize(request, timeout=CALL_TIMEOUT))
+
+    async def pause_container(self, container_id: str) -> None:
+        """Freeze all of a container's processes."""
+        request = agent_pb2.PauseContainerRequest(container_id=container_id)
+        await _answered(self._calls.PauseContainer(request, timeout=CALL_TIMEOUT))
+
+    async def resume_container(self, container_id: str) -> None:
+        """Let a paused container go on."""
+        request = agent_pb2.ResumeContainerRequest(container_id=container_id)
+        await _answered(self._calls.ResumeContainer(request, timeout=CALL_TIMEOUT))
+
+    async def update_container(self, container_id: str, resources: oci_pb2.LinuxResources) -> None:
+        """Give a container other limits."""
+        request = agent_pb2.UpdateContainerRequest(container_id=container_id, resources=resources)
+        await _answered(self._calls.UpdateContainer(request, timeout=CALL_TIMEOUT))
+
+    async def stats_container(self, container_id: str) -> agent_pb2.StatsContainerResponse:
+        """What a container uses."""
+        request = agent_pb2.StatsContainerRequest(container_id=container_id)
+        return await _answered(self._calls.StatsContainer(request, timeout=CALL_TIMEOUT))
+
+
+async def _answered(call: Awaitable[_T]) -> _T:
+    try:
+        return await call
+    except StatusError as error:
+        raise _MEANINGS.get(error.code, SandboxError)(f"agent: {error.message}") from error
+    except ConnectionClosed as error:
+        raise Unavailable(f"the agent is gone: {error}") from error

@@ -1,0 +1,18 @@
+"""Where sandboxes' files lie on the host. The places are kata's, so that its users' tools find them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kata_py.sandbox import record
+from kata_py.storage import share
+
+
+@dataclass(frozen=True, slots=True)
+class HostPaths:
+    """The directories that hold one entry per sandbox: records, machines' sockets, shared directories."""
+
+    records: Path = record.ROOT
+    machines: Path = Path("/run/vc/vm")
+    shares: Path = share.ROOT

@@ -1,0 +1,298 @@
+"""Every decision about a sandbox, made from configuration and OCI spec before anything is done. No I/O.
+
+Source of what is left out of a guest's spec and what is shared: kata `virtcontainers/kata_agent.go`,
+`container.go`, `pkg/oci/utils.go`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from kata_protos import agent_pb2
+from kata_py.config.model import Configuration
+from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, Memory, SharedDirectory, Vcpus, VmSpec
+from kata_py.oci.spec import Linux, LinuxResources, Mount, Process, Spec
+from kata_py.oci.wire import to_agent
+from kata_py.sandbox.errors import InvalidArgument
+from kata_py.sandbox.paths import HostPaths
+from kata_py.storage import share
+from kata_py.storage.rootfs import RootfsMount
+from kata_py.storage.share import Volume
+
+MIB = 1 << 20
+HOSTNAME_MAX = 64  # characters, as the kernel
+
+# The guest has a network of its own for the whole pod, and its cgroups and clock are nobody else's.
+_SANDBOX_NAMESPACES = frozenset({"network", "cgroup", "time"})
+_SHM_OPTIONS = ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """How large the host is.
+
+    Attributes:
+        cpus: Its processors.
+        memory: Its memory in MiB.
+    """
+
+    cpus: int
+    memory: int
+
+    @classmethod
+    def current(cls) -> Host:
+        """This host."""
+        return cls(os.cpu_count() or 1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxPlan:
+    """A sandbox, fully decided.
+
+    Attributes:
+        id: Its id.
+        vm: Its virtual machine.
+        guest: What the agent is told once it answers.
+        dial_timeout: Seconds until the agent must answer.
+        create_timeout: Seconds the agent may take to create a container.
+    """
+
+    id: str
+    vm: VmSpec
+    guest: agent_pb2.CreateSandboxRequest
+    dial_timeout: float
+    create_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPlan:
+    """A container, fully decided.
+
+    Attributes:
+        id: Its id.
+        rootfs: The mounts that make its root file system, or the directory where it lies.
+        volumes: What else of the host's files it sees.
+        guest: What the agent is told.
+        terminal_size: Rows and columns of its terminal at the start, if the spec says so.
+    """
+
+    id: str
+    rootfs: Sequence[RootfsMount] | Path
+    volumes: tuple[Volume, ...]
+    guest: agent_pb2.CreateContainerRequest
+    terminal_size: tuple[int, int] | None = None
+
+
+def plan_sandbox(
+    configuration: Configuration,
+    spec: Spec,
+    *,
+    sandbox_id: str,
+    dns: Sequence[str] = (),
+    host: Host | None = None,
+    paths: HostPaths | None = None,
+) -> SandboxPlan:
+    """Decide a sandbox.
+
+    Args:
+        configuration: As the runtime class has it.
+        spec: The spec of the sandbox's first container.
+        sandbox_id: The sandbox's id, checked before.
+        dns: Lines of the pod's resolv.conf.
+        host: What the machine may use at most; None is this host.
+        paths: Where the sandbox's files go.
+
+    Raises:
+        InvalidArgument: The spec contradicts itself.
+    """
+    host = host or Host.current()
+    paths = paths or HostPaths()
+    hypervisor = configuration.hypervisor
+    resources = spec.get("linux", {}).get("resources", {})
+    parameters = hypervisor.kernel_params.split()
+    if configuration.agent.enable_debug:
+        parameters.append("agent.log=debug")
+    return SandboxPlan(
+        id=sandbox_id,
+        vm=VmSpec(
+            sandbox_id=sandbox_id,
+            directory=paths.machines / sandbox_id,
+            boot=Boot(
+                kernel=hypervisor.kernel,
+                initramfs=hypervisor.initramfs,
+                image=hypervisor.image,
+                image_fstype=hypervisor.rootfs_type,
+                parameters=tuple(parameters),
+            ),
+            cpus=_vcpus(configuration, resources, host),
+            memory=_memory(configuration, resources, host),
+            devices=(SharedDirectory(share.TAG, share.directory(sandbox_id, paths.shares)),),
+            agent_channel=AgentChannel(hypervisor.agent_channel),
+            accelerator=Accelerator(hypervisor.accelerator),
+            machine=hypervisor.machine_type,
+            boot_timeout=configuration.agent.dial_timeout,
+            debug=hypervisor.enable_debug,
+        ),
+        guest=agent_pb2.CreateSandboxRequest(
+            sandbox_id=sandbox_id,
+            hostname=spec.get("hostname", "")[:HOSTNAME_MAX],
+            dns=dns,
+            storages=[
+                agent_pb2.Storage(
+                    driver="virtio-fs", source=share.TAG, fstype="virtiofs", mount_point=f"{share.GUEST_ROOT}/"
+                )
+            ],
+        ),
+        dial_timeout=configuration.agent.dial_timeout,
+        create_timeout=configuration.runtime.create_container_timeout,
+    )
+
+
+def plan_container(
+    configuration: Configuration,
+    spec: Spec,
+    *,
+    container_id: str,
+    bundle: Path,
+    rootfs: Sequence[RootfsMount] = (),
+    terminal: bool = False,
+) -> ContainerPlan:
+    """Decide a container.
+
+    Args:
+        configuration: As the runtime class has it.
+        spec: The container's spec.
+        container_id: Its id, checked before.
+        bundle: Its bundle directory.
+        rootfs: The mounts that make its root file system; none when the manager has mounted it at the spec's root.
+        terminal: Whether its process has a terminal.
+
+    Raises:
+        InvalidArgument: The spec has no process, or no root.
+        SpecError: A value of the spec does not fit the agent's protocol.
+    """
+    if "process" not in spec or not spec["process"]["args"]:
+        raise InvalidArgument(f"{bundle}/config.json: process.args is missing: there is nothing to run")
+    if not rootfs and "root" not in spec:
+        raise InvalidArgument(f"{bundle}/config.json: root is missing, and the manager gave no rootfs")
+    mounts, volumes = _mounts(spec.get("mounts", []), container_id)
+    linux, shares_pids = _linux(spec.get("linux", {}), keep_seccomp=not configuration.runtime.disable_guest_seccomp)
+    guest: Spec = {
+        "ociVersion": spec["ociVersion"],
+        "process": guest_process(spec["process"], terminal=terminal),
+        "root": {"path": share.guest_rootfs(container_id), "readonly": spec.get("root", {}).get("readonly", False)},
+        "hostname": spec.get("hostname", ""),
+        "mounts": mounts,
+        "annotations": spec.get("annotations", {}),
+        "linux": linux,
+    }
+    size = spec["process"].get("consoleSize")
+    return ContainerPlan(
+        id=container_id,
+        rootfs=rootfs or bundle / spec["root"]["path"],
+        volumes=volumes,
+        guest=agent_pb2.CreateContainerRequest(
+            container_id=container_id, exec_id=container_id, OCI=to_agent(guest), sandbox_pidns=shares_pids
+        ),
+        terminal_size=(size["height"], size["width"]) if terminal and size else None,
+    )
+
+
+def guest_process(process: Process, *, terminal: bool) -> Process:
+    """A process as the guest runs it: security labels belong to the host's kernel."""
+    guest: Process = {**process, "terminal": terminal}
+    guest.pop("apparmorProfile", None)
+    guest.pop("selinuxLabel", None)
+    return guest
+
+
+def guest_resources(resources: LinuxResources) -> LinuxResources:
+    """Resources as the guest can give them: processors, devices and disks are numbered differently there."""
+    guest: LinuxResources = {}
+    if "memory" in resources:
+        guest["memory"] = resources["memory"]
+    if "cpu" in resources:
+        guest["cpu"] = {**resources["cpu"]}
+        guest["cpu"].pop("cpus", None)
+        guest["cpu"].pop("mems", None)
+    if "hugepageLimits" in resources:
+        guest["hugepageLimits"] = resources["hugepageLimits"]
+    return guest
+
+
+def resolv_conf(spec: Spec) -> Path | None:
+    """The host's file that becomes the container's /etc/resolv.conf."""
+    for mount in spec.get("mounts", []):
+        if mount["destination"] == "/etc/resolv.conf" and "source" in mount:
+            return Path(mount["source"])
+    return None
+
+
+def _linux(linux: Linux, *, keep_seccomp: bool) -> tuple[Linux, bool]:
+    guest: Linux = {**linux}
+    if not keep_seccomp:
+        guest.pop("seccomp", None)
+    guest.pop("mountLabel", None)
+    guest["resources"] = guest_resources(linux.get("resources", {}))
+    guest["namespaces"] = []
+    shares_pids = False
+    for namespace in linux.get("namespaces", []):
+        joined = bool(namespace.get("path"))
+        if namespace["type"] == "pid" and joined:
+            shares_pids = True
+        elif namespace["type"] not in _SANDBOX_NAMESPACES:
+            guest["namespaces"].append({"type": namespace["type"]})
+    return guest, shares_pids
+
+
+def _mounts(mounts: Sequence[Mount], container_id: str) -> tuple[list[Mount], tuple[Volume, ...]]:
+    guest: list[Mount] = []
+    volumes: list[Volume] = []
+    for mount in mounts:
+        destination, source = mount["destination"], mount.get("source", "")
+        options = mount.get("options", [])
+        if not _is_shared(mount):
+            guest.append(mount)
+        elif destination == "/dev/shm":
+            # The host's memory cannot be shared with the guest's. One container needs no shm but its own.
+            guest.append({"destination": destination, "type": "tmpfs", "source": "shm", "options": _SHM_OPTIONS})
+        else:
+            volume = Volume.for_container(container_id, Path(source), destination, read_only="ro" in options)
+            volumes.append(volume)
+            guest.append({**mount, "type": "bind", "source": volume.guest_path})
+    return guest, tuple(volumes)
+
+
+def _is_shared(mount: Mount) -> bool:
+    """Whether the mount shows files of the host; the guest's own are taken below /proc, /sys and /dev."""
+    if mount.get("type") != "bind" and not {"bind", "rbind"} & set(mount.get("options", [])):
+        return False
+    destination, source = PurePosixPath(mount["destination"]), PurePosixPath(mount.get("source", ""))
+    if destination.is_relative_to("/proc") or destination.is_relative_to("/sys"):
+        return False
+    return destination == PurePosixPath("/dev/shm") or not source.is_relative_to("/dev")
+
+
+def _vcpus(configuration: Configuration, resources: LinuxResources, host: Host) -> Vcpus:
+    hypervisor = configuration.hypervisor
+    default = hypervisor.default_vcpus or 1
+    if not 0 < default <= host.cpus:
+        default = host.cpus
+    cpu = resources.get("cpu", {})
+    quota, period = cpu.get("quota", 0), cpu.get("period", 0)
+    wanted = default + (quota / period if quota > 0 and period > 0 else 0)
+    maximum = min(hypervisor.default_maxvcpus or host.cpus, host.cpus)
+    count = min(math.ceil(wanted), max(maximum, math.ceil(default)))
+    return Vcpus(count, max(count, maximum), hypervisor.cpu_features)
+
+
+def _memory(configuration: Configuration, resources: LinuxResources, host: Host) -> Memory:
+    hypervisor = configuration.hypervisor
+    maximum = max(min(hypervisor.default_maxmemory or host.memory, host.memory), hypervisor.default_memory)
+    limit = max(resources.get("memory", {}).get("limit", 0), 0) // MIB
+    size = min(hypervisor.default_memory + limit, maximum)
+    return Memory(size, maximum, hypervisor.memory_slots)

@@ -1,0 +1,385 @@
+"""The Task service: each method decodes its request, looks up whom it is for, and makes one call.
+
+What is answered from memory (State, Connect, Pids, Wait) never waits for the guest. Only Create, and what
+ends a sandbox, take time.
+Source: containerd `api/runtime/task/v2/shim.proto`, `docs/runtime-v2.md`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.empty_pb2 import Empty
+
+from kata_protos import events_pb2, task_types_pb2, task_v2_ttrpc
+from kata_protos import task_v2_pb2 as task
+from kata_protos.runtimeoptions_pb2 import Options
+from kata_py.config.load import load
+from kata_py.config.model import Configuration
+from kata_py.hypervisor.api import Hypervisor
+from kata_py.oci.load import load_spec, parse_process, parse_resources
+from kata_py.oci.wire import process_to_agent, resources_to_agent
+from kata_py.sandbox import plan, stats
+from kata_py.sandbox.container import Container, timestamp
+from kata_py.sandbox.driver import find_driver
+from kata_py.sandbox.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unimplemented,
+)
+from kata_py.sandbox.events import EventQueue, Topic
+from kata_py.sandbox.paths import HostPaths
+from kata_py.sandbox.process import LOST, Exit, Status
+from kata_py.sandbox.sandbox import Sandbox
+from kata_py.sandbox.stdio import StdioOpener, StdioSpec
+from kata_py.shim import bundle
+from kata_py.shim.status import answered
+from kata_py.storage.rootfs import RootfsMount
+from kata_py.ttrpc.context import Context
+
+logger = logging.getLogger(__name__)
+
+_SPECS = "types.containerd.io/opencontainers/runtime-spec/1/"  # containerd `core/runtime/typeurl.go`
+_SIGNAL_MAX = 64
+
+_STATUSES = {
+    Status.CREATED: task_types_pb2.CREATED,
+    Status.STARTING: task_types_pb2.CREATED,
+    Status.RUNNING: task_types_pb2.RUNNING,
+    Status.PAUSED: task_types_pb2.PAUSED,
+    Status.STOPPED: task_types_pb2.STOPPED,
+    Status.DELETED: task_types_pb2.STOPPED,
+}
+
+
+class TaskService(task_v2_ttrpc.TaskService):
+    """Serves the tasks of one sandbox.
+
+    Args:
+        namespace: The manager's namespace.
+        events: Where the manager is told what happens.
+        open_stdio: Opens the manager's ends of streams.
+        shut_down: Called by Shutdown, before it answers.
+        load_configuration: Reads a configuration; its argument is the file the runtime class names, or None.
+        find_driver: Makes the hypervisor driver that a configuration names.
+        paths: Where sandboxes' files go.
+
+    Attributes:
+        vacant: Set while there is no task, none is being created, and nothing is being torn down.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        *,
+        events: EventQueue,
+        open_stdio: StdioOpener,
+        shut_down: Callable[[], None],
+        load_configuration: Callable[[Path | None], Configuration] = load,
+        find_driver: Callable[[Configuration], Hypervisor] = find_driver,
+        paths: HostPaths | None = None,
+    ) -> None:
+        self.vacant = asyncio.Event()
+        self.vacant.set()
+        self._namespace = namespace
+        self._events = events
+        self._open_stdio = open_stdio
+        self._shut_down = shut_down
+        self._load_configuration = load_configuration
+        self._find_driver = find_driver
+        self._paths = paths or HostPaths()
+        self._sandbox: Sandbox | None = None
+        self._containers: dict[str, Container] = {}
+        self._creations: dict[str, asyncio.Task[Container]] = {}
+
+    async def aclose(self) -> None:
+        """End all there is: creations are undone, the sandbox is stopped."""
+        for creation in list(self._creations.values()):
+            await _cancelled(creation)
+        if self._sandbox is not None:
+            await self._sandbox.stop()
+            self._sandbox = None
+        self._containers.clear()
+        self._note_vacancy()
+
+    @answered
+    async def Create(self, request: task.CreateTaskRequest, context: Context) -> task.CreateTaskResponse:
+        """Boot the sandbox and create its container. When the caller's time is up all of it is undone."""
+        _check_id("id", request.id)
+        if request.checkpoint:
+            raise Unimplemented("restoring a checkpoint is not supported")
+        sandbox_id = bundle.sandbox_of(request.bundle, request.id)
+        if sandbox_id != request.id:
+            raise Unimplemented(
+                f"{request.id} is a container of pod {sandbox_id}; only pods of one container are served yet"
+            )
+        if request.id in self._containers or request.id in self._creations:
+            raise AlreadyExists(f"task {request.id} exists already")
+        if self._sandbox is not None or self._creations:
+            raise FailedPrecondition(f"this shim serves another sandbox, it cannot create {request.id}")
+        creation = asyncio.create_task(self._create(request), name=f"creation of {request.id}")
+        self._creations[request.id] = creation
+        self._note_vacancy()
+        try:
+            await asyncio.wait([creation], timeout=context.remaining())
+        finally:
+            await _cancelled(creation)
+            del self._creations[request.id]
+            self._note_vacancy()
+        if creation.cancelled():
+            raise DeadlineExceeded(
+                f"creation of {request.id} was given up: its caller's time was up, or it was deleted"
+            )
+        return task.CreateTaskResponse(pid=creation.result().pid)
+
+    @answered
+    async def Start(self, request: task.StartRequest, context: Context) -> task.StartResponse:
+        """Start the container's process, or an exec."""
+        container = self._container(request.id)
+        await container.start(request.exec_id)
+        return task.StartResponse(pid=container.pid)
+
+    @answered
+    async def State(self, request: task.StateRequest, context: Context) -> task.StateResponse:
+        """What is known of a process; from memory."""
+        container = self._container(request.id)
+        process = container.process(request.exec_id)
+        response = task.StateResponse(
+            id=request.id,
+            exec_id=request.exec_id,
+            bundle=str(container.bundle),
+            pid=container.pid,
+            status=_STATUSES[process.status],
+            stdin=process.stdio.stdin,
+            stdout=process.stdio.stdout,
+            stderr=process.stdio.stderr,
+            terminal=process.stdio.terminal,
+        )
+        if process.exit is not None:
+            response.exit_status = process.exit.status
+            response.exited_at.CopyFrom(timestamp(process.exit))
+        return response
+
+    @answered
+    async def Wait(self, request: task.WaitRequest, context: Context) -> task.WaitResponse:
+        """Wait for a process's end, in whatever state it is; from memory."""
+        process = self._container(request.id).process(request.exec_id)
+        context.cancel_if_abandoned()
+        exit = await process.wait()
+        return task.WaitResponse(exit_status=exit.status, exited_at=timestamp(exit))
+
+    @answered
+    async def Kill(self, request: task.KillRequest, context: Context) -> Empty:
+        """Signal a process. SIGKILL for a container reaches all of its processes, whether `all` is set or not."""
+        container = self._container(request.id)
+        if request.signal > _SIGNAL_MAX:
+            raise InvalidArgument(f"signal {request.signal} does not exist")
+        if self._sandbox is not None:
+            await self._sandbox.kill(container, request.exec_id, request.signal)
+        return Empty()
+
+    @answered
+    async def Delete(self, request: task.DeleteRequest, context: Context) -> task.DeleteResponse:
+        """Forget a process; with its first container the sandbox ends. A creation under way is undone."""
+        creation = self._creations.get(request.id)
+        if creation is not None:
+            await _cancelled(creation)
+            if creation.cancelled() or creation.exception() is not None:
+                return _deleted(os.getpid(), Exit(LOST))
+        container = self._container(request.id)
+        if request.exec_id:
+            return _deleted(container.pid, container.delete_exec(request.exec_id))
+        assert self._sandbox is not None
+        exit = await self._sandbox.delete(container)
+        self._containers.pop(request.id, None)
+        if request.id == self._sandbox.id:
+            self._sandbox = None
+        self._note_vacancy()
+        return _deleted(container.pid, exit)
+
+    @answered
+    async def Exec(self, request: task.ExecProcessRequest, context: Context) -> Empty:
+        """Register an exec; Start runs it."""
+        _check_id("exec_id", request.exec_id)
+        container = self._container(request.id)
+        process = parse_process(_json(request.spec, "Process"), source=f"spec of exec {request.exec_id}")
+        size = process.get("consoleSize")
+        container.add_exec(
+            request.exec_id,
+            process_to_agent(plan.guest_process(process, terminal=request.terminal)),
+            StdioSpec(request.stdin, request.stdout, request.stderr, request.terminal),
+            (size["height"], size["width"]) if request.terminal and size else None,
+        )
+        return Empty()
+
+    @answered
+    async def ResizePty(self, request: task.ResizePtyRequest, context: Context) -> Empty:
+        """Give a terminal another size."""
+        process = self._container(request.id).process(request.exec_id)
+        await process.resize(request.height, request.width)
+        return Empty()
+
+    @answered
+    async def CloseIO(self, request: task.CloseIORequest, context: Context) -> Empty:
+        """End a process's stdin after what was written to it so far."""
+        process = self._container(request.id).process(request.exec_id)
+        if request.stdin:
+            process.end_stdin()
+        return Empty()
+
+    @answered
+    async def Pause(self, request: task.PauseRequest, context: Context) -> Empty:
+        """Freeze a container."""
+        await self._container(request.id).pause()
+        return Empty()
+
+    @answered
+    async def Resume(self, request: task.ResumeRequest, context: Context) -> Empty:
+        """Let a container go on."""
+        await self._container(request.id).resume()
+        return Empty()
+
+    @answered
+    async def Update(self, request: task.UpdateTaskRequest, context: Context) -> Empty:
+        """Give a container other limits."""
+        container = self._container(request.id)
+        resources = parse_resources(_json(request.resources, "LinuxResources"), source=f"resources of {request.id}")
+        await container.update(resources_to_agent(plan.guest_resources(resources)))
+        return Empty()
+
+    @answered
+    async def Stats(self, request: task.StatsRequest, context: Context) -> task.StatsResponse:
+        """What a container uses."""
+        response = await self._container(request.id).stats()
+        metrics = stats.metrics_v2(response) if stats.host_is_unified() else stats.metrics_v1(response)
+        return task.StatsResponse(
+            stats=Any(type_url=metrics.DESCRIPTOR.full_name, value=metrics.SerializeToString())
+        )  # fmt: skip
+
+    @answered
+    async def Pids(self, request: task.PidsRequest, context: Context) -> task.PidsResponse:
+        """The host's process that stands for the container's; from memory."""
+        pid = self._container(request.id).pid
+        return task.PidsResponse(processes=[task_types_pb2.ProcessInfo(pid=pid)])
+
+    @answered
+    async def Connect(self, request: task.ConnectRequest, context: Context) -> task.ConnectResponse:
+        """Whom one speaks to; from memory. An unknown task has pid 0."""
+        container = self._containers.get(request.id)
+        return task.ConnectResponse(shim_pid=os.getpid(), task_pid=container.pid if container is not None else 0)
+
+    @answered
+    async def Checkpoint(self, request: task.CheckpointTaskRequest, context: Context) -> Empty:
+        """Not supported."""
+        raise Unimplemented("checkpoints are not supported")
+
+    @answered
+    async def Shutdown(self, request: task.ShutdownRequest, context: Context) -> Empty:
+        """End the shim, unless there are tasks and it need not be `now`. What is being torn down is waited for."""
+        if request.now or not (self._containers or self._creations):
+            await self.aclose()
+            self._shut_down()
+        return Empty()
+
+    async def _create(self, request: task.CreateTaskRequest) -> Container:
+        began = time.monotonic_ns()
+        directory = Path(request.bundle)
+        spec = load_spec(directory)
+        configuration = self._load_configuration(_config_path(request.options))
+        sandbox_plan = plan.plan_sandbox(
+            configuration, spec, sandbox_id=request.id, dns=_dns(plan.resolv_conf(spec)), paths=self._paths
+        )
+        container_plan = plan.plan_container(
+            configuration,
+            spec,
+            container_id=request.id,
+            bundle=directory,
+            rootfs=[RootfsMount(m.type, m.source, tuple(m.options)) for m in request.rootfs],
+            terminal=request.terminal,
+        )
+        sandbox = Sandbox(
+            sandbox_plan,
+            self._find_driver(configuration),
+            self._open_stdio,
+            self._events,
+            namespace=self._namespace,
+            bundle=directory,
+            paths=self._paths,
+        )
+        stdio = StdioSpec(request.stdin, request.stdout, request.stderr, request.terminal)
+        container = await sandbox.start(container_plan, stdio, planned=(began, time.monotonic_ns()))
+        self._sandbox = sandbox
+        self._containers[request.id] = container
+        self._events.put(
+            Topic.CREATE,
+            events_pb2.TaskCreate(
+                container_id=request.id,
+                bundle=request.bundle,
+                rootfs=request.rootfs,
+                io=events_pb2.TaskIO(
+                    stdin=stdio.stdin, stdout=stdio.stdout, stderr=stdio.stderr, terminal=stdio.terminal
+                ),
+                pid=container.pid,
+            ),
+        )
+        return container
+
+    def _container(self, id: str) -> Container:
+        try:
+            return self._containers[id]
+        except KeyError:
+            raise NotFound(f"no task {id!r}") from None
+
+    def _note_vacancy(self) -> None:
+        if self._containers or self._creations or self._sandbox is not None:
+            self.vacant.clear()
+        else:
+            self.vacant.set()
+
+
+async def _cancelled(creation: asyncio.Task[Container]) -> None:
+    """Cancel a creation unless it is done; returns when its undo list has run to the end."""
+    creation.cancel()
+    await asyncio.wait([creation])
+
+
+def _check_id(what: str, value: str) -> None:
+    if not value:
+        raise InvalidArgument(f"{what} is empty")
+    bundle.check_id(what, value)
+
+
+def _json(message: Any, kind: str) -> bytes:
+    if message.type_url != _SPECS + kind:
+        raise InvalidArgument(f"expected {_SPECS}{kind} as JSON, got {message.type_url or 'nothing'}")
+    return message.value
+
+
+def _config_path(options: Any) -> Path | None:
+    """The file that the runtime class names. Other runtimes' options are not ours to read."""
+    if not options.type_url.endswith("runtimeoptions.v1.Options"):
+        return None
+    path = Options.FromString(options.value).config_path
+    return Path(path) if path else None
+
+
+def _dns(resolv_conf: Path | None) -> list[str]:
+    if resolv_conf is None:
+        return []
+    with suppress(OSError):  # what is missing is told when it is to be shared
+        return resolv_conf.read_text(errors="replace").splitlines()
+    return []
+
+
+def _deleted(pid: int, exit: Exit) -> task.DeleteResponse:
+    return task.DeleteResponse(pid=pid, exit_status=exit.status, exited_at=timestamp(exit))
