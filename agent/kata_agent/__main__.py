@@ -1,4 +1,4 @@
-"""`python -m kata_agent`: PID 1 of a guest, or a program among others with `--server-addr`."""
+"""`python -m kata_agent`: PID 1 of a guest, where the kernel's line speaks; with arguments a program among others."""
 
 # pathlib is an import that the boot would wait for.
 # ruff: noqa: PTH123
@@ -12,9 +12,7 @@ def main() -> int:
     if os.getpid() == 1:
         os.write(1, b"kata-boot: agent\n")  # the host's timeline waits for this line
     sys.modules["ssl"] = None  # type: ignore[assignment] # asyncio would load it; the agent speaks no TLS
-    if os.getpid() == 1 and "--server-addr" not in sys.argv:
-        return _guest()
-    return _program()
+    return _program() if sys.argv[1:] or os.getpid() != 1 else _guest()
 
 
 def _guest() -> int:
@@ -40,21 +38,26 @@ def _program() -> int:
 
     parser = argparse.ArgumentParser("kata-agent", description="The agent of a Kata Containers guest.")
     parser.add_argument("--version", action="version", version=f"kata-agent {__version__}")
-    parser.add_argument("--server-addr", metavar="ADDRESS", required=True, help="where to listen: unix:///path, ...")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--server-addr", metavar="ADDRESS", help="where to listen: unix:///path, vsock://-1:1024, ...")
+    place.add_argument("--listen-fd", metavar="FD", type=int, help="descriptor of a socket that listens already")
     parser.add_argument("--log", metavar="LEVEL", default="info", help="least severe level to log (default: info)")
     arguments = parser.parse_args()
-    return _run(f"agent.server_addr={arguments.server_addr} agent.log={arguments.log}")
+    line = f"agent.server_addr={arguments.server_addr or ''} agent.log={arguments.log}"
+    return _run(line, arguments.listen_fd)
 
 
-def _run(line: str) -> int:
+def _run(line: str, listen_fd: int | None = None) -> int:
     import asyncio
     import logging
+    import socket
 
     from kata_agent import cmdline, server
 
     parameters = cmdline.parse(line, os.environ)
     logging.basicConfig(level=parameters.log_level, format="%(levelname)s %(name)s: %(message)s")
-    asyncio.run(server.serve(parameters))
+    listener = None if listen_fd is None else socket.socket(fileno=listen_fd)
+    asyncio.run(server.serve(parameters, listener))
     return 0
 
 

@@ -109,6 +109,19 @@ def detach(target: str) -> None:
             raise
 
 
+def is_mount_point(path: str) -> bool:
+    """Whether something is mounted exactly there, be it a directory of the same file system. Source: proc(5)."""
+    wanted = os.path.realpath(path)
+    with open("/proc/self/mountinfo", errors="surrogateescape") as mounts:
+        return any(_unescaped(line.split(" ", 5)[4]) == wanted for line in mounts)
+
+
+def _unescaped(field: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(code, character)
+    return field
+
+
 def unshare(flags: int) -> None:
     """unshare(2): move the calling thread into new namespaces."""
     _check(_libc().unshare(flags), f"unshare({flags:#x})")

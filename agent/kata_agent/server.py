@@ -18,6 +18,8 @@ from kata_py.ttrpc.address import parse
 from kata_py.ttrpc.server import Server
 
 if TYPE_CHECKING:
+    import socket
+
     from kata_agent.cmdline import Parameters
     from kata_py.ttrpc.context import Context
     from kata_py.ttrpc.service import Service
@@ -31,8 +33,12 @@ _SERVING = b"\x08\x01"
 _VERSION = b"".join(bytes((tag, len(text))) + text.encode() for tag, text in ((0x0A, "0.0.1"), (0x12, __version__)))
 
 
-async def serve(parameters: Parameters) -> None:
+async def serve(parameters: Parameters, listener: socket.socket | None = None) -> None:
     """Serve until the sandbox is destroyed, or SIGTERM comes.
+
+    Args:
+        parameters: The agent's parameters.
+        listener: A socket that listens already, to be served instead of the address.
 
     Raises:
         ListenError: The address cannot be listened on.
@@ -45,9 +51,12 @@ async def serve(parameters: Parameters) -> None:
     server.add_raw("grpc.Health", "Check", _check)
     server.add_raw("grpc.Health", "Version", _version)
     server.add_lazy("grpc.AgentService", lambda: _agent(reaper, parameters, ended))
-    await server.listen(parse(parameters.server_addr))
+    if listener is not None:
+        await server.serve(listener)
+    else:
+        await server.listen(parse(parameters.server_addr))
     threading.Thread(target=_warm, name="warm", daemon=True).start()
-    _LOG.info("kata-agent %s serves %s", __version__, parameters.server_addr)
+    _LOG.info("kata-agent %s serves %s", __version__, "its socket" if listener else parameters.server_addr)
     await ended.wait()
     server.close()
     await server.wait_closed(_CLOSE_TIMEOUT)

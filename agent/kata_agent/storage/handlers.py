@@ -26,7 +26,7 @@ def virtio_fs(storage: Storage) -> bool:
 
     A machine without virtio-fs, such as a set of namespaces, has the share mounted from the beginning.
     """
-    if os.path.ismount(storage.mount_point):
+    if linux.is_mount_point(storage.mount_point):
         return False
     return mount(storage)
 

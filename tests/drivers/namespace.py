@@ -1,0 +1,208 @@
+"""A hypervisor driver without a machine: the real agent in fresh namespaces of this host.
+
+It makes the whole path from manager to crun testable in a second. The guest's kernel is the host's, the share
+is a bind mount, the agent's channel a Unix socket that listens before the agent runs; cgroups are its own.
+Not for production: nothing here isolates anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kata_py.config.model import Configuration
+from kata_py.hypervisor.api import Device, GuestDevice, HypervisorError, SharedDirectory, VmExit, VmSpec
+from kata_py.resource import process
+from kata_py.resource.journal import Journal
+from kata_py.resource.process import KillError
+from kata_py.resource.undo import RemoveCgroup, RemoveTree, Undo
+from kata_py.ttrpc.address import UnixAddress
+
+_GUEST_SHARE = "kata-containers/shared/containers"  # below /run
+_CONSOLE_LINES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """A mounted cgroup hierarchy of this host: v2, or one of v1 with its controllers."""
+
+    place: Path
+    fstype: str
+    options: str
+
+    @classmethod
+    def all(cls) -> list[Hierarchy]:
+        """Those of this host. Source: proc(5), `/proc/self/mountinfo`."""
+        found = []
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            mounted, _, behind = line.partition(" - ")
+            fstype, _, options = behind.split()
+            if fstype in ("cgroup", "cgroup2"):
+                place = Path(mounted.split()[4])
+                named = "none," if "name=" in options else ""
+                wanted = ",".join(option for option in options.split(",") if option not in ("rw", "nsdelegate"))
+                found.append(cls(place, fstype, named + wanted))
+        return found
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is v2 alone, with all controllers."""
+        return self.place == Path("/sys/fs/cgroup")
+
+
+class NamespaceVm:
+    """A running agent; satisfies `kata_py.hypervisor.api.Vm`."""
+
+    def __init__(self, agent: UnixAddress, child: asyncio.subprocess.Process) -> None:
+        self.agent = agent
+        self.leaving = False
+        self._child = child
+        self._console: deque[str] = deque(maxlen=_CONSOLE_LINES)
+
+    @property
+    def pid(self) -> int:
+        """The process that holds the namespaces; its end is theirs."""
+        return self._child.pid
+
+    def console_tail(self) -> tuple[str, ...]:
+        """What the agent last wrote to its stdout and stderr."""
+        return tuple(self._console)
+
+    async def follow_console(self) -> None:
+        """Read the console until its end."""
+        assert self._child.stdout is not None
+        async for line in self._child.stdout:
+            self._console.append(line.decode(errors="replace").rstrip())
+
+    async def wait(self) -> VmExit:
+        """Wait for the agent's end."""
+        status = await self._child.wait()
+        if status == 0:
+            cause = "guest powered off"
+        elif status < 0:
+            cause = f"agent was killed by signal {-status}"
+        else:
+            cause = f"agent exited with status {status}"
+        return VmExit(cause, expected=self.leaving, evidence=self.console_tail())
+
+    async def attach(self, device: Device) -> GuestDevice:
+        """Refuse: namespaces have no slots."""
+        raise HypervisorError("attach", f"the namespace driver cannot attach a {type(device).__name__}")
+
+
+class NamespaceHypervisor:
+    """The driver; satisfies `kata_py.hypervisor.api.Hypervisor`."""
+
+    name = "namespace"
+
+    def __init__(self, config: Configuration) -> None:
+        self._debug = config.hypervisor.enable_debug
+
+    @asynccontextmanager
+    async def launch(self, spec: VmSpec, journal: Journal) -> AsyncIterator[NamespaceVm]:
+        """As `Hypervisor.launch`; besides, connecting works from the beginning and waits for the agent."""
+        shares = [device for device in spec.devices if isinstance(device, SharedDirectory)]
+        if len(shares) != len(spec.devices):
+            raise HypervisorError("namespace", "the namespace driver has shared directories, no block devices")
+        async with AsyncExitStack() as stack:
+            try:
+                with journal.span("namespace"):
+                    address, child = await self._start(spec, journal, shares, stack)
+            except (OSError, KillError) as error:
+                raise HypervisorError("namespace", str(error)) from error
+            vm = NamespaceVm(address, child)
+            console = asyncio.create_task(vm.follow_console(), name="console")
+            try:
+                yield vm
+            finally:
+                vm.leaving = True
+                console.cancel()
+                await asyncio.wait([console])
+
+    async def _start(
+        self, spec: VmSpec, journal: Journal, shares: Sequence[SharedDirectory], stack: AsyncExitStack
+    ) -> tuple[UnixAddress, asyncio.subprocess.Process]:
+        stack.enter_context(_undone(journal, RemoveTree(str(spec.directory))))
+        stage = spec.directory / "run"
+        stage.mkdir(parents=True)
+        hierarchies = Hierarchy.all()
+        cgroups = [stack.enter_context(_cgroup(journal, hierarchy, spec.sandbox_id)) for hierarchy in hierarchies]
+        script = _script(stage, shares, hierarchies, cgroups)
+        address = UnixAddress(str(spec.directory / "agent.sock"))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address.path)
+            listener.listen()
+            child = await stack.enter_async_context(
+                process.spawn(
+                    journal, "agent", _command(script, listener.fileno(), debug=self._debug),
+                    pass_fds=[listener.fileno()], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                    stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+                )
+            )  # fmt: skip
+        return address, child
+
+
+def _command(script: str, listener: int, *, debug: bool) -> list[str]:
+    agent = [sys.executable, "-m", "kata_agent", "--listen-fd", str(listener), "--log", "debug" if debug else "info"]
+    unshare = ["unshare", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child"]
+    # The clock is the host's and stays so.
+    return [*unshare, "sh", "-euc", script, "agent", "setpriv", "--bounding-set", "-sys_time", *agent]
+
+
+def _script(
+    run: Path, shares: Sequence[SharedDirectory], hierarchies: Sequence[Hierarchy], cgroups: Sequence[Path]
+) -> str:
+    """What the first process of the pid namespace does before it becomes the agent.
+
+    It joins the cgroups and only then makes their namespace, which so begins there. The new /run is made beside
+    and moved into place, because what it will show lies below the host's.
+    """
+    share = run / _GUEST_SHARE
+    mounts = [
+        f"mount -n -t tmpfs -o mode=755 tmpfs {shlex.quote(str(run))}",
+        *(f"mkdir -p {shlex.quote(str(share))}" for _ in shares),
+        *(f"mount -n --rbind {shlex.quote(str(device.source))} {shlex.quote(str(share))}" for device in shares),
+        f"mount -n --move {shlex.quote(str(run))} /run",
+        "mount -n -t proc proc /proc",
+    ]
+    for hierarchy in hierarchies:
+        mounts.append(f"umount -n -l {hierarchy.place}")  # the same file system is not mounted twice at a place
+        mounts.append(f"mount -n -t {hierarchy.fstype} -o {hierarchy.options or 'rw'} cgroup {hierarchy.place}")
+        if hierarchy.is_whole:  # controllers can be given on only by a cgroup without processes of its own
+            mounts.append(f"mkdir {hierarchy.place}/agent && echo 0 > {hierarchy.place}/agent/cgroup.procs")
+    inside = "\n".join([*mounts, "ip link set lo up", 'exec "$@"'])
+    joins = [f"echo 0 > {shlex.quote(str(cgroup))}/cgroup.procs" for cgroup in cgroups]
+    unshare = "unshare --cgroup --mount --propagation slave"
+    return "\n".join([*joins, f'exec {unshare} sh -euc {shlex.quote(inside)} agent "$@"'])
+
+
+@contextmanager
+def _cgroup(journal: Journal, hierarchy: Hierarchy, sandbox_id: str) -> Iterator[Path]:
+    """A cgroup of our own, fit for processes."""
+    path = hierarchy.place / f"kata-namespace-{sandbox_id}"
+    with _undone(journal, RemoveCgroup(str(path))):
+        path.mkdir()
+        for name in ("cpuset.cpus", "cpuset.mems"):  # v1 has them empty at first
+            with contextlib.suppress(FileNotFoundError):
+                (path / name).write_text((hierarchy.place / name).read_text())
+        yield path
+
+
+@contextmanager
+def _undone(journal: Journal, undo: Undo) -> Iterator[None]:
+    """Undone on leaving, by what stands in the journal."""
+    journal.intend(undo)
+    try:
+        yield
+    finally:
+        undo.perform()
+        journal.settled(undo)
