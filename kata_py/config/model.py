@@ -75,14 +75,11 @@ class HypervisorConfig:
     memory_slots: Annotated[int, Range(0, 255)] = 10
 
     # The daemon that shares the container's files with the guest. `auto` keeps what the guest has read for a
-    # second; arguments are added to the driver's own.
+    # second; arguments are added to the driver's own, in the form of the daemon written in Rust.
     virtio_fs_daemon: Path = Path("/usr/libexec/virtiofsd")
     virtio_fs_cache: Literal["never", "metadata", "auto", "always"] = "auto"
     virtio_fs_queue_size: Annotated[int, Range(1, 32_768)] = 1024
     virtio_fs_extra_args: tuple[str, ...] = ()
-
-    # Where the guest's random numbers are seeded from.
-    entropy_source: Path = Path("/dev/urandom")
 
     # A guest that talks: kernel and console in the shim's log.
     enable_debug: bool = False

@@ -52,6 +52,7 @@ _HYPERVISOR: dict[str, tuple[object, ...] | None] = {
     "disk_rate_limiter_ops_max_rate": (0,),
     "disk_rate_limiter_ops_one_time_burst": (0,),
     # Devices.
+    "entropy_source": ("/dev/urandom", ""),  # there is no virtio-rng
     "default_bridges": ANY,  # ports are made as devices need them
     "enable_iommu": (False,),
     "enable_iommu_platform": (False,),
