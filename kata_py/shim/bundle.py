@@ -93,9 +93,13 @@ def write(bundle: str, name: str, text: str) -> None:
     """Write one of the shim's files, beside its place and renamed into it: a reader sees all of it or none."""
     path = os.path.join(bundle, name)
     beside = os.path.join(bundle, f".{name}")
-    with open(beside, "w") as file:
-        file.write(text)
-    os.rename(beside, path)
+    try:
+        with open(beside, "w") as file:
+            file.write(text)
+        os.rename(beside, path)
+    except OSError:
+        remove(bundle, f".{name}")
+        raise
 
 
 def remove(bundle: str, *names: str) -> None:
@@ -103,8 +107,8 @@ def remove(bundle: str, *names: str) -> None:
     for name in names:
         try:
             os.unlink(os.path.join(bundle, name))
-        except (FileNotFoundError, NotADirectoryError):
-            pass
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            pass  # a directory is none of ours
 
 
 def lock(bundle: str) -> bool:

@@ -14,7 +14,7 @@ import signal
 import sys
 
 from kata_py.shim import bundle, listener
-from kata_py.shim.errors import ListenerError
+from kata_py.shim.errors import ListenerError, ShimError
 from kata_py.shim.invocation import Invocation
 
 
@@ -25,9 +25,11 @@ def start(invocation: Invocation) -> str:
         The address to print; the bundle's `address` holds it too.
 
     Raises:
-        ShimError: The ids or config.json are not valid, or the pod's sandbox has no shim.
+        ShimError: Not root, or the ids or config.json are not valid, or the pod's sandbox has no shim.
         OSError: Socket, process or files cannot be made. Nothing is left behind.
     """
+    if os.geteuid() != 0:
+        raise ShimError("not root: mounts, namespaces and virtual machines are its to make")
     bundle.check_id("id", invocation.id)
     bundle.check_id("namespace", invocation.namespace)
     directory = invocation.bundle
