@@ -127,9 +127,9 @@ def unshare(flags: int) -> None:
     _check(_libc().unshare(flags), f"unshare({flags:#x})")
 
 
-def become_subreaper() -> None:
-    """prctl(PR_SET_CHILD_SUBREAPER): orphaned descendants become children of this process."""
-    _check(_libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
+def become_subreaper(wanted: bool = True) -> None:
+    """prctl(PR_SET_CHILD_SUBREAPER): whether orphaned descendants become children of this process."""
+    _check(_libc().prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
 
 
 def power_off() -> None:
