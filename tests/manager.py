@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
-from kata_protos.task_v2_ttrpc import TaskClient
-from kata_py.ttrpc.client import Client, connect
 
 from kata_protos import cgroups_v1_pb2, cgroups_v2_pb2, runtimeoptions_pb2, task_v2_pb2
+from kata_protos.task_v2_ttrpc import TaskClient
 from kata_py.ttrpc import address
+from kata_py.ttrpc.client import Client, connect
 from tests import bundle as bundles
 
 NAMESPACE = "default"
@@ -227,11 +227,19 @@ class Container(Process):
         return int((await self.task.Create(request, timeout=timeout)).pid)
 
     async def exec(
-        self, *args: str, stdin: bool = False, terminal: bool = False, exec_id: str = "", **process: Any
+        self,
+        *args: str,
+        stdin: bool = False,
+        terminal: bool = False,
+        exec_id: str = "",
+        fifos: str = "",
+        **process: Any,
     ) -> Process:
         """Register an exec, with its streams open; start it with `start`."""
         exec_id = exec_id or f"exec-{next(self._exec_ids)}"
-        streams = Streams(self.manager.directory / "fifo", f"{self.id}-{exec_id}", stdin=stdin, terminal=terminal)
+        streams = Streams(
+            self.manager.directory / "fifo", f"{self.id}-{fifos or exec_id}", stdin=stdin, terminal=terminal
+        )
         await streams.open()
         value = json.dumps(bundles.process(args, terminal=terminal, **process)).encode()
         request = task_v2_pb2.ExecProcessRequest(

@@ -5,16 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-_TEXT = """\
+_HYPERVISOR = """\
 # Written by {program}; the shipped, commented one is configs/configuration-qemu.toml.
 [hypervisor.{hypervisor}]
-path = "/usr/bin/qemu-system-x86_64"
-kernel = "{guest}/{kernel}"
-initramfs = "{guest}/{initramfs}"
-image = "{guest}/{image}"
-rootfs_type = "{image_fstype}"
-kernel_params = "{parameters}"
-virtio_fs_daemon = "/usr/lib/qemu/virtiofsd"
 default_memory = {memory}
 {extra}
 [agent.kata]
@@ -24,10 +17,20 @@ dial_timeout = {dial_timeout}
 enable_debug = true
 """
 
+_MACHINE = """\
+path = "/usr/bin/qemu-system-x86_64"
+virtio_fs_daemon = "/usr/lib/qemu/virtiofsd"
+kernel = "{guest}/{kernel}"
+initramfs = "{guest}/{initramfs}"
+image = "{guest}/{image}"
+rootfs_type = "{image_fstype}"
+kernel_params = "{parameters}"
+"""
+
 
 def write(
     path: Path,
-    guest: Path,
+    guest: Path | None,
     *,
     program: str,
     hypervisor: str = "qemu",
@@ -39,7 +42,7 @@ def write(
 
     Args:
         path: The file to write; its directory is made.
-        guest: The folder that `make guest` filled, with its `boot.json`.
+        guest: The folder that `make guest` filled, with its `boot.json`; None for a driver that boots nothing.
         program: Who writes it, for the comment.
         hypervisor: Driver name, the table's name.
         memory: Guest memory in MiB.
@@ -49,21 +52,14 @@ def write(
     Raises:
         FileNotFoundError: There is no guest; `make guest` builds it.
     """
-    boot = json.loads((guest / "boot.json").read_text())
+    if guest is not None:
+        boot = json.loads((guest / "boot.json").read_text())
+        boot["parameters"] = " ".join(boot["parameters"])
+        extra = _MACHINE.format(guest=guest.absolute(), **boot) + extra
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        _TEXT.format(
-            program=program,
-            hypervisor=hypervisor,
-            guest=guest.absolute(),
-            kernel=boot["kernel"],
-            initramfs=boot["initramfs"],
-            image=boot["image"],
-            image_fstype=boot["image_fstype"],
-            parameters=" ".join(boot["parameters"]),
-            memory=memory,
-            dial_timeout=dial_timeout,
-            extra=extra,
+        _HYPERVISOR.format(
+            program=program, hypervisor=hypervisor, memory=memory, dial_timeout=dial_timeout, extra=extra
         )
     )
     return path

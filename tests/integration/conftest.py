@@ -70,11 +70,10 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def config(driver: str, guest: Path, short_tmp: Path) -> Path:
+def config(driver: str, request: pytest.FixtureRequest, short_tmp: Path) -> Path:
     """A configuration.toml for the driver."""
-    return configuration.write(
-        short_tmp / f"{driver}.toml", guest, program="the tests", hypervisor=driver, memory=512, dial_timeout=60
-    )
+    guest = request.getfixturevalue("guest") if driver == "qemu" else None
+    return configuration.write(short_tmp / f"{driver}.toml", guest, program="the tests", hypervisor=driver)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,9 @@ from tools.footprint import Footprint
 
 pytestmark = pytest.mark.containerd
 
+# ctr resizes after the start, as it does with runc: until then the terminal has no size, which stty calls an error.
+SIZED = "tty; until stty size 2>/dev/null; do :; done"
+
 
 @pytest.fixture(scope="module")
 def containerd(launcher: Path, config: Path, short_tmp: Path, driver: str) -> Iterator[PrivateContainerd]:
@@ -84,7 +87,7 @@ def test_exec_passes_stdin_to_its_end(containerd: PrivateContainerd, pod: str) -
 def test_exec_on_a_terminal_sees_one(containerd: PrivateContainerd, pod: str) -> None:
     master, slave = pty.openpty()
     subprocess.run(["stty", "rows", "40", "columns", "100"], stdin=slave, check=True)
-    command = containerd.command("tasks", "exec", "-t", "--exec-id", "e3", pod, "sh", "-c", "tty; stty size")
+    command = containerd.command("tasks", "exec", "-t", "--exec-id", "e3", pod, "sh", "-c", SIZED)
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     output = b""
@@ -113,7 +116,7 @@ def test_a_failed_run_names_the_command_and_leaves_no_task(containerd: PrivateCo
 
 def test_metrics_prints_numbers(containerd: PrivateContainerd, pod: str) -> None:
     output = containerd.ctr("tasks", "metrics", pod).stdout.decode()
-    rows = dict(line.split(maxsplit=1) for line in output.splitlines() if len(line.split()) == 2)
+    rows = dict(line.split() for line in output.splitlines() if len(line.split()) == 2)
     numbers = [value for name, value in rows.items() if "memory" in name]
     assert any(int(value) > 0 for value in numbers if value.isdigit())
 
@@ -122,8 +125,7 @@ def test_a_task_is_listed_running_then_stopped(containerd: PrivateContainerd) ->
     with detached(containerd, "listed", "sleep", "1000") as name:
         assert b"RUNNING" in containerd.ctr("tasks", "list").stdout
         containerd.ctr("tasks", "kill", "--signal", "SIGKILL", name)
-        result = containerd.ctr("tasks", "delete", name, check=False)
-        assert result.returncode == 137
+        assert b"exit code 137" in containerd.ctr("tasks", "delete", name).stderr
 
 
 def test_a_restarted_containerd_finds_its_container_and_sees_the_exit(containerd: PrivateContainerd) -> None:
@@ -134,9 +136,8 @@ def test_a_restarted_containerd_finds_its_container_and_sees_the_exit(containerd
         assert b"survivor" in listed
         assert b"RUNNING" in listed
         assert execute(containerd, name, "after", "echo", "still here").stdout == b"still here\n"
-        containerd.ctr("tasks", "kill", "--signal", "SIGTERM", "--all", name)
-        containerd.ctr("tasks", "kill", "--signal", "SIGKILL", name, check=False)
-        assert containerd.ctr("tasks", "delete", name, check=False).returncode in (137, 143)
+        containerd.ctr("tasks", "kill", "--signal", "SIGKILL", name)
+        assert b"exit code 137" in containerd.ctr("tasks", "delete", name).stderr
 
 
 def test_a_killed_machine_ends_the_task(containerd: PrivateContainerd) -> None:
@@ -150,7 +151,7 @@ def test_a_killed_machine_ends_the_task(containerd: PrivateContainerd) -> None:
             )
         )
         os.kill(pid, signal.SIGKILL)
-        assert containerd.ctr("tasks", "delete", name, check=False).returncode == 255
+        assert b"exit code 255" in containerd.ctr("tasks", "delete", name).stderr
     assert left_behind(before) == []
 
 

@@ -139,12 +139,12 @@ async def test_a_terminal_has_the_size_it_was_given(running: Container) -> None:
 
 
 async def test_a_background_child_that_holds_stdout_does_not_keep_the_exec_alive(running: Container) -> None:
-    process = await running.exec("sh", "-c", "sleep 1000 & echo started")
+    process = await running.exec("sh", "-c", "sleep 1000 & echo $!")
     await process.start()
     assert (await process.wait(timeout=20)).status == 0
-    assert process.io.output() == b"started\n"
+    child = process.io.output().decode().strip()
     await process.delete()
-    await running.run("pkill", "-f", "sleep 1000")
+    assert await running.run("kill", child) == (0, b"")
 
 
 async def test_two_waiters_get_the_same_exit(running: Container) -> None:
@@ -181,7 +181,7 @@ async def test_signal_zero_tells_the_living_from_the_dead(running: Container) ->
 async def test_an_exec_id_is_taken_once(running: Container) -> None:
     process = await running.exec("true", exec_id="twice")
     with pytest.raises(StatusError) as caught:
-        await running.exec("true", exec_id="twice")
+        await running.exec("true", exec_id="twice", fifos="again")
     assert caught.value.code == Code.ALREADY_EXISTS
     await process.delete()
 

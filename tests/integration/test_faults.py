@@ -111,7 +111,7 @@ async def test_a_killed_shim_is_cleaned_up_by_delete_while_its_machine_still_run
     assert left_behind(before) == []
 
 
-def test_delete_of_what_never_was_says_so_and_succeeds(manager: Manager, tmp_path: Path) -> None:
+async def test_delete_of_what_never_was_says_so_and_succeeds(manager: Manager, tmp_path: Path) -> None:
     deleted = manager.run_delete("never-was", tmp_path)
     assert deleted.returncode == 0, deleted.stderr
     assert deleted.stdout  # a DeleteResponse all the same
