@@ -1,0 +1,1 @@
+"""The guest's files, built from Debian packages: kernel, initramfs and root image."""

@@ -1,0 +1,217 @@
+"""Build the guest: kernel, initramfs and root image, from Debian packages and this checkout.
+
+    python -m image.build --output build/guest
+
+What is made depends on the packages and the sources alone; it is made again only if one of them changed, and the
+Debian part not for a change of our own code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from image import root
+from image.archive import Archive, Package
+from image.errors import BuildError
+from image.initramfs import initramfs
+from image.kernel import Kernel
+from image.recipe import ARCHITECTURES, CODE_ROOT, IMAGE_LIMIT, INITRAMFS_LIMIT, PACKAGES, Architecture
+from image.tree import File, Tree
+
+KERNEL, INITRAMFS, IMAGE, BOOT, MANIFEST = (
+    "vmlinux",
+    "initramfs.img",
+    "kata-containers.img",
+    "boot.json",
+    "manifest.json",
+)
+CHECKOUT = Path(__file__).parents[2]
+_HERE = Path(__file__).parent
+_SPACE = 600 << 20  # bytes that a first build takes
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser("image.build", description="Build the guest from Debian packages.")
+    parser.add_argument("--output", type=Path, default=CHECKOUT / "build/guest", help="directory of the results")
+    parser.add_argument("--machine", choices=ARCHITECTURES, default=os.uname().machine, help="the guest's architecture")
+    parser.add_argument("--update", action="store_true", help="take the newest packages, not those of the last build")
+    options = parser.parse_args(arguments)
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"==> guest: {text}", flush=True)
+
+    try:
+        changed = Build(ARCHITECTURES[options.machine], options.output, say).run(update=options.update)
+    except BuildError as error:
+        print(f"guest: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"guest: {error}\n  is the disk full, or {options.output} not ours?", file=sys.stderr)
+        return 1
+    say(f"{options.output} in {time.monotonic() - began:.0f} s" if changed else f"{options.output} is up to date")
+    return 0
+
+
+class Build:
+    """One guest.
+
+    Args:
+        architecture: Its architecture.
+        output: Directory of the results; `cache/` in it keeps packages and the unpacked root.
+        say: Told of each step that takes time.
+    """
+
+    def __init__(self, architecture: Architecture, output: Path, say: Callable[[str], None]) -> None:
+        self._architecture = architecture
+        self._output = output
+        self._cache = output / "cache" / architecture.debian
+        self._root = self._cache / "root"
+        self._say = say
+
+    def run(self, *, update: bool = False) -> bool:
+        """Build what is not there or out of date; returns whether anything was.
+
+        Args:
+            update: Take the newest packages.
+
+        Raises:
+            BuildError: It cannot be built; says why and what to do.
+            OSError: A file could not be written.
+        """
+        self._cache.mkdir(parents=True, exist_ok=True)
+        with (self._cache / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one build at a time
+            self._check_space()
+            archive = Archive(self._architecture, self._cache, self._say)
+            packages = archive.packages(PACKAGES, update=update)
+            code = root.code_tree(CHECKOUT)
+            debian_inputs = _digest(json.dumps([asdict(package) for package in packages]).encode(), *_recipe())
+            inputs = _digest(debian_inputs.encode(), *_contents(code))
+            if self._is_up_to_date(inputs):
+                return False
+            (self._output / MANIFEST).unlink(missing_ok=True)
+            stamp = self._cache / "root.inputs"
+            if not stamp.is_file() or stamp.read_text() != debian_inputs:
+                stamp.unlink(missing_ok=True)
+                self._make_debian_part([archive.path(package) for package in packages])
+                stamp.write_text(debian_inputs)
+            self._make_image(code)
+            self._write_manifest(inputs, packages)
+            return True
+
+    def _check_space(self) -> None:
+        free = shutil.disk_usage(self._cache).free
+        if free < _SPACE and not self._root.is_dir():
+            raise BuildError(
+                f"{self._cache} has {free >> 20} MiB free", f"a first build needs {_SPACE >> 20} MiB: make room"
+            )
+
+    def _is_up_to_date(self, inputs: str) -> bool:
+        try:
+            manifest = json.loads((self._output / MANIFEST).read_text())
+            return bool(manifest["inputs"] == inputs and manifest["files"] == self._files())
+        except (FileNotFoundError, ValueError, KeyError):
+            return False
+
+    def _make_debian_part(self, packages: Sequence[Path]) -> None:
+        architecture = self._architecture
+        self._say("kernel")
+        kernel = Kernel(packages[0])
+        self._write(KERNEL, kernel.image(compressed=architecture.kernel_compressed))
+        self._say("initramfs")
+        files = root.unpack(architecture, packages[1:])
+        self._write(INITRAMFS, initramfs(architecture, kernel, files).cpio(), INITRAMFS_LIMIT)
+        self._say("root: Debian's part, byte-compiled")
+        tree = root.debian_tree(architecture, kernel, files)
+        shutil.rmtree(self._root, ignore_errors=True)
+        tree.write(self._root)
+        root.compile_python(architecture, self._root, "usr/lib")
+
+    def _make_image(self, code: Tree) -> None:
+        self._say("root: the agent, and the image")
+        shutil.rmtree(self._root / CODE_ROOT, ignore_errors=True)
+        code.write(self._root)
+        root.compile_python(self._architecture, self._root, CODE_ROOT)
+        root.pack_code(self._architecture, self._root)
+        image = self._output / f"{IMAGE}.new"
+        root.write_image(self._root, image)
+        _check_size(image, IMAGE_LIMIT)
+        image.replace(self._output / IMAGE)
+
+    def _write_manifest(self, inputs: str, packages: Sequence[Package]) -> None:
+        boot = {
+            "kernel": KERNEL,
+            "initramfs": INITRAMFS,
+            "image": IMAGE,
+            "image_fstype": "erofs",
+            "parameters": self._architecture.parameters,
+        }
+        self._write(BOOT, _json(boot))
+        manifest = {
+            "machine": self._architecture.machine,
+            "inputs": inputs,
+            "files": self._files(),
+            "packages": [asdict(package) for package in packages],
+        }
+        self._write(MANIFEST, _json(manifest))
+
+    def _files(self) -> dict[str, dict[str, int | str]]:
+        files: dict[str, dict[str, int | str]] = {}
+        for name in (KERNEL, INITRAMFS, IMAGE, BOOT):
+            with (self._output / name).open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            files[name] = {"size": (self._output / name).stat().st_size, "sha256": sha256}
+        return files
+
+    def _write(self, name: str, data: bytes, limit: int | None = None) -> None:
+        """Write beside and rename: a machine that runs on the old file keeps it."""
+        new = self._output / f"{name}.new"
+        new.write_bytes(data)
+        if limit is not None:
+            _check_size(new, limit)
+        new.replace(self._output / name)
+
+
+def _check_size(path: Path, limit: int) -> None:
+    size = path.stat().st_size
+    if size > limit:
+        raise BuildError(f"{path.stem} has {size >> 10} KiB, more than {limit >> 10}", "see what recipe.py puts in")
+
+
+def _recipe() -> Iterator[bytes]:
+    for path in sorted([*_HERE.glob("*.py"), *_HERE.glob("guest/*")]):
+        yield path.read_bytes()
+
+
+def _contents(tree: Tree) -> Iterator[bytes]:
+    for path, node in tree.items():
+        if isinstance(node, File):
+            yield path.encode()
+            yield node.data
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8) + part)
+    return digest.hexdigest()
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=1).encode() + b"\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""What goes into a guest: every decision of the build, and no code.
+
+The root is chosen by name. Of the packages below it gets the paths in `KEEP`; of their libraries those that a kept
+program, extension module or library needs. A need that no package meets fails the build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SUITE = "bookworm"
+MIRROR = "http://deb.debian.org/debian"
+SECURITY_MIRROR = "http://deb.debian.org/debian-security"
+PYTHON = "python3.11"
+IMAGE_LIMIT = 64 << 20  # bytes
+INITRAMFS_LIMIT = 4 << 20
+
+PACKAGES = (
+    "busybox-static",  # the initramfs, modprobe, and a shell for who debugs a guest
+    "crun",
+    "python3.11-minimal",
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "python3-protobuf",
+    # Their libraries.
+    "libc6",
+    "libcap2",
+    "libexpat1",
+    "libffi8",
+    "libgcc-s1",
+    "libgcrypt20",
+    "libgpg-error0",
+    "liblz4-1",
+    "liblzma5",
+    "libprotobuf32",
+    "libseccomp2",
+    "libstdc++6",
+    "libsystemd0",
+    "libyajl2",
+    "libzstd1",
+    "zlib1g",
+)
+
+STDLIB = f"usr/lib/{PYTHON}"
+DIST_PACKAGES = "usr/lib/python3/dist-packages"
+KEEP = ("usr/bin/busybox", "usr/bin/crun", f"usr/bin/{PYTHON}", f"{STDLIB}/**", f"{DIST_PACKAGES}/google/**")
+
+# Of the standard library, by module or package. What is not named here stays.
+LEFT_OUT: Mapping[str, tuple[str, ...]] = {
+    "for developing, testing and packaging": (
+        "distutils", "doctest", "ensurepip", "idlelib", "lib2to3", "pdb", "pydoc", "pydoc_data", "sitecustomize",
+        "test", "turtledemo", "unittest", "venv", "zipapp", "_ctypes_test", "_sysconfigdata__*", "_test*", "_xx*",
+        "xx*",
+    ),
+    "for a screen or sound": (
+        "curses", "_curses", "_curses_panel", "ossaudiodev", "readline", "tkinter", "turtle", "webbrowser",
+    ),
+    "drag OpenSSL in, which agent and asyncio do without (hashlib has its own SHA-2)": ("ssl", "_ssl", "_hashlib"),
+    "drag a library in for a file format or service that no guest has": (
+        "_bz2", "_crypt", "_dbm", "_gdbm", "_sqlite3", "_uuid", "dbm", "nis", "sqlite3",
+    ),
+    "character sets of East Asia": ("_codecs_*", "_multibytecodec"),
+}  # fmt: skip
+
+# The parts of this project that the guest carries, by their place in the checkout and on the guest's sys.path.
+CODE_ROOT = "usr/lib/kata-agent"
+CODE: Mapping[str, tuple[str, ...]] = {
+    "agent": ("kata_agent",),
+    "protos": ("kata_protos",),
+    ".": ("kata_py/__init__.py", "kata_py/oci", "kata_py/ttrpc"),
+}
+
+# Packs of code that PID 1 reads in one go (guest/init.py), in the order of need: what is imported until the agent
+# answers, and what its first real call needs. Named by what to import; the rest follows from it.
+PACKS: Mapping[str, tuple[str, ...]] = {
+    "boot": (
+        "kata_agent.__main__",
+        "kata_agent.cmdline",
+        "kata_agent.init",
+        "kata_agent.server",
+        "kata_py.ttrpc.transport.serial",
+    ),
+    "service": ("kata_agent.container.crun", "kata_agent.rpc.service"),
+}
+
+DIRECTORIES = ("dev", "mnt", "proc", "root", "run", "sys", "tmp", "usr/sbin", "var")
+LINKS: Mapping[str, str] = {
+    "bin": "usr/bin",
+    "lib": "usr/lib",
+    "sbin": "usr/sbin",
+    "usr/bin/python3": PYTHON,
+    "usr/bin/sh": "busybox",
+    "usr/sbin/modprobe": "../bin/busybox",
+    "var/run": "../run",
+}
+TEXTS: Mapping[str, str] = {
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/resolv.conf": "",  # CreateSandbox mounts the pod's over it
+    f"{DIST_PACKAGES}/google/__init__.py": "",  # else finding it is a search through all of sys.path
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What differs between the machines that guests run on.
+
+    Attributes:
+        machine: What `uname -m` says.
+        debian: Debian's name of it.
+        multiarch: The directory of its libraries.
+        loader: Path of the dynamic linker that programs name.
+        kernel_package: Depends on the kernel's real package.
+        kernel_compressed: Whether `vmlinuz` is a bzImage with a kernel inside that boots by itself.
+        boot_modules: What the initramfs loads for the root to be there.
+        late_modules: What the agent loads once it answers.
+        parameters: Kernel parameters that this guest wants on any hypervisor.
+    """
+
+    machine: str
+    debian: str
+    multiarch: str
+    loader: str
+    kernel_package: str
+    kernel_compressed: bool
+    boot_modules: tuple[str, ...]
+    late_modules: tuple[str, ...]
+    parameters: tuple[str, ...]
+
+
+CHANNEL_MODULES = ("virtio_console", "vmw_vsock_virtio_transport")  # the initramfs loads that of the agent's address
+LATE_MODULES = "usr/lib/modules/late"  # paths of modules in the order to load them in
+
+_BOOT_MODULES = ("virtio_blk", "erofs")
+_LATE_MODULES = (
+    "virtiofs",  # the pod's share; first, as CreateSandbox waits for it
+    "overlay",
+    "virtio_net",
+    "vmw_vsock_virtio_transport",
+    "virtio_balloon",
+    "virtio_rng",
+)
+_PARAMETERS = ("cryptomgr.notests",)  # the ciphers' self-tests, a fifth of an emulated boot
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    architecture.machine: architecture
+    for architecture in (
+        Architecture(
+            machine="x86_64",
+            debian="amd64",
+            multiarch="x86_64-linux-gnu",
+            loader="lib64/ld-linux-x86-64.so.2",
+            kernel_package="linux-image-cloud-amd64",
+            kernel_compressed=True,
+            boot_modules=("virtio_pci", *_BOOT_MODULES),
+            late_modules=(*_LATE_MODULES, "virtio_mem"),
+            parameters=_PARAMETERS,
+        ),
+        Architecture(
+            machine="s390x",
+            debian="s390x",
+            multiarch="s390x-linux-gnu",
+            loader="lib/ld64.so.1",
+            kernel_package="linux-image-s390x",
+            kernel_compressed=False,
+            boot_modules=_BOOT_MODULES,
+            late_modules=_LATE_MODULES,
+            parameters=_PARAMETERS,
+        ),
+    )
+}

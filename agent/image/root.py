@@ -1,0 +1,167 @@
+"""The root file system: Debian's part, our code, and the image of both."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import subprocess
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from image.elf import Elf, is_elf
+from image.errors import BuildError
+from image.kernel import Kernel
+from image.recipe import (
+    CODE,
+    CODE_ROOT,
+    DIRECTORIES,
+    DIST_PACKAGES,
+    KEEP,
+    LATE_MODULES,
+    LEFT_OUT,
+    LINKS,
+    PACKS,
+    PYTHON,
+    STDLIB,
+    TEXTS,
+    Architecture,
+)
+from image.tree import Directory, File, Link, Tree, read_package
+
+_HERE = Path(__file__).parent
+_UUID = "6b617461-7079-4775-9573-740000000000"  # fixed: the same content is the same image
+
+
+def unpack(architecture: Architecture, packages: Iterable[Path]) -> Tree:
+    """What the packages have of all that could be wanted: what is kept, and every library.
+
+    Raises:
+        BuildError: A package cannot be read.
+    """
+    files = Tree()
+    libraries = (f"usr/lib/{architecture.multiarch}/*.so*", f"usr/{architecture.loader}")
+    for package in packages:
+        files.update(read_package(package, (*KEEP, *libraries)))
+    return files
+
+
+def debian_tree(architecture: Architecture, kernel: Kernel, files: Tree) -> Tree:
+    """Everything but our code: Debian's files, and the few that make them a system.
+
+    Args:
+        architecture: The guest's.
+        kernel: Whose modules the agent loads once it answers.
+        files: What the packages have.
+
+    Raises:
+        BuildError: A program lacks a library, or the kernel a module.
+    """
+    tree = files.matching(KEEP)
+    for path in [path for path in tree.nodes if _is_left_out(path)]:
+        tree.remove(path)
+    for path, target in LINKS.items():
+        tree.add(path, Link(target))
+    tree.update(Tree(dict(files.trail(f"usr/{architecture.loader}"))))
+    loader_directory = architecture.loader.partition("/")[0]
+    tree.add(loader_directory, Link(f"usr/{loader_directory}"))
+    _add_libraries(tree, files, f"usr/lib/{architecture.multiarch}")
+    for path in DIRECTORIES:
+        tree.add(path, Directory(0o1777 if path == "tmp" else 0o755))
+    for path, text in TEXTS.items():
+        tree.add(path, File(text.encode()))
+    tree.add("usr/sbin/init", File((_HERE / "guest/init.py").read_bytes(), executable=True))
+    late = kernel.modules(architecture.late_modules)
+    tree.update(kernel.tree(late))
+    tree.add(LATE_MODULES, File("".join(f"/{module.path}\n" for module in late).encode()))
+    return tree
+
+
+def code_tree(checkout: Path) -> Tree:
+    """Our part of the root, in source."""
+    tree = Tree()
+    for base, parts in CODE.items():
+        for path in sorted(path for part in parts for path in _sources(checkout / base / part)):
+            name = path.relative_to(checkout / base).as_posix()
+            tree.add(f"{CODE_ROOT}/{name}", File(path.read_bytes()))
+    return tree
+
+
+def compile_python(architecture: Architecture, root: Path, directory: str) -> None:
+    """Replace the Python sources in a directory of the root by bytecode.
+
+    Raises:
+        BuildError: One is no Python.
+    """
+    _python(architecture, root, "compile", str(root), directory)
+
+
+def pack_code(architecture: Architecture, root: Path) -> None:
+    """Write the packs that PID 1 reads its modules from.
+
+    Raises:
+        BuildError: A module that the boot needs cannot be imported.
+    """
+    packs = (f"{pack}={','.join(entries)}" for pack, entries in PACKS.items())
+    _python(architecture, root, "pack", str(root), CODE_ROOT, *packs)
+
+
+def write_image(root: Path, image: Path) -> None:
+    """Make the root an erofs image; the same files give the same bytes.
+
+    Raises:
+        BuildError: mkfs.erofs failed.
+    """
+    command = ["mkfs.erofs", "--quiet", "--all-root", "-x-1", "-T0", f"-U{_UUID}", str(image), str(root)]
+    try:
+        image.unlink(missing_ok=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise BuildError("mkfs.erofs is not here", "run: apt-get install erofs-utils") from error
+    if done.returncode:
+        raise BuildError(f"mkfs.erofs failed: {done.stderr.strip()}", "is the disk full?")
+
+
+def _is_left_out(path: str) -> bool:
+    if not path.startswith(f"{STDLIB}/"):
+        return False
+    name = path.removeprefix(f"{STDLIB}/").removeprefix("lib-dynload/").partition("/")[0].partition(".")[0]
+    return any(fnmatch.fnmatchcase(name, pattern) for patterns in LEFT_OUT.values() for pattern in patterns)
+
+
+def _add_libraries(tree: Tree, files: Tree, directory: str) -> None:
+    """Add the libraries that programs in the tree need, and those that these need."""
+    todo = list(tree.nodes)
+    while todo:
+        path = todo.pop()
+        node = tree.nodes[path]
+        if not isinstance(node, File) or not is_elf(node.data):
+            continue
+        for name in Elf(node.data).needed():
+            found = dict(files.trail(f"{directory}/{name}"))
+            if not any(isinstance(each, File) for each in found.values()):
+                raise BuildError(f"/{path} needs {name}, which is in no package", "add its package in recipe.py")
+            todo += found.keys() - tree.nodes.keys()
+            tree.update(Tree(found))
+
+
+def _sources(path: Path) -> Iterator[Path]:
+    yield from (path,) if path.is_file() else path.rglob("*.py")
+
+
+def _python(architecture: Architecture, root: Path, *arguments: str) -> None:
+    """Run bytecode.py by the guest's interpreter, out of the root: what it writes is what it reads in the guest."""
+    if architecture.machine != os.uname().machine:
+        raise BuildError(
+            f"this machine cannot run {PYTHON} of {architecture.machine}", "build the guest on one that can"
+        )
+    libraries = root / "usr/lib" / architecture.multiarch
+    loader = libraries / Path(architecture.loader).name
+    options = ("--library-path", libraries, root / "usr/bin" / PYTHON, "-s", "-S", "-P", "-B", _HERE / "bytecode.py")
+    environment = {
+        "PYTHONHOME": f"{root}/usr",
+        "PYTHONPATH": f"{root}/{CODE_ROOT}:{root}/{DIST_PACKAGES}",
+        "PYTHONHASHSEED": "0",  # the order of sets in the bytecode
+    }
+    done = subprocess.run([loader, *options, *arguments], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"the guest's Python cannot be prepared:\n{done.stderr.strip()}", "mend what it says above")
