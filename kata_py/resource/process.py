@@ -67,6 +67,12 @@ def kill(pid: int, born: int, signal: int, *, name: str, timeout: float = KILL_T
             raise KillError(f"{name} (pid {pid}) is still there {timeout:g} s after signal {signal}")
 
 
+def send(pid: int, born: int, signal: int) -> None:
+    """Signal the process if it still is the one born then; it being gone is fine."""
+    with _signalled(pid, born, signal):
+        pass
+
+
 @asynccontextmanager
 async def spawn(
     journal: Journal,

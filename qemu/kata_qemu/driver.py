@@ -1,0 +1,101 @@
+"""QEMU as a hypervisor driver: from a spec to a running machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+from kata_py.config.model import Configuration
+from kata_py.hypervisor.api import Accelerator, HypervisorError, SharedDirectory, VmSpec
+from kata_py.resource.journal import Journal
+from kata_py.resource.undo import RemoveTree
+from kata_qemu import virtiofsd
+from kata_qemu.accelerator import choose
+from kata_qemu.launch import Launch
+from kata_qemu.platform import Platform, platform
+from kata_qemu.vm import QemuVm
+
+log = logging.getLogger(__name__)
+
+
+class QemuHypervisor:
+    """The driver `qemu`, a `kata_py.hypervisor.api.Hypervisor`.
+
+    Args:
+        configuration: Where QEMU and virtiofsd are, and how they are run.
+    """
+
+    name = "qemu"
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._config = configuration.hypervisor
+        self._source = configuration.source
+        self._told_fallback = False
+
+    @asynccontextmanager
+    async def launch(self, spec: VmSpec, journal: Journal) -> AsyncIterator[QemuVm]:
+        """As `Hypervisor.launch`. Leaving kills QEMU and its daemons; the guest is not asked."""
+        kind = platform(spec.machine)
+        accelerator = self._accelerator(spec.accelerator, kind)
+        self._check_files(spec)
+        async with AsyncExitStack() as stack:
+            try:
+                stack.enter_context(_machine_directory(spec.directory, journal))
+                daemons = await stack.enter_async_context(AsyncExitStack())
+                life = await stack.enter_async_context(AsyncExitStack())
+                vm = await Launch(self._config, spec, kind, accelerator, journal, daemons, life).run()
+            except OSError as error:
+                raise HypervisorError("qemu", f"cannot start the machine: {error}") from error
+            try:
+                yield vm
+            finally:
+                vm.end("stopped", expected=True)
+
+    def _accelerator(self, wanted: Accelerator, kind: Platform) -> Accelerator:
+        accelerator, obstacle = choose(wanted, kind.architecture)
+        if obstacle and not self._told_fallback:
+            log.warning("guests are emulated, which is slow: %s", obstacle)
+            self._told_fallback = True
+        return accelerator
+
+    def _check_files(self, spec: VmSpec) -> None:
+        boot = spec.boot
+        self._need("qemu", "path", self._config.path, "install qemu-system", os.X_OK)
+        self._need("qemu", "kernel", boot.kernel, "build the guest with `make guest`")
+        if boot.initramfs:
+            self._need("qemu", "initramfs", boot.initramfs, "build the guest with `make guest`")
+        if boot.image:
+            self._need("qemu", "image", boot.image, "build the guest with `make guest`")
+        if any(isinstance(device, SharedDirectory) for device in spec.devices):
+            self._need(virtiofsd.NAME, "virtio_fs_daemon", self._config.virtio_fs_daemon, virtiofsd.HINT, os.X_OK)
+
+    def _need(self, stage: str, key: str, path: Path, fix: str, mode: int = os.R_OK) -> None:
+        if not path.exists():
+            fault = "does not exist"
+        elif not path.is_file() and not path.is_block_device():
+            fault = "is not a file"
+        elif not os.access(path, mode):
+            fault = "is not executable" if mode == os.X_OK else "cannot be read"
+        else:
+            return
+        raise HypervisorError(stage, f"{path} {fault}", hint=f"correct `{key}` in {self._source}, or {fix}")
+
+
+@contextmanager
+def _machine_directory(path: Path, journal: Journal) -> Iterator[None]:
+    """Make the directory of the machine's sockets; it is gone again when the context ends."""
+    if path.exists():
+        raise HypervisorError(
+            "qemu", f"{path} is there already: the sandbox has a machine, or an earlier one was not cleaned up"
+        )
+    undo = RemoveTree(str(path))
+    journal.intend(undo)
+    try:
+        path.mkdir(mode=0o700, parents=True)
+        yield
+    finally:
+        undo.perform()
+        journal.settled(undo)

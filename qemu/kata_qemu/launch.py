@@ -1,0 +1,195 @@
+"""A machine on its way up: its sockets, its daemons, its parts, its process, its monitor."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from kata_py.config.model import HypervisorConfig
+from kata_py.hypervisor.api import Accelerator, HypervisorError, SharedDirectory, VmSpec
+from kata_py.resource.journal import Journal
+from kata_qemu import monitor, virtiofsd
+from kata_qemu.bus import Bus, Place
+from kata_qemu.channel import open_channel
+from kata_qemu.cmdline import Machine, kernel_parameters
+from kata_qemu.console import Console
+from kata_qemu.devices.block import Disk
+from kata_qemu.devices.memory import Ram
+from kata_qemu.devices.serial import ConsoleDevice
+from kata_qemu.devices.share import Share
+from kata_qemu.lines import Tail, reading
+from kata_qemu.monitor import Monitor, MonitorError
+from kata_qemu.parts import Part
+from kata_qemu.platform import Platform
+from kata_qemu.process import Program, running
+from kata_qemu.sockets import connected, listening
+from kata_qemu.vm import LAST_WORDS_TIMEOUT, QemuVm, disk
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What one machine is made from, and with.
+
+    Attributes:
+        config: How QEMU and virtiofsd are run.
+        spec: The machine wanted; its files were checked, its directory is there.
+        platform: Its machine type.
+        accelerator: What runs its instructions: not AUTO any more.
+        journal: Where changes to the host are written down.
+        daemons: Gets what is to be ended after QEMU.
+        life: Gets QEMU, and what is to be ended before it.
+        tail: Keeps the last lines of console and processes.
+    """
+
+    config: HypervisorConfig
+    spec: VmSpec
+    platform: Platform
+    accelerator: Accelerator
+    journal: Journal
+    daemons: AsyncExitStack
+    life: AsyncExitStack
+    tail: Tail = field(default_factory=Tail)
+    _share_numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    async def run(self) -> QemuVm:
+        """Start the machine; it runs when this returns, its guest may not yet.
+
+        Raises:
+            HypervisorError: It could not be started.
+            OSError: No disk space, memory, processes or descriptors left.
+        """
+        directory = self.spec.directory
+        bus = self.platform.bus()
+        with ExitStack() as handover:  # what is ours only until QEMU has inherited it
+            monitor_socket = handover.enter_context(listening(directory / "qmp.sock"))
+            console_socket = handover.enter_context(listening(directory / "console.sock"))
+            parts: list[Part] = [
+                *Ram(self.spec.memory.size).parts(),
+                *ConsoleDevice(self.platform.console[1], console_socket.fileno()).parts(),
+            ]
+            if image := self.spec.boot.image:  # the first disk, so /dev/vda
+                parts += Disk("image", image, bus.place(), True, image.is_block_device()).parts()
+            channel = await open_channel(
+                self.spec.agent_channel, directory, bus.place(), self.journal, self.tail,
+                life=self.daemons, handover=handover,
+            )  # fmt: skip
+            parts += channel.device.parts()
+            programs = await self._add_devices(parts, bus)
+            if channel.program:
+                programs.append(channel.program)
+            spare = self._add_spare_ports(parts, bus)
+
+            line = self._machine(channel.guest_address, parts, monitor_socket.fileno()).argv()
+            ours = self.life.enter_context(connected(directory / "qmp.sock"))
+            console = self.life.enter_context(connected(directory / "console.sock"))
+            with self.journal.span("qemu"):
+                inherited = (monitor_socket.fileno(), console_socket.fileno(), *channel.descriptors)
+                qemu = await self.life.enter_async_context(self._qemu(line, inherited))
+                handover.close()  # from now on our ends of the sockets hear of QEMU's end
+                lines = Console(directory / "console.sock", self.tail, self.journal)
+                self.life.enter_context(reading(console.fileno(), lines.take))
+                session = await self._connect(ours, qemu, programs)
+        vm = QemuVm(
+            qemu, session, channel.address, self.tail, spare, self.open_share, daemons=self.daemons, life=self.life
+        )
+        for program in programs:
+            vm.depend_on(program)
+        return vm
+
+    @asynccontextmanager
+    async def open_share(self, shared: SharedDirectory, place: Place) -> AsyncIterator[tuple[Share, Program]]:
+        """Serve a directory; gives its device, and the daemon that the machine depends on from then on."""
+        if not shared.source.is_dir():
+            raise HypervisorError(virtiofsd.NAME, f"there is no directory {shared.source} to share")
+        number = next(self._share_numbers)
+        path = self.spec.directory / (f"vhost-fs-{number}.sock" if number else "vhost-fs.sock")
+        settings = virtiofsd.Settings(
+            self.config.virtio_fs_daemon, self.config.virtio_fs_cache, self.config.virtio_fs_extra_args, self.spec.debug
+        )
+        async with virtiofsd.serving(settings, shared.source, path, self.journal, self.tail) as daemon:
+            yield Share(f"share{number}", shared.tag, path, place, self.config.virtio_fs_queue_size), daemon
+
+    async def _add_devices(self, parts: list[Part], bus: Bus) -> list[Program]:
+        """The devices that the spec asks for; a share always behind a port, to be unplugged and restored."""
+        programs = []
+        with self.journal.span("virtiofsd"):
+            for device in self.spec.devices:
+                if isinstance(device, SharedDirectory):
+                    place, port = bus.port()
+                    share, daemon = await self.daemons.enter_async_context(self.open_share(device, place))
+                    parts += [*port, *share.parts()]
+                    programs.append(daemon)
+                else:
+                    parts += disk(device, bus.place()).parts()
+        return programs
+
+    def _add_spare_ports(self, parts: list[Part], bus: Bus) -> list[Place]:
+        places = []
+        for _ in range(self.platform.spare_ports):
+            place, port = bus.port()
+            places.append(place)
+            parts += port
+        return places
+
+    def _machine(self, agent: str, parts: Sequence[Part], monitor: int) -> Machine:
+        spec = self.spec
+        return Machine(
+            binary=self.config.path,
+            platform=self.platform,
+            name=f"sandbox-{spec.sandbox_id}",
+            uuid=str(uuid.uuid4()),
+            accelerator=self.accelerator,
+            cpus=spec.cpus,
+            memory=spec.memory,
+            boot=spec.boot,
+            append=kernel_parameters(self.platform, spec.boot, spec.cpus, agent, debug=spec.debug),
+            parts=tuple(parts),
+            monitor=monitor,
+            pid_file=spec.directory / "pid",
+            machine_options=self.config.machine_accelerators,
+            seccomp=self.config.seccompsandbox,
+        )
+
+    @asynccontextmanager
+    async def _qemu(self, line: Sequence[str], inherited: Sequence[int]) -> AsyncIterator[Program]:
+        """QEMU's process, its stderr in the log as the OpenShift guide promises (11.2.2)."""
+
+        def fields(pid: int) -> dict[str, object]:
+            return {"qemuPid": pid, "source": "virtcontainers/hypervisor", "subsystem": "qemu"}
+
+        def on_line(pid: int, text: str) -> None:
+            self.tail.add(text)
+            mild = ": warning: " in text or ": info: " in text  # QEMU marks these, and never an error
+            log.log(logging.WARNING if mild else logging.ERROR, "%s", text, extra=fields(pid))
+
+        async with running(self.journal, "qemu", line, pass_fds=inherited, on_line=on_line) as qemu:
+            log.info("Start logging QEMU (qemuPid=%d)", qemu.pid, extra=fields(qemu.pid))
+            try:
+                yield qemu
+            finally:
+                log.info("Stop logging QEMU (qemuPid=%d)", qemu.pid, extra=fields(qemu.pid))
+
+    async def _connect(self, ours: socket.socket, qemu: Program, daemons: Sequence[Program]) -> Monitor:
+        try:
+            return await self.life.enter_async_context(monitor.connect(ours))
+        except MonitorError as error:
+            ending = asyncio.create_task(qemu.wait())
+            await asyncio.wait([ending], timeout=LAST_WORDS_TIMEOUT)
+            for program in (*daemons, qemu):  # QEMU does not start without its daemons
+                if not program.alive:
+                    how = await program.wait()
+                    raise HypervisorError(_stage(program), how, evidence=self.tail.lines) from error
+            ending.cancel()
+            raise HypervisorError(error.stage, error.cause, evidence=self.tail.lines) from error
+
+
+def _stage(program: Program) -> str:
+    return program.name if program.name == virtiofsd.NAME else "qemu"

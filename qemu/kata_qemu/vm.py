@@ -1,0 +1,199 @@
+"""A running machine: its end, whatever brought it about, and devices plugged into it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+
+from kata_py.hypervisor.api import BlockDevice, Device, GuestDevice, HypervisorError, SharedDirectory, VmExit
+from kata_py.ttrpc.address import Address
+from kata_qemu.bus import Place
+from kata_qemu.devices.block import SERIAL_MAX, Disk
+from kata_qemu.devices.share import Share
+from kata_qemu.lines import Tail
+from kata_qemu.monitor import Event, Monitor, MonitorError
+from kata_qemu.parts import Frontend, Part
+from kata_qemu.process import Program
+
+UNPLUG_TIMEOUT = 5.0  # seconds that the guest may take to let go of a device
+LAST_WORDS_TIMEOUT = 1.0  # seconds to read what QEMU said before it died
+
+# Starts a share's daemon; gives the device and the daemon.
+OpenShare = Callable[[SharedDirectory, Place], AbstractAsyncContextManager[tuple[Share, Program]]]
+
+log = logging.getLogger(__name__)
+
+
+class QemuVm:
+    """A running machine, as `kata_py.hypervisor.api.Vm`; made by the driver.
+
+    Args:
+        qemu: Its process.
+        monitor: Its QMP session.
+        agent: Where its agent is reached.
+        tail: What console and processes said last.
+        spare: Places for devices that are plugged in.
+        open_share: Opens a share.
+        daemons: Holds what is ended after QEMU.
+        life: Holds what is ended before QEMU.
+    """
+
+    def __init__(
+        self,
+        qemu: Program,
+        monitor: Monitor,
+        agent: Address,
+        tail: Tail,
+        spare: list[Place],
+        open_share: OpenShare,
+        *,
+        daemons: AsyncExitStack,
+        life: AsyncExitStack,
+    ) -> None:
+        self._qemu = qemu
+        self._monitor = monitor
+        self._agent = agent
+        self._tail = tail
+        self._spare = spare
+        self._open_share = open_share
+        self._daemons = daemons
+        self._life = life
+        self._exit: asyncio.Future[VmExit] = asyncio.get_running_loop().create_future()
+        self._plugging = asyncio.Lock()
+        self._shutdown: Event | None = None
+        events = life.enter_context(monitor.events("SHUTDOWN"))
+        self._listening = self._start(self._note_shutdown(events), "shutdown events")
+        self._start(self._watch_qemu(), "end of qemu")
+
+    @property
+    def agent(self) -> Address:
+        """As `Vm.agent`."""
+        return self._agent
+
+    @property
+    def pid(self) -> int:
+        """As `Vm.pid`: QEMU's."""
+        return self._qemu.pid
+
+    def console_tail(self) -> tuple[str, ...]:
+        """As `Vm.console_tail`."""
+        return self._tail.lines
+
+    async def wait(self) -> VmExit:
+        """As `Vm.wait`."""
+        return await asyncio.shield(self._exit)
+
+    def depend_on(self, program: Program) -> None:
+        """From now on the machine ends when the program does."""
+        self._start(self._watch(program), f"end of {program.name}")
+
+    def end(self, cause: str, *, expected: bool = False) -> None:
+        """The machine has ended; the first cause counts."""
+        if not self._exit.done():
+            self._exit.set_result(VmExit(cause, expected, self._tail.lines))
+
+    async def attach(self, device: Device) -> GuestDevice:
+        """As `Vm.attach`."""
+        async with self._plugging, AsyncExitStack() as stack:
+            if self._exit.done():
+                raise HypervisorError("qemu", f"the machine has ended: {self._exit.result().cause}")
+            if not self._spare:
+                raise HypervisorError("qemu", f"no place is left to plug in {device}", hint="give it from the start")
+            place = self._spare[-1]
+            if isinstance(device, BlockDevice):
+                plugged: Disk | Share = disk(device, place)
+                await self._plug(plugged.parts())
+            else:
+                plugged, program = await stack.enter_async_context(self._open_share(device, place))
+                await self._plug(plugged.parts())
+                self.depend_on(program)
+            self._spare.pop()
+            self._daemons.push_async_exit(stack.pop_all())
+            return GuestDevice(plugged.id, place.guest_address)
+
+    async def _plug(self, parts: Sequence[Part]) -> None:
+        """Add the parts in order; if one cannot be added, or we are cancelled, none stays."""
+        begun: list[Part] = []
+        try:
+            for part in parts:
+                begun.append(part)
+                await self._monitor.execute(part.addition())
+        except BaseException:
+            for part in reversed(begun):  # the last one may have taken effect, too
+                with suppress(MonitorError, TimeoutError):
+                    await self._unplug(part)
+            raise
+
+    async def _unplug(self, part: Part) -> None:
+        with self._monitor.events("DEVICE_DELETED") as deletions:
+            await self._monitor.execute(part.removal())
+            if isinstance(part, Frontend):
+                async with asyncio.timeout(UNPLUG_TIMEOUT):
+                    async for deletion in deletions:
+                        if deletion.data.get("device") == part.id:
+                            break
+
+    async def _note_shutdown(self, events: AsyncIterator[Event]) -> None:
+        async for event in events:
+            self._shutdown = event
+
+    async def _watch_qemu(self) -> None:
+        how = await self._qemu.wait()
+        await asyncio.wait([self._listening], timeout=LAST_WORDS_TIMEOUT)
+        self.end(cause(how, self._shutdown, self._tail.lines))
+
+    async def _watch(self, program: Program) -> None:
+        how = await program.wait()
+        if self._qemu.alive:  # else it is QEMU's end that ended the program, and that tells more
+            self.end(how)
+            self._qemu.kill()
+
+    def _start(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=f"{name} (qemu {self.pid})")
+        self._life.push_async_callback(_cancel, task)
+        return task
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def disk(device: BlockDevice, place: Place) -> Disk:
+    """The disk that a block device becomes.
+
+    Raises:
+        HypervisorError: It is not there, or its id is no serial number.
+    """
+    if not device.id.isascii() or not device.id.replace("-", "").isalnum() or len(device.id) > SERIAL_MAX:
+        raise HypervisorError(
+            "qemu", f"disk id {device.id!r} is not {SERIAL_MAX} letters, digits or hyphens at most"
+        )  # fmt: skip
+    if not device.path.exists():
+        raise HypervisorError("qemu", f"there is no image or block device at {device.path}")
+    return Disk(device.id, device.path, place, device.read_only, device.path.is_block_device())
+
+
+_GUEST_ENDS = {
+    "guest-shutdown": "guest powered off",
+    "guest-reset": "guest rebooted",
+    "guest-panic": "guest panicked",
+}
+_PANIC = "Kernel panic - not syncing"
+
+
+def cause(how: str, shutdown: Event | None, tail: Sequence[str]) -> str:
+    """Why the machine ended, in the words that tell most.
+
+    Args:
+        how: How QEMU's process ended.
+        shutdown: QEMU's last event, if it said one. Source: QEMU `qapi/run-state.json`, ShutdownCause.
+        tail: The last lines of the console.
+    """
+    reason = _GUEST_ENDS.get(str(shutdown.data.get("reason"))) if shutdown else None
+    if not reason:
+        return how
+    panic = next((line for line in tail if _PANIC in line), "")
+    return f"{reason} after {panic[panic.index(_PANIC) :]!r}" if panic else reason
