@@ -36,31 +36,31 @@ def start(invocation: Invocation) -> str:
     sandbox_id = bundle.sandbox_of(directory, invocation.id)
     path = invocation.socket or listener.path_of(invocation.address, invocation.namespace, sandbox_id)
     address = f"unix://{path}"
-    if sandbox_id == invocation.id:
-        if not bundle.lock(directory):
-            raise ListenerError(f"another process is starting or deleting the shim of {invocation.id} right now")
-        listening = listener.take(path)
-        if listening is not None:
-            _start_daemon(invocation, directory, listening.fileno(), path)
-        # Otherwise this very sandbox has a live shim: the manager forgot it, and Create will tell what it holds.
-    elif listener.probe(path) is None:
-        raise ListenerError(f"sandbox {sandbox_id} of container {invocation.id} has no live shim at {path}")
+    if sandbox_id != invocation.id:
+        if listener.probe(path) is None:
+            raise ListenerError(f"sandbox {sandbox_id} of container {invocation.id} has no live shim at {path}")
+    elif not bundle.lock(directory):
+        raise ListenerError(f"another process is starting or deleting the shim of {invocation.id} right now")
+    elif (listening := listener.take(path)) is not None:
+        _start_daemon(invocation, directory, listening.fileno(), address)
+        return address
+    # A live shim: the pod's, or this very sandbox's, which the manager forgot; Create will tell what it holds.
     bundle.write(directory, bundle.ADDRESS, address)
     return address
 
 
-def _start_daemon(invocation: Invocation, directory: str, listen_fd: int, path: str) -> None:
+def _start_daemon(invocation: Invocation, directory: str, listen_fd: int, address: str) -> None:
     pid = 0
     try:
         pid = _spawn(invocation, listen_fd)
         bundle.write(directory, bundle.PID, str(pid))
-        bundle.write(directory, bundle.ADDRESS, f"unix://{path}")
+        bundle.write(directory, bundle.ADDRESS, address)
     except BaseException:
         if pid:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         bundle.remove(directory, bundle.PID, bundle.ADDRESS)
-        os.unlink(path)
+        os.unlink(address.removeprefix("unix://"))
         raise
 
 

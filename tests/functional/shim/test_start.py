@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import re
 import signal
@@ -280,3 +281,9 @@ async def test_the_log_fifo_gets_lines_in_logrus_form(debug: bool, shim: Shim) -
     )
     assert [line for line in lines if re.fullmatch(form, line)]
     assert any("level=debug" in line for line in lines) == debug
+
+
+async def test_a_node_without_core_scheduling_is_no_reason_to_fail(shim: Shim) -> None:
+    environment = shim.manager.environment | {"SCHED_CORE": "1"}
+    shim.manager = dataclasses.replace(shim.manager, environment=environment)
+    assert await connected_pid(shim.start()) == shim.pid
