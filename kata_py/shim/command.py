@@ -43,19 +43,19 @@ def _run(invocation: Invocation) -> int:
     if "info" in invocation.switches:
         return _print(_info())
     if invocation.action == "start":
-        from kata_py.shim import start
+        from kata_py.shim.start import start
 
-        return _print(start.start(invocation).encode())
+        return _print(start(invocation).encode())
     if invocation.action == "delete":
-        from kata_py.shim import delete
+        from kata_py.shim.delete import delete
 
-        return _print(delete.delete(invocation))
+        return _print(delete(invocation))
     if not is_listening(LISTEN_FD):
         sys.stderr.write(_USAGE)
         return 2
-    from kata_py.shim import daemon
+    from kata_py.shim.daemon import serve
 
-    return daemon.main(invocation)
+    return serve(invocation)
 
 
 def version() -> str:

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.events import EventQueue
@@ -154,7 +154,7 @@ def _dump_stacks() -> None:
         logger.info("thread %d", thread, extra={"stack": "".join(traceback.format_stack(frame))})
 
 
-def main(invocation: Invocation) -> int:
+def serve(invocation: Invocation) -> NoReturn:
     """Run the daemon on the socket that `start` left. Never returns.
 
     An unexpected end undoes what the sandbox's record names: under CRI-O nobody else would.
