@@ -231,11 +231,17 @@ class FakeVm:
     async def attach(self, device: Device) -> GuestDevice:
         raise HypervisorError("attach", "the fake has no slots")
 
+    async def listen(self) -> None:
+        await self._server.listen(self.agent)
+
+    async def hang_up(self) -> None:
+        self._server.close()
+        await self._server.wait_closed(0.0)
+
     async def die(self, cause: str, *, expected: bool = False) -> None:
         if not self._end.done():
             self._end.set_result(VmExit(cause, expected, self.console_tail()))
-        self._server.close()
-        await self._server.wait_closed(0.0)
+        await self.hang_up()
 
 
 class FakeHypervisor:

@@ -186,6 +186,16 @@ class Container:
         """Forget the first process; as `delete_exec`."""
         return self._delete(self._init)
 
+    async def end(self, timeout: float) -> None:
+        """Kill it if it runs, and wait some seconds at most until its exit is published."""
+        if self._init.status in ALIVE:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._init.signal(signals.SIGKILL)
+                    await self.ended.wait()
+            except (SandboxError, TimeoutError) as error:
+                logger.warning("container %s is not seen to end: %s", self.id, str(error) or "no exit in time")
+
     def lost(self) -> None:
         """The machine or its agent is gone. What ran is seen to end by those who follow it; the rest ends here."""
         self._end_unstarted(Exit(LOST))

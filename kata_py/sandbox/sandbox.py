@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 DIAL_INTERVAL = 0.05  # seconds between attempts: nothing tells when a guest begins to listen
 DEATH_TIMEOUT = 1.0  # seconds that a lost connection waits to learn of its machine's end
+END_TIMEOUT = 2.0  # seconds that killed containers may take to be seen ending
 SETTLE_TIMEOUT = 10.0  # seconds that a sandbox's end waits for its processes' streams
 EVIDENCE_LINES = 10
 
@@ -212,6 +213,8 @@ class Sandbox:
             self._record.move(State.STOPPING)
         if self._agent is not None:
             if not self._agent.gone:
+                for container in self._containers.values():
+                    await container.end(END_TIMEOUT)
                 try:
                     await self._agent.destroy_sandbox()
                 except SandboxError as error:
@@ -254,22 +257,23 @@ class Sandbox:
             if isinstance(error, HypervisorError):
                 cause = f"{error.cause} ({error.hint})" if error.hint else error.cause
                 failed = StageFailed(error.stage, cause, elapsed=elapsed, budget=budget, evidence=error.evidence)
-            elif isinstance(error, Unavailable | DeadlineExceeded):
-                cause, evidence = await self._cause_of_death(str(error))
-                failed = StageFailed(name, cause, elapsed=elapsed, budget=budget, evidence=evidence)
             else:
-                failed = StageFailed(name, str(error), elapsed=elapsed, budget=budget)
+                cause, evidence = str(error), self._evidence()
+                if isinstance(error, Unavailable):
+                    cause, evidence = await self._cause_of_death(cause)
+                failed = StageFailed(name, cause, elapsed=elapsed, budget=budget, evidence=evidence)
             raise failed from error
+
+    def _evidence(self) -> tuple[str, ...]:
+        return self._vm.console_tail()[-EVIDENCE_LINES:] if self._vm is not None else ()
 
     async def _cause_of_death(self, cause: str) -> tuple[str, tuple[str, ...]]:
         """A lost connection's cause, which the machine's own end tells better, and the machine's last lines."""
-        if self._vm is None:
-            return cause, ()
-        evidence = self._vm.console_tail()
-        try:
-            async with asyncio.timeout(DEATH_TIMEOUT):
-                end = await self._vm.wait()
-                cause, evidence = end.cause, end.evidence or evidence
-        except TimeoutError:
-            pass  # the machine lives
-        return cause, evidence[-EVIDENCE_LINES:]
+        if self._vm is not None:
+            try:
+                async with asyncio.timeout(DEATH_TIMEOUT):
+                    end = await self._vm.wait()
+                    return end.cause, end.evidence[-EVIDENCE_LINES:] or self._evidence()
+            except TimeoutError:
+                pass  # the machine lives
+        return cause, self._evidence()

@@ -6,7 +6,7 @@ import errno
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from kata_py.config.errors import ConfigurationError
 from kata_py.hypervisor.api import HypervisorError
@@ -69,7 +69,7 @@ def code_of(error: BaseException | None) -> Code:
 
 def answered(
     handler: Callable[Concatenate[_S, _P], Awaitable[_R]],
-) -> Callable[Concatenate[_S, _P], Coroutine[object, object, _R]]:
+) -> Callable[Concatenate[_S, _P], Coroutine[Any, Any, _R]]:
     """Let a handler raise what it meets; its caller gets a status. What nobody expected is logged in full."""
 
     @functools.wraps(handler)
