@@ -6,7 +6,7 @@ import errno
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from kata_py.config.errors import ConfigurationError
 from kata_py.hypervisor.api import HypervisorError
@@ -19,7 +19,6 @@ from kata_py.ttrpc.status import Code
 
 logger = logging.getLogger(__name__)
 
-_S = TypeVar("_S")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -67,15 +66,13 @@ def code_of(error: BaseException | None) -> Code:
     return next((code for kind, code in _CODES if isinstance(error, kind)), Code.UNKNOWN)
 
 
-def answered(
-    handler: Callable[Concatenate[_S, _P], Awaitable[_R]],
-) -> Callable[Concatenate[_S, _P], Coroutine[Any, Any, _R]]:
+def answered(handler: Callable[_P, Awaitable[_R]]) -> Callable[_P, Coroutine[Any, Any, _R]]:
     """Let a handler raise what it meets; its caller gets a status. What nobody expected is logged in full."""
 
     @functools.wraps(handler)
-    async def answer(self: _S, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    async def answer(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
-            return await handler(self, *args, **kwargs)
+            return await handler(*args, **kwargs)
         except StatusError:
             raise
         except _EXPECTED as error:
