@@ -124,10 +124,13 @@ class Connection:
         return frames
 
     def _send(self, frame_type: int, stream_id: int, flags: int, pieces: envelope.Pieces) -> None:
-        head, payload, tail = pieces
-        length = len(head) + len(payload) + len(tail)
+        length = sum(map(len, pieces))
         if length > self._limit:
             raise MessageTooLong(length, self._limit)
+        self._queue(frame_type, stream_id, flags, pieces, length)
+
+    def _queue(self, frame_type: int, stream_id: int, flags: int, pieces: envelope.Pieces, length: int) -> None:
+        head, payload, tail = pieces
         self.queued += HEADER.size + length
         if self._debug:
             logger.debug("> %s", Frame(stream_id, frame_type, flags, None, length))
@@ -231,7 +234,8 @@ class ServerConnection(Connection):
         self._send_status(stream_id, code, message)
 
     def _send_status(self, stream_id: int, code: Code, message: str) -> None:
-        self._send(RESPONSE, stream_id, 0, envelope.encode_response(Response(b"", code, message)))
+        pieces = envelope.encode_response(Response(b"", code, message))
+        self._queue(RESPONSE, stream_id, 0, pieces, len(pieces[0]))  # fits always: our own words are few
 
 
 class ClientConnection(Connection):
