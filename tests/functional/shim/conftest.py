@@ -158,7 +158,7 @@ def make_shim(tmp_path: Path) -> Iterator[MakeShim]:
 def _command_line(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""
 
 
