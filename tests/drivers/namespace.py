@@ -29,6 +29,7 @@ from kata_py.ttrpc.address import UnixAddress
 
 _GUEST_SHARE = "kata-containers/shared/containers"  # below /run
 _CONSOLE_LINES = 100
+_CONSOLE_TIMEOUT = 1.0  # seconds from the agent's end to its last line
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,10 @@ class NamespaceVm:
 
     def __init__(self, agent: UnixAddress, child: asyncio.subprocess.Process) -> None:
         self.agent = agent
-        self.leaving = False
         self._child = child
-        self._console: deque[str] = deque(maxlen=_CONSOLE_LINES)
+        self._leaving = False
+        self._lines: deque[str] = deque(maxlen=_CONSOLE_LINES)
+        self._console = asyncio.create_task(self._follow_console(), name="console")
 
     @property
     def pid(self) -> int:
@@ -75,28 +77,34 @@ class NamespaceVm:
 
     def console_tail(self) -> tuple[str, ...]:
         """What the agent last wrote to its stdout and stderr."""
-        return tuple(self._console)
-
-    async def follow_console(self) -> None:
-        """Read the console until its end."""
-        assert self._child.stdout is not None
-        async for line in self._child.stdout:
-            self._console.append(line.decode(errors="replace").rstrip())
+        return tuple(self._lines)
 
     async def wait(self) -> VmExit:
         """Wait for the agent's end."""
         status = await self._child.wait()
+        await asyncio.wait([self._console], timeout=_CONSOLE_TIMEOUT)
         if status == 0:
             cause = "guest powered off"
         elif status < 0:
             cause = f"agent was killed by signal {-status}"
-        else:
-            cause = f"agent exited with status {status}"
-        return VmExit(cause, expected=self.leaving, evidence=self.console_tail())
+        else:  # also when the agent alone was killed
+            cause = f"agent ended with status {status}"
+        return VmExit(cause, expected=self._leaving, evidence=self.console_tail())
 
     async def attach(self, device: Device) -> GuestDevice:
         """Refuse: namespaces have no slots."""
         raise HypervisorError("attach", f"the namespace driver cannot attach a {type(device).__name__}")
+
+    async def leave(self) -> None:
+        """Stop following the console; the machine is about to be ended."""
+        self._leaving = True
+        self._console.cancel()
+        await asyncio.wait([self._console])
+
+    async def _follow_console(self) -> None:
+        assert self._child.stdout is not None
+        async for line in self._child.stdout:
+            self._lines.append(line.decode(errors="replace").rstrip())
 
 
 class NamespaceHypervisor:
@@ -120,13 +128,10 @@ class NamespaceHypervisor:
             except (OSError, KillError) as error:
                 raise HypervisorError("namespace", str(error)) from error
             vm = NamespaceVm(address, child)
-            console = asyncio.create_task(vm.follow_console(), name="console")
             try:
                 yield vm
             finally:
-                vm.leaving = True
-                console.cancel()
-                await asyncio.wait([console])
+                await vm.leave()
 
     async def _start(
         self, spec: VmSpec, journal: Journal, shares: Sequence[SharedDirectory], stack: AsyncExitStack
