@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class AddressError(ValueError):
     """A text that is no address we know."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
+class UnixAddress(NamedTuple):
     """A Unix socket: `unix:///path`, or `unix://@name` for the abstract namespace."""
 
     path: str
@@ -19,8 +18,7 @@ class UnixAddress:
         return f"unix://{self.path}"
 
 
-@dataclass(frozen=True, slots=True)
-class VsockAddress:
+class VsockAddress(NamedTuple):
     """A vsock port: `vsock://CID:PORT`; a listener's CID is -1 (any)."""
 
     cid: int
@@ -30,8 +28,7 @@ class VsockAddress:
         return f"vsock://{self.cid}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class HybridVsockAddress:
+class HybridVsockAddress(NamedTuple):
     """A vsock port behind a Unix socket of the VMM: `hvsock:///path:PORT`, handshake `CONNECT PORT`."""
 
     path: str
@@ -41,8 +38,7 @@ class HybridVsockAddress:
         return f"hvsock://{self.path}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class SerialAddress:
+class SerialAddress(NamedTuple):
     """A byte stream without connections: `serial:///path` is the VMM's Unix socket on the host side, or a
     character device on the guest's; `virtio-serial://NAME` is the guest's port of that name."""
 
