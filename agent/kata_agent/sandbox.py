@@ -18,13 +18,14 @@ from kata_agent.storage.table import StorageTable
 
 if TYPE_CHECKING:
     from kata_agent.container.crun import Crun
+    from kata_agent.modules import LateModules
     from kata_protos.agent_pb2 import Storage
     from kata_py.oci.spec import Spec
 
 RUN = Path("/run/kata-containers")  # hosts name paths below it in their requests
 NAMESPACES = Path("/run/sandbox-ns")
 
-_CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
+_CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Sandbox:
@@ -34,8 +35,9 @@ class Sandbox:
         ended: Set once the sandbox was destroyed.
     """
 
-    def __init__(self, crun: Crun, ended: asyncio.Event) -> None:
+    def __init__(self, crun: Crun, ended: asyncio.Event, late_modules: LateModules) -> None:
         self.ended = ended
+        self._late_modules = late_modules
         self._crun = crun
         self._storages = StorageTable()
         self._containers: dict[str, Container] = {}
@@ -59,6 +61,7 @@ class Sandbox:
             raise FailedPrecondition("the sandbox already exists")
         self._namespaces = {}
         try:
+            await self._late_modules.loaded()
             self._namespaces = await asyncio.to_thread(namespaces.persist, NAMESPACES, hostname)
             await self._storages.add(storages)
             dns.cover_resolv_conf(dns_lines, RUN / "sandbox" / "resolv.conf")

@@ -7,6 +7,7 @@ that the first real call finds it there.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import signal
 import threading
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import socket
 
     from kata_agent.cmdline import Parameters
+    from kata_agent.modules import LateModules
     from kata_py.ttrpc.context import Context
     from kata_py.ttrpc.service import Service
 
@@ -50,12 +52,13 @@ async def serve(parameters: Parameters, listener: socket.socket | None = None) -
     server = Server()
     server.add_raw("grpc.Health", "Check", _check)
     server.add_raw("grpc.Health", "Version", _version)
-    server.add_lazy("grpc.AgentService", lambda: _agent(reaper, parameters, ended))
+    warming = _Warming()
+    server.add_lazy("grpc.AgentService", lambda: _agent(reaper, parameters, ended, warming))
     if listener is not None:
         await server.serve(listener)
     else:
         await server.listen(parse(parameters.server_addr))
-    threading.Thread(target=_warm, name="warm", daemon=True).start()
+    warming.start()
     _LOG.info("kata-agent %s serves %s", __version__, "its socket" if listener else parameters.server_addr)
     await ended.wait()
     server.close()
@@ -71,7 +74,7 @@ async def _version(_payload: bytes, _context: Context) -> bytes:
     return _VERSION
 
 
-def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Service:
+def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event, warming: _Warming) -> Service:
     from pathlib import Path
 
     from kata_agent.container.crun import Crun
@@ -79,9 +82,25 @@ def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Serv
     from kata_agent.sandbox import Sandbox
 
     crun = Crun(reaper, Path("/run/kata-agent"), pipe_capacity=parameters.container_pipe_size)
-    return Agent(Sandbox(crun, ended), reaper)
+    return Agent(Sandbox(crun, ended, warming.modules), reaper)
 
 
-def _warm() -> None:
-    import kata_agent.container.crun
-    import kata_agent.rpc.service  # noqa: F401 loaded for those who come
+class _Warming(threading.Thread):
+    """Gets ready what the first calls need, while the host still reads the answer to Check."""
+
+    def __init__(self) -> None:
+        super().__init__(name="warm", daemon=True)
+
+    @functools.cached_property
+    def modules(self) -> LateModules:
+        """The kernel modules it loads."""
+        from kata_agent.modules import LateModules
+
+        return LateModules()
+
+    def run(self) -> None:
+        """Load message classes first, then modules."""
+        import kata_agent.container.crun
+        import kata_agent.rpc.service  # noqa: F401 loaded for those who come
+
+        self.modules.load()
