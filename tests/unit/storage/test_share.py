@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,9 +15,8 @@ from kata_py.storage import share as shares
 from kata_py.storage.errors import StorageError
 from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import Volume, off_loop, open_share
+from tests.drivers.journal import ListJournal
 
-if TYPE_CHECKING:
-    from tests.unit.storage.conftest import MemoryJournal
 
 pytestmark = pytest.mark.root
 
@@ -43,7 +41,7 @@ def mounted_below(path: Path) -> list[str]:
 
 
 async def test_a_containers_files_appear_in_what_is_shared_and_go_away(
-    root: Path, rootfs: Path, tmp_path: Path, journal: MemoryJournal
+    root: Path, rootfs: Path, tmp_path: Path, journal: ListJournal
 ) -> None:
     (tmp_path / "hosts").write_text("127.0.0.1 localhost")
     volume = Volume.for_container("c1", tmp_path / "hosts", "/etc/hosts", read_only=False)
@@ -55,16 +53,16 @@ async def test_a_containers_files_appear_in_what_is_shared_and_go_away(
         assert not (shared / "c1/rootfs/hello").exists()
     assert not (root / "pod").exists()
     assert mounted_below(root) == []
-    assert journal.open == []
+    assert journal.entries == []
 
 
-async def test_a_rootfs_that_the_manager_has_mounted_is_bound(root: Path, rootfs: Path, journal: MemoryJournal) -> None:
+async def test_a_rootfs_that_the_manager_has_mounted_is_bound(root: Path, rootfs: Path, journal: ListJournal) -> None:
     async with open_share("pod", journal, root) as share, share.container("c1", rootfs, []):
         assert (shares.directory("pod", root) / "c1/rootfs/hello").exists()
 
 
 async def test_a_read_only_volume_cannot_be_written_through_the_share(
-    root: Path, rootfs: Path, tmp_path: Path, journal: MemoryJournal
+    root: Path, rootfs: Path, tmp_path: Path, journal: ListJournal
 ) -> None:
     secret = tmp_path / "secret"
     secret.mkdir()
@@ -87,7 +85,7 @@ for line in sys.stdin:
 
 
 async def test_what_is_mounted_later_appears_in_a_namespace_that_was_cloned_before(
-    root: Path, rootfs: Path, tmp_path: Path, journal: MemoryJournal
+    root: Path, rootfs: Path, tmp_path: Path, journal: ListJournal
 ) -> None:
     """As virtiofsd does: clone the mount namespace, make it a slave, bind the shared directory onto itself."""
     async with open_share("pod", journal, root) as share:
@@ -118,24 +116,24 @@ async def test_what_is_mounted_later_appears_in_a_namespace_that_was_cloned_befo
 
 
 async def test_every_mount_is_in_the_journal_before_it_is_made(
-    root: Path, rootfs: Path, journal: MemoryJournal, monkeypatch: pytest.MonkeyPatch
+    root: Path, rootfs: Path, journal: ListJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unrecorded: list[str] = []
     real = mount.mount
 
     def watched(source: str, target: str, fstype: str = "", flags: int = 0, data: str = "") -> None:
-        if Unmount(target) not in journal.open:
+        if Unmount(target) not in journal.entries:
             unrecorded.append(target)
         real(source, target, fstype, flags, data)
 
     monkeypatch.setattr(mount, "mount", watched)
     async with open_share("pod", journal, root) as share, share.container("c1", rootfs, []):
-        assert journal.open[0] == RemoveTree(str(root / "pod"))
+        assert journal.entries[0] == RemoveTree(str(root / "pod"))
     assert unrecorded == []
 
 
 async def test_a_missing_source_is_named_and_leaves_nothing_behind(
-    root: Path, rootfs: Path, journal: MemoryJournal
+    root: Path, rootfs: Path, journal: ListJournal
 ) -> None:
     volume = Volume.for_container("c1", Path("/nowhere"), "/data", read_only=False)
     async with open_share("pod", journal, root) as share:
@@ -144,15 +142,15 @@ async def test_a_missing_source_is_named_and_leaves_nothing_behind(
             async with share.container("c1", rootfs, [volume]):
                 pass
         assert len(mounted_below(root)) == mounts
-    assert journal.open == []
+    assert journal.entries == []
 
 
-async def test_the_record_alone_removes_everything(root: Path, rootfs: Path, journal: MemoryJournal) -> None:
+async def test_the_record_alone_removes_everything(root: Path, rootfs: Path, journal: ListJournal) -> None:
     share = open_share("pod", journal, root)
     opened = await share.__aenter__()
     container = opened.container("c1", rootfs, [])
     await container.__aenter__()
-    for undo in reversed(journal.open):
+    for undo in reversed(journal.entries):
         undo.perform()
     assert not (root / "pod").exists()
     assert mounted_below(root) == []
