@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from kata_py.resource.undo import Undo
@@ -30,3 +31,22 @@ class Journal(Protocol):
 
     def stage(self, name: str, began: int, ended: int) -> None:
         """Add a stage seen from outside, such as the guest kernel's; times in monotonic nanoseconds."""
+
+
+@contextmanager
+def undone(journal: Journal, undo: Undo) -> Iterator[None]:
+    """A context in which a change is made; leaving it undoes the change and strikes the entry.
+
+    Args:
+        journal: Where it is written down before.
+        undo: How it is undone.
+
+    Raises:
+        OSError: The record cannot be written, or the change cannot be undone; then the entry stays.
+    """
+    journal.intend(undo)
+    try:
+        yield
+    finally:
+        undo.perform()
+        journal.settled(undo)

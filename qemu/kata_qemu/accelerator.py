@@ -7,15 +7,16 @@ from pathlib import Path
 
 from kata_py.hypervisor.api import Accelerator, HypervisorError
 
-KVM = Path("/dev/kvm")
 
-
-def choose(wanted: Accelerator, architecture: str, *, root: Path = Path("/")) -> tuple[Accelerator, str]:
+def choose(
+    wanted: Accelerator, architecture: str, *, host: str = "", root: Path = Path("/")
+) -> tuple[Accelerator, str]:
     """Decide on the accelerator; with it, why it is not KVM although that was preferred.
 
     Args:
         wanted: What the configuration says.
         architecture: The guest's.
+        host: The host's architecture; empty asks it.
         root: Where the host's /dev, /proc and /sys are.
 
     Raises:
@@ -23,7 +24,7 @@ def choose(wanted: Accelerator, architecture: str, *, root: Path = Path("/")) ->
     """
     if wanted is Accelerator.TCG:
         return Accelerator.TCG, ""
-    obstacle = kvm_obstacle(architecture, root=root)
+    obstacle = kvm_obstacle(architecture, host or os.uname().machine, root)
     if not obstacle:
         return Accelerator.KVM, ""
     if wanted is Accelerator.KVM:
@@ -31,14 +32,14 @@ def choose(wanted: Accelerator, architecture: str, *, root: Path = Path("/")) ->
     return Accelerator.TCG, obstacle
 
 
-def kvm_obstacle(architecture: str, *, root: Path = Path("/")) -> str:
+def kvm_obstacle(architecture: str, host: str, root: Path) -> str:
     """Why KVM cannot run a stock guest of the architecture here; empty when it can.
 
     A hypervisor may offer its guests a `/dev/kvm` that only runs guests made for it: there is neither
     `kvm_intel` nor `kvm_amd`, and a stock kernel hangs under it.
     """
-    if architecture != os.uname().machine:
-        return f"the guest is {architecture}, the host {os.uname().machine}"
+    if architecture != host:
+        return f"the guest is {architecture}, the host {host}"
     device = root / "dev/kvm"
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))

@@ -62,7 +62,7 @@ class Machine:
             "-no-user-config", "-nodefaults", "-display", "none", "-vga", "none", "-no-reboot",
             "-machine", _join(self.platform.machine, f"accel={self.accelerator.value}", f"memory-backend={RAM}",
                               self.platform.options, self.machine_options),
-            "-cpu", _join("host" if kvm else "max", cpus.features),
+            "-cpu", _join("host" if kvm else self.platform.emulated_cpu, cpus.features),
             "-smp", f"{cpus.count},cores=1,threads=1,sockets={cpus.maximum},maxcpus={cpus.maximum}",
             "-m", self._memory(),
             "-rtc", "base=utc,driftfix=slew,clock=host",

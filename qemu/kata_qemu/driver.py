@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kata_py.config.model import Configuration
 from kata_py.hypervisor.api import Accelerator, HypervisorError, SharedDirectory, VmSpec
-from kata_py.resource.journal import Journal
+from kata_py.resource.journal import Journal, undone
 from kata_py.resource.undo import RemoveTree
 from kata_qemu import virtiofsd
 from kata_qemu.accelerator import choose
@@ -91,11 +91,6 @@ def _machine_directory(path: Path, journal: Journal) -> Iterator[None]:
         raise HypervisorError(
             "qemu", f"{path} is there already: the sandbox has a machine, or an earlier one was not cleaned up"
         )
-    undo = RemoveTree(str(path))
-    journal.intend(undo)
-    try:
+    with undone(journal, RemoveTree(str(path))):
         path.mkdir(mode=0o700, parents=True)
         yield
-    finally:
-        undo.perform()
-        journal.settled(undo)

@@ -1,0 +1,56 @@
+"""Machines with a device of every kind, for the tests of the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kata_py.hypervisor.api import Accelerator, Boot, Memory, Vcpus
+from kata_qemu.cmdline import Machine, kernel_parameters
+from kata_qemu.devices.block import Disk
+from kata_qemu.devices.memory import Ram
+from kata_qemu.devices.serial import AgentPort, ConsoleDevice
+from kata_qemu.devices.share import Share
+from kata_qemu.parts import Part
+from kata_qemu.platform import Q35, Platform
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """The descriptors that QEMU inherits."""
+
+    monitor: int
+    console: int
+    agent: int
+
+
+def machine(platform: Platform, directory: Path, inherited: Inherited, *, share: Path | None = None) -> Machine:
+    """A machine whose files lie in the directory; with a share if its daemon's socket is given."""
+    bus = platform.bus()
+    parts: list[Part] = [
+        *Ram(256).parts(),
+        *ConsoleDevice(platform.console[1], inherited.console).parts(),
+        *Disk("image", directory / "image", bus.place(), read_only=True).parts(),
+        *AgentPort("agent.channel.0", inherited.agent, bus.place()).parts(),
+        *Disk("data", directory / "data, too", bus.place()).parts(),
+    ]
+    place, port = bus.port()
+    parts += port
+    if share:
+        parts += Share("share0", "kataShared", share, place).parts()
+    boot = Boot(directory / "kernel", directory / "initramfs", directory / "image", parameters=("mitigations=off",))
+    cpus = Vcpus(1, 2, "pmu=off" if platform is Q35 else "")
+    return Machine(
+        binary=Path(f"/usr/bin/qemu-system-{platform.architecture}"),
+        platform=platform,
+        name="sandbox-pod1",
+        uuid="b5f3f1a2-7a4e-4c3e-9f6b-0d8f3e1c2a55",
+        accelerator=Accelerator.TCG,
+        cpus=cpus,
+        memory=Memory(256, 1024, 4) if platform is Q35 else Memory(256, 256, 0),
+        boot=boot,
+        append=kernel_parameters(platform, boot, cpus, "virtio-serial://agent.channel.0", debug=False),
+        parts=tuple(parts),
+        monitor=inherited.monitor,
+        pid_file=directory / "pid",
+    )
