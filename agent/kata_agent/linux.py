@@ -52,7 +52,6 @@ CAP_SYS_RESOURCE = 24  # include/uapi/linux/capability.h
 
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 _RB_POWER_OFF = 0x4321FEDC  # include/uapi/linux/reboot.h
-_FINIT_MODULE = {"x86_64": 313, "s390x": 344}  # the C library has no function for this call
 _WALL = 0x40000000  # include/uapi/linux/wait.h: children of whatever kind of clone
 
 _FINIT_MODULE = {"x86_64": 313, "s390x": 344}  # arch/*/entry/syscalls/*.tbl; the C library has no name for it
@@ -133,16 +132,6 @@ def unshare(flags: int) -> None:
 def become_subreaper(wanted: bool = True) -> None:
     """prctl(PR_SET_CHILD_SUBREAPER): whether orphaned descendants become children of this process."""
     _check(_libc().prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
-
-
-def load_module(path: str) -> None:
-    """finit_module(2): put a module file into the kernel; one that is there already is fine."""
-    with open(path, "rb") as file:
-        result = _libc().syscall(_FINIT_MODULE[os.uname().machine], file.fileno(), b"", 0)
-    try:
-        _check(result, path)
-    except FileExistsError:
-        pass
 
 
 def power_off() -> None:

@@ -135,7 +135,7 @@ async def test_a_missing_root_is_named(pod: Pod) -> None:
     assert not pod.path("/run/kata-containers/ctr").exists()
 
 
-@pytest.mark.parametrize("container_id", ["", "x", "../up", "a/b", ".hidden", "white space", "ends\n"])
+@pytest.mark.parametrize("container_id", ["", "../up", "a/b", ".hidden", "white space", "ends\n"])
 async def test_an_id_that_is_none_is_refused(pod: Pod, container_id: str) -> None:
     with pytest.raises(StatusError, match="invalid container id") as refusal:
         await pod.calls.CreateContainer(pod.request(container_id, "true"), timeout=TIMEOUT)
