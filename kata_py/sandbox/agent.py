@@ -117,7 +117,7 @@ class Agent:
     async def wait_process(self, container_id: str, exec_id: str) -> int:
         """Wait for a process's end, after its outputs were read to theirs; returns its status."""
         request = agent_pb2.WaitProcessRequest(container_id=container_id, exec_id=exec_id)
-        return (await _answered(self._calls.WaitProcess(request))).status
+        return (await _answered(self._calls.WaitProcess(request))).status & 0xFF
 
     async def write_stdin(self, container_id: str, exec_id: str, data: bytes) -> None:
         """Pass bytes to a process's stdin; returns when it has room for more."""

@@ -48,6 +48,8 @@ _OS_CODES = {
 }
 # A manager takes these two for news of its task; inside a stage they speak of something else.
 _ABOUT_TASKS = frozenset({Code.NOT_FOUND, Code.ALREADY_EXISTS})
+# What a manager may well ask and be refused; the rest is worth an error in the log.
+_REFUSALS = _ABOUT_TASKS | {Code.FAILED_PRECONDITION, Code.INVALID_ARGUMENT, Code.UNIMPLEMENTED}
 
 _EXPECTED = (errors.SandboxError, HypervisorError, StorageError, SpecError, ConfigurationError, ShimError, OSError)
 
@@ -76,14 +78,12 @@ def answered(handler: Callable[_P, Awaitable[_R]]) -> Callable[_P, Coroutine[Any
         except StatusError:
             raise
         except _EXPECTED as error:
-            logger.log(_level(error), "%s: %s", handler.__name__, error, exc_info=logger.isEnabledFor(logging.DEBUG))
-            raise StatusError(code_of(error), str(error)) from error
+            code = code_of(error)
+            level = logging.INFO if code in _REFUSALS else logging.ERROR
+            logger.log(level, "%s: %s", handler.__name__, error, exc_info=logger.isEnabledFor(logging.DEBUG))
+            raise StatusError(code, str(error)) from error
         except Exception as error:
             logger.exception("%s: not expected", handler.__name__)
             raise StatusError(Code.UNKNOWN, f"{handler.__name__}: {type(error).__name__}: {error}") from error
 
     return answer
-
-
-def _level(error: Exception) -> int:
-    return logging.INFO if code_of(error) in _ABOUT_TASKS else logging.ERROR

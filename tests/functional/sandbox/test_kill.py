@@ -44,8 +44,13 @@ def test_a_kill_after_any_write_of_the_record_leaves_nothing_that_it_does_not_na
         here.mkdir()
         command = [*unshare, sys.executable, "-m", "tests.functional.sandbox.doomed"]
         shim = subprocess.run(
-            [*command, here, rootfs, str(writes)], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
-        )  # fmt: skip
+            [*command, here, rootfs, str(writes)],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+        )
         if "survived" in shim.stdout:
             assert remains(here) == []
             break

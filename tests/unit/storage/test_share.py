@@ -17,7 +17,6 @@ from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import Volume, off_loop, open_share
 from tests.drivers.journal import ListJournal
 
-
 pytestmark = pytest.mark.root
 
 
