@@ -20,12 +20,21 @@ _LZ4_LEGACY = b"\x02\x21\x4c\x18"
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A kernel module: its name as the kernel has it, its path in the root, and the names of those it builds on."""
+    """A kernel module.
+
+    Attributes:
+        name: As the kernel has it.
+        path: In the root.
+        data: Its file.
+        depends: Names of the modules it builds on.
+        aliases: Patterns of what it can be asked for by: devices, file systems, protocols.
+    """
 
     name: str
     path: str
     data: bytes
     depends: tuple[str, ...]
+    aliases: tuple[str, ...]
 
 
 class Kernel:
@@ -78,15 +87,15 @@ class Kernel:
         Debian's signatures stay on: a kernel that is locked down asks for them.
         """
         tree = Tree()
-        lines = []
+        dependencies, aliases = [], []
         for module in modules:
             tree.add(module.path, File(module.data))
             below = [each.path for each in reversed(self.modules(module.depends))]
-            paths = [path.removeprefix(f"{self._directory}/") for path in (module.path, *below)]
-            lines.append(f"{paths[0]}: {' '.join(paths[1:])}".rstrip() + "\n")
-        tree.add(f"{self._directory}/modules.dep", File("".join(lines).encode()))
-        for name in ("modules.alias", "modules.symbols"):  # busybox wants them to be there
-            tree.add(f"{self._directory}/{name}", File(b""))
+            first, *others = (path.removeprefix(f"{self._directory}/") for path in (module.path, *below))
+            dependencies.append(" ".join((f"{first}:", *others)))
+            aliases += [f"alias {alias} {module.name}" for alias in module.aliases]
+        for name, lines in (("modules.dep", dependencies), ("modules.alias", aliases), ("modules.symbols", [])):
+            tree.add(f"{self._directory}/{name}", File("".join(f"{line}\n" for line in lines).encode()))
         return tree
 
     def _collect(self, name: str, order: dict[str, Module]) -> None:
@@ -96,10 +105,13 @@ class Kernel:
         if path is None:
             raise BuildError(f"kernel {self.release} has no module {name}", "see the modules in recipe.py")
         data = self._file(path)
-        depends = _depends(data)
+        information = [field.decode().partition("=") for field in Elf(data).section(".modinfo").split(b"\0")]
+        needs = ",".join(value for key, _, value in information if key == "depends")
+        depends = [_name(each) for each in needs.split(",") if each]
         for below in depends:
             self._collect(below, order)
-        order[name] = Module(name, path, data, depends)
+        aliases = [value for key, _, value in information if key == "alias"]
+        order[name] = Module(name, path, data, tuple(depends), tuple(aliases))
 
     def _file(self, path: str) -> bytes:
         node = self._tree.nodes.get(path)
@@ -109,14 +121,6 @@ class Kernel:
 
     def _text(self, path: str) -> str:
         return self._file(path).decode()
-
-
-def _depends(module: bytes) -> tuple[str, ...]:
-    for field in Elf(module).section(".modinfo").split(b"\0"):
-        key, _, value = field.decode().partition("=")
-        if key == "depends" and value:
-            return tuple(map(_name, value.split(",")))
-    return ()
 
 
 def _name(path: str) -> str:

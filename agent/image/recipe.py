@@ -99,6 +99,7 @@ TEXTS: Mapping[str, str] = {
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     "etc/resolv.conf": "",  # CreateSandbox mounts the pod's over it
+    "usr/sbin/init": f"#!/bin/sh\nexec /usr/bin/python3 -IS /{CODE_ROOT}/init.pyc\n",  # without our initramfs
     f"{DIST_PACKAGES}/google/__init__.py": "",  # else finding it is a search through all of sys.path
 }
 
@@ -115,7 +116,8 @@ class Architecture:
         kernel_package: Depends on the kernel's real package.
         kernel_compressed: Whether `vmlinuz` is a bzImage with a kernel inside that boots by itself.
         boot_modules: What the initramfs loads for the root to be there.
-        late_modules: What the agent loads once it answers.
+        modules: What the root has for later: the kernel asks modprobe for the file systems and sockets among
+            them when they are first used, the agent for the rest.
         parameters: Kernel parameters that this guest wants on any hypervisor.
     """
 
@@ -126,23 +128,17 @@ class Architecture:
     kernel_package: str
     kernel_compressed: bool
     boot_modules: tuple[str, ...]
-    late_modules: tuple[str, ...]
+    modules: tuple[str, ...]
     parameters: tuple[str, ...]
 
 
 CHANNEL_MODULES = ("virtio_console", "vmw_vsock_virtio_transport")  # the initramfs loads that of the agent's address
-LATE_MODULES = "usr/lib/modules/late"  # paths of modules in the order to load them in
-
 _BOOT_MODULES = ("virtio_blk", "erofs")
-_LATE_MODULES = (
-    "virtiofs",  # the pod's share; first, as CreateSandbox waits for it
-    "overlay",
-    "virtio_net",
-    "vmw_vsock_virtio_transport",
-    "virtio_balloon",
-    "virtio_rng",
+_MODULES = ("overlay", "virtio_balloon", "virtio_net", "virtio_rng", "virtiofs", *CHANNEL_MODULES)
+_PARAMETERS = (
+    "cryptomgr.notests",  # the ciphers test themselves for a fifth of an emulated boot
+    "sysctl.vm.min_free_kbytes=8192",  # huge pages make the kernel hold back 66 MB, whatever it has
 )
-_PARAMETERS = ("cryptomgr.notests",)  # the ciphers' self-tests, a fifth of an emulated boot
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.machine: architecture
@@ -155,7 +151,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             kernel_package="linux-image-cloud-amd64",
             kernel_compressed=True,
             boot_modules=("virtio_pci", *_BOOT_MODULES),
-            late_modules=(*_LATE_MODULES, "virtio_mem"),
+            modules=(*_MODULES, "virtio_mem"),
             parameters=_PARAMETERS,
         ),
         Architecture(
@@ -166,7 +162,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             kernel_package="linux-image-s390x",
             kernel_compressed=False,
             boot_modules=_BOOT_MODULES,
-            late_modules=_LATE_MODULES,
+            modules=_MODULES,
             parameters=_PARAMETERS,
         ),
     )

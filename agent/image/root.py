@@ -17,7 +17,6 @@ from image.recipe import (
     DIRECTORIES,
     DIST_PACKAGES,
     KEEP,
-    LATE_MODULES,
     LEFT_OUT,
     LINKS,
     PACKS,
@@ -50,7 +49,7 @@ def debian_tree(architecture: Architecture, kernel: Kernel, files: Tree) -> Tree
 
     Args:
         architecture: The guest's.
-        kernel: Whose modules the agent loads once it answers.
+        kernel: Whose modules it has for later.
         files: What the packages have.
 
     Raises:
@@ -68,17 +67,15 @@ def debian_tree(architecture: Architecture, kernel: Kernel, files: Tree) -> Tree
     for path in DIRECTORIES:
         tree.add(path, Directory(0o1777 if path == "tmp" else 0o755))
     for path, text in TEXTS.items():
-        tree.add(path, File(text.encode()))
-    tree.add("usr/sbin/init", File((_HERE / "guest/init.py").read_bytes(), executable=True))
-    late = kernel.modules(architecture.late_modules)
-    tree.update(kernel.tree(late))
-    tree.add(LATE_MODULES, File("".join(f"/{module.path}\n" for module in late).encode()))
+        tree.add(path, File(text.encode(), executable=text.startswith("#!")))
+    tree.update(kernel.tree(kernel.modules(architecture.modules)))
     return tree
 
 
 def code_tree(checkout: Path) -> Tree:
     """Our part of the root, in source."""
     tree = Tree()
+    tree.add(f"{CODE_ROOT}/init.py", File((_HERE / "guest/init.py").read_bytes()))
     for base, parts in CODE.items():
         for path in sorted(path for part in parts for path in _sources(checkout / base / part)):
             name = path.relative_to(checkout / base).as_posix()

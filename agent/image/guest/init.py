@@ -1,4 +1,3 @@
-#!/usr/bin/python3 -IS
 """PID 1 of a guest: the agent, with its modules taken from packs.
 
 A pack is one marshalled dictionary of code by module name. Under emulation the interpreter has a hundred modules
@@ -50,7 +49,8 @@ class Packs:
 
 
 gc.set_threshold(50_000, 20, 20)  # a boot makes much that stays, and little rubbish
-sys.path[:] = [ROOT, *sys.path[1:], "/usr/lib/python3/dist-packages"]
+_archive, stdlib, extensions = sys.path
+sys.path[:] = [extensions, ROOT, stdlib, "/usr/lib/python3/dist-packages"]  # in the order of what packs do not have
 with open(f"{ROOT}/index", "rb") as index:
     sys.meta_path.insert(0, Packs(marshal.load(index)))
 
