@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from kata_py.resource import mount
-from kata_py.resource.journal import Journal
-from kata_py.resource.undo import RemoveTree, Undo, Unmount
+from kata_py.resource.journal import Journal, undone
+from kata_py.resource.undo import RemoveTree, Unmount
 from kata_py.storage.errors import StorageError
 from kata_py.storage.rootfs import RootfsMount
 
@@ -113,7 +113,7 @@ class Share:
         if isinstance(rootfs, Path):
             self._bind(stack, rootfs, target, read_only=False)
         else:
-            _record(stack, self._journal, Unmount(str(target)))
+            stack.enter_context(undone(self._journal, Unmount(str(target))))
             for layer in rootfs:
                 layer.perform(target)
         for volume in volumes:
@@ -129,9 +129,8 @@ class Share:
         aside = self._private / "-".join(target.relative_to(self._mounts).parts)
         for place in {aside, target}:
             place.mkdir(mode=0o750, exist_ok=True) if is_directory else place.touch()
-        _record(stack, self._journal, Unmount(str(target)))
-        with ExitStack() as scratch:
-            _record(scratch, self._journal, Unmount(str(aside)))
+        stack.enter_context(undone(self._journal, Unmount(str(target))))
+        with undone(self._journal, Unmount(str(aside))):
             try:
                 mount.mount(str(source), str(aside), "", mount.MS_BIND)
                 mount.mount("", str(aside), "", mount.MS_PRIVATE)
@@ -164,29 +163,19 @@ async def open_share(sandbox_id: str, journal: Journal, root: Path = ROOT) -> As
 
 
 def _prepare(stack: ExitStack, top: Path, journal: Journal) -> None:
-    _record(stack, journal, RemoveTree(str(top)))
+    stack.enter_context(undone(journal, RemoveTree(str(top))))
     mounts, shared = top / "mounts", top / "shared"
     mounts.mkdir(mode=0o750, parents=True)
     shared.mkdir(mode=0o700)
     (top / "private").mkdir(mode=0o700)
-    _record(stack, journal, Unmount(str(mounts)))
+    stack.enter_context(undone(journal, Unmount(str(mounts))))
     mount.mount(str(mounts), str(mounts), "", mount.MS_BIND)
     mount.mount("", str(mounts), "", mount.MS_PRIVATE)
     mount.mount("", str(mounts), "", mount.MS_SHARED)
-    _record(stack, journal, Unmount(str(shared)))
+    stack.enter_context(undone(journal, Unmount(str(shared))))
     mount.mount(str(mounts), str(shared), "", mount.MS_BIND)
     mount.mount("", str(shared), "", mount.MS_SLAVE)
     mount.mount("", str(shared), "", mount.MS_BIND | mount.MS_REMOUNT | mount.MS_RDONLY)
-
-
-def _record(stack: ExitStack, journal: Journal, undo: Undo) -> None:
-    journal.intend(undo)
-    stack.callback(_perform, journal, undo)
-
-
-def _perform(journal: Journal, undo: Undo) -> None:
-    undo.perform()
-    journal.settled(undo)
 
 
 async def off_loop(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
