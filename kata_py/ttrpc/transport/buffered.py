@@ -27,6 +27,7 @@ class BufferedTransport(asyncio.Transport):
         self._reading_paused = False
         self._closing = False
         self._is_lost = False
+        self._error: Exception | None = None
 
     @abc.abstractmethod
     def _transmit(self, data: memoryview) -> int:
@@ -91,13 +92,13 @@ class BufferedTransport(asyncio.Transport):
         if not self._closing:
             self._closing = True
             if not self._buffer:
-                self._loop.call_soon(self._lose, None)
+                self._loop.call_soon(self._lose)
 
     def abort(self) -> None:
         """Close at once."""
         self._closing = True
         self._buffer = bytearray()
-        self._loop.call_soon(self._lose, None)
+        self._loop.call_soon(self._lose)
 
     # What the subclass calls.
 
@@ -113,16 +114,17 @@ class BufferedTransport(asyncio.Transport):
             self._writing_paused = False
             self._protocol.resume_writing()
         if self._closing and not self._buffer:
-            self._lose(None)
+            self._lose()
 
     def _end(self, error: Exception | None) -> None:
         """The other side is gone."""
         self._closing = True
+        self._error = error
         self._buffer = bytearray()
-        self._loop.call_soon(self._lose, error)
+        self._loop.call_soon(self._lose)
 
-    def _lose(self, error: Exception | None) -> None:
+    def _lose(self) -> None:
         if not self._is_lost:
             self._is_lost = True
             self._release()
-            self._protocol.connection_lost(error)
+            self._protocol.connection_lost(self._error)

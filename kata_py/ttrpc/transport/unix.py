@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import stat
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def _socket_name(path: str) -> str:
 
 
 def _stale(path: str) -> bool:
-    if path.startswith("@"):
+    # A file that is no socket refuses connections just the same, and is none of our business.
+    if path.startswith("@") or not stat.S_ISSOCK(os.lstat(path).st_mode):
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
