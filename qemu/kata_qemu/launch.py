@@ -8,7 +8,7 @@ import logging
 import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from kata_py.config.model import HypervisorConfig
@@ -181,15 +181,11 @@ class Launch:
         try:
             return await self.life.enter_async_context(monitor.connect(ours))
         except MonitorError as error:
-            ending = asyncio.create_task(qemu.wait())
-            await asyncio.wait([ending], timeout=LAST_WORDS_TIMEOUT)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_TIMEOUT):
+                    await qemu.wait()
             for program in (*daemons, qemu):  # QEMU does not start without its daemons
-                if not program.alive:
-                    how = await program.wait()
-                    raise HypervisorError(_stage(program), how, evidence=self.tail.lines) from error
-            ending.cancel()
+                if program.failed:
+                    stage = program.name if program.name == virtiofsd.NAME else "qemu"
+                    raise HypervisorError(stage, await program.wait(), evidence=self.tail.lines) from error
             raise HypervisorError(error.stage, error.cause, evidence=self.tail.lines) from error
-
-
-def _stage(program: Program) -> str:
-    return program.name if program.name == virtiofsd.NAME else "qemu"

@@ -43,6 +43,11 @@ class Program:
         )
 
     @property
+    def failed(self) -> bool:
+        """Whether it has ended, and neither quietly nor of its own will."""
+        return bool(self._process.returncode)
+
+    @property
     def alive(self) -> bool:
         """Whether it still runs; false already a little before `wait` returns."""
         return self._born is not None and process.start_time(self.pid) == self._born

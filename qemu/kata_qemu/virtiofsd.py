@@ -24,6 +24,9 @@ HINT = "set virtio_fs_daemon to a virtiofsd; Debian 12 has one in qemu-system-co
 VERSION_TIMEOUT = 5.0  # seconds
 GRACE = 0.5  # seconds in which the daemon notices that its machine is gone
 
+# What the program in C has to say to every machine's end: POLLIN | POLLHUP, in hexadecimal.
+_FAREWELL = "virtio_loop: Unexpected poll revents 11"
+
 log = logging.getLogger(__name__)
 
 
@@ -134,8 +137,9 @@ async def serving(
     """
 
     def on_line(pid: int, line: str) -> None:
-        tail.add(f"{NAME}: {line}")
-        log.warning("%s", line, extra={"virtiofsdPid": pid, "source": "virtcontainers/hypervisor", "subsystem": NAME})
+        if not line.endswith(_FAREWELL):
+            tail.add(f"{NAME}: {line}")
+            log.warning("%s", line, extra={"source": "virtcontainers/hypervisor", "subsystem": NAME})
 
     kind = await recognise(settings.binary)
     async with AsyncExitStack() as stack:

@@ -101,7 +101,7 @@ class QemuVm:
                 raise HypervisorError("qemu", f"the machine has ended: {self._exit.result().cause}")
             if not self._spare:
                 raise HypervisorError("qemu", f"no place is left to plug in {device}", hint="give it from the start")
-            place = self._spare[-1]
+            place = self._spare[0]
             if isinstance(device, BlockDevice):
                 plugged: Disk | Share = disk(device, place)
                 await self._plug(plugged.parts())
@@ -109,7 +109,7 @@ class QemuVm:
                 plugged, program = await stack.enter_async_context(self._open_share(device, place))
                 await self._plug(plugged.parts())
                 self.depend_on(program)
-            self._spare.pop()
+            self._spare.pop(0)
             self._daemons.push_async_exit(stack.pop_all())
             return GuestDevice(plugged.id, place.guest_address)
 

@@ -1,7 +1,8 @@
-"""A journal that only remembers: what `spawn` and its like were told to write down."""
+"""A journal that only remembers what it was told to write down."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ class ListJournal:
         self.entries: list[Undo] = []
         self.made: list[Undo] = []
         self.stages: list[tuple[str, int, int]] = []
+        self._news = asyncio.Event()
 
     def intend(self, undo: Undo) -> None:
         self.entries.append(undo)
@@ -34,3 +36,15 @@ class ListJournal:
 
     def stage(self, name: str, began: int, ended: int) -> None:
         self.stages.append((name, began, ended))
+        self._news.set()
+
+    async def reached(self, stage: str, timeout: float = 20.0) -> None:
+        """Wait until a stage is over.
+
+        Raises:
+            TimeoutError: It is not, after that many seconds.
+        """
+        async with asyncio.timeout(timeout):
+            while stage not in (name for name, _, _ in self.stages):
+                self._news.clear()
+                await self._news.wait()
