@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal as signals
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from kata_protos import agent_pb2, events_pb2, oci_pb2
+from kata_py.resource.journal import Journal
 from kata_py.sandbox.agent import Agent
 from kata_py.sandbox.errors import AlreadyExists, FailedPrecondition, NotFound, SandboxError
 from kata_py.sandbox.events import EventQueue, Topic
@@ -35,6 +37,7 @@ class Container:
         agent: The agent that runs it.
         opener: Opens the manager's ends of streams.
         events: Where the manager is told.
+        journal: Where its start is timed.
         pid: The host's process that stands for all of its processes.
         namespace: The manager's namespace.
         bundle: Its bundle directory.
@@ -47,6 +50,7 @@ class Container:
         agent: Agent,
         opener: StdioOpener,
         events: EventQueue,
+        journal: Journal,
         *,
         pid: int,
         namespace: str,
@@ -59,6 +63,7 @@ class Container:
         self.ended = asyncio.Event()  # the exit is published, or never will be
         self._agent = agent
         self._events = events
+        self._journal = journal
         self._process = partial(Process, agent, opener, container_id=plan.id, namespace=namespace)
         self._init = self._process(
             partial(agent.start_container, plan.id), exec_id="", stdio=stdio, terminal_size=plan.terminal_size
@@ -116,7 +121,8 @@ class Container:
         process = self.process(exec_id)
         if exec_id:
             self._require(Status.RUNNING)
-        await process.start()
+        with nullcontext() if exec_id else self._journal.span("start"):
+            await process.start()
         # Nothing is awaited between the start event and the watch for the exit: their order cannot turn.
         if exec_id:
             started = events_pb2.TaskExecStarted(container_id=self.id, exec_id=exec_id, pid=self.pid)

@@ -189,10 +189,13 @@ class Record:
                     return
 
     @contextlib.contextmanager
-    def span(self, stage: str) -> Iterator[None]:
-        """As `Journal.span`. The beginning is written too, so that a kill shows the stage it fell into."""
+    def span(self, stage: str, *, began: int | None = None) -> Iterator[None]:
+        """As `Journal.span`; it may have begun before, in monotonic nanoseconds.
+
+        The beginning is written too, so that a kill shows the stage it fell into.
+        """
         with self._lock:
-            span = Span(stage, time.monotonic_ns())
+            span = Span(stage, time.monotonic_ns() if began is None else began)
             index = len(self._timeline)
             self._timeline.append(span)
             self._note()

@@ -97,26 +97,26 @@ class Sandbox:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._unwind)
             record = await off_loop(self._open_record)
-            record.stage("plan", *planned)
-            async with self._stage("share"):
-                share = await stack.enter_async_context(open_share(self.id, record, self._paths.shares))
-            async with self._stage("machine"):
-                vm = self._vm = await stack.enter_async_context(self._hypervisor.launch(self._plan.vm, record))
-            async with self._stage("agent", self._plan.dial_timeout):
-                agent = self._agent = await self._unless_machine_ends(self._dial(vm, stack))
-            async with self._stage("sandbox"):
-                await self._prepare_guest(agent)
-            async with self._stage("container", self._plan.create_timeout):
-                await stack.enter_async_context(share.container(plan.id, plan.rootfs, plan.volumes))
-                await agent.create_container(plan.guest, self._plan.create_timeout)
+            with record.span("request", began=planned[0]):
+                record.stage("plan", *planned)
+                async with self._stage("share"):
+                    share = await stack.enter_async_context(open_share(self.id, record, self._paths.shares))
+                async with self._stage("machine"):
+                    vm = self._vm = await stack.enter_async_context(self._hypervisor.launch(self._plan.vm, record))
+                async with self._stage("agent", self._plan.dial_timeout):
+                    agent = self._agent = await self._unless_machine_ends(self._dial(vm, stack))
+                async with self._stage("sandbox"):
+                    await self._prepare_guest(agent)
+                async with self._stage("create", self._plan.create_timeout):
+                    await stack.enter_async_context(share.container(plan.id, plan.rootfs, plan.volumes))
+                    await agent.create_container(plan.guest, self._plan.create_timeout)
             self._teardown = stack.pop_all()
         container = Container(
-            plan, agent, self._opener, self._events,
+            plan, agent, self._opener, self._events, record,
             pid=vm.pid, namespace=self._namespace, bundle=self._bundle, stdio=stdio,
         )  # fmt: skip
         self._containers[plan.id] = container
         self._watcher = asyncio.create_task(self._watch(vm, agent, container), name=f"watch of sandbox {self.id}")
-        record.stage("create", planned[0], time.monotonic_ns())
         record.move(State.RUNNING)
         return container
 

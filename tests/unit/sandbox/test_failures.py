@@ -101,7 +101,7 @@ async def test_a_machine_that_dies_while_the_agent_works_tells_how(
 async def test_what_the_agent_refuses_is_told(tasks: Tasks, agent: FakeAgent) -> None:
     agent.fails["CreateContainer"] = StatusError(Code.INTERNAL, "crun: executable file `nope` not found in $PATH")
     error = await refused(tasks)
-    assert error.message.startswith("container failed after")
+    assert error.message.startswith("create failed after")
     assert "executable file `nope` not found in $PATH" in error.message
 
 
