@@ -13,7 +13,7 @@ import os
 import select
 import signal as signals
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -131,14 +131,20 @@ async def spawn(
             os.close(gate_write)
         yield child
     finally:
-        with _signalled(undo.pid, undo.start_time, signals.SIGKILL) if undo else nullcontext():
-            try:
-                async with asyncio.timeout(KILL_TIMEOUT):
-                    await child.wait()
-            except TimeoutError:
-                raise KillError(f"{name} (pid {child.pid}) is still there {KILL_TIMEOUT:g} s after SIGKILL") from None
         if undo:
-            journal.settled(undo)
+            send(undo.pid, undo.start_time, signals.SIGKILL)
+        reaping = asyncio.create_task(child.wait(), name=f"end of {name}")
+        try:
+            await asyncio.wait([reaping], timeout=KILL_TIMEOUT)
+        except asyncio.CancelledError:  # has to wait too: the end is near, and the entry goes with it
+            await asyncio.wait([reaping], timeout=KILL_TIMEOUT)
+            raise
+        finally:
+            if undo and reaping.done():
+                journal.settled(undo)
+            reaping.cancel()
+        if not reaping.done():
+            raise KillError(f"{name} (pid {child.pid}) is still there {KILL_TIMEOUT:g} s after SIGKILL")
 
 
 @contextmanager
