@@ -22,9 +22,9 @@ from pathlib import Path
 from kata_py.config.model import Configuration
 from kata_py.hypervisor.api import Device, GuestDevice, HypervisorError, SharedDirectory, VmExit, VmSpec
 from kata_py.resource import process
-from kata_py.resource.journal import Journal
+from kata_py.resource.journal import Journal, undone
 from kata_py.resource.process import KillError
-from kata_py.resource.undo import RemoveCgroup, RemoveTree, Undo
+from kata_py.resource.undo import RemoveCgroup, RemoveTree
 from kata_py.ttrpc.address import UnixAddress
 
 _GUEST_SHARE = "kata-containers/shared/containers"  # below /run
@@ -136,7 +136,7 @@ class NamespaceHypervisor:
     async def _start(
         self, spec: VmSpec, journal: Journal, shares: Sequence[SharedDirectory], stack: AsyncExitStack
     ) -> tuple[UnixAddress, asyncio.subprocess.Process]:
-        stack.enter_context(_undone(journal, RemoveTree(str(spec.directory))))
+        stack.enter_context(undone(journal, RemoveTree(str(spec.directory))))
         stage = spec.directory / "run"
         stage.mkdir(parents=True)
         hierarchies = Hierarchy.all()
@@ -194,20 +194,9 @@ def _script(
 def _cgroup(journal: Journal, hierarchy: Hierarchy, sandbox_id: str) -> Iterator[Path]:
     """A cgroup of our own, fit for processes."""
     path = hierarchy.place / f"kata-namespace-{sandbox_id}"
-    with _undone(journal, RemoveCgroup(str(path))):
+    with undone(journal, RemoveCgroup(str(path))):
         path.mkdir()
         for name in ("cpuset.cpus", "cpuset.mems"):  # v1 has them empty at first
             with contextlib.suppress(FileNotFoundError):
                 (path / name).write_text((hierarchy.place / name).read_text())
         yield path
-
-
-@contextmanager
-def _undone(journal: Journal, undo: Undo) -> Iterator[None]:
-    """Undone on leaving, by what stands in the journal."""
-    journal.intend(undo)
-    try:
-        yield
-    finally:
-        undo.perform()
-        journal.settled(undo)

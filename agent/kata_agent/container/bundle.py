@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,12 +104,24 @@ def _linux(
     namespaces.append({"type": "pid", "path": pid_namespace} if pid_namespace else {"type": "pid"})
     if unified:
         namespaces.append({"type": "cgroup"})
+    sysctl = _known(section.get("sysctl", {}), container_id)
+    if any(name.startswith("net.") for name in sysctl):  # for which crun asks a namespace: that of the guest, ours
+        namespaces.append({"type": "network", "path": f"/proc/{os.getpid()}/ns/net"})
+    result["sysctl"] = sysctl
     result["namespaces"] = namespaces
     result["cgroupsPath"] = cgroups_path(section.get("cgroupsPath", ""), container_id)
     if "network" in section.get("resources", {}):
         result["resources"] = section["resources"].copy()
         del result["resources"]["network"]  # cgroup v2 has no such limits
     return result
+
+
+def _known(sysctl: Mapping[str, str], container_id: str) -> dict[str, str]:
+    """The settings that this kernel has; crun would fail at the others."""
+    known = {name: value for name, value in sysctl.items() if Path("/proc/sys", name.replace(".", "/")).exists()}
+    for name in sysctl.keys() - known.keys():
+        _LOG.warning("container %s: this kernel has no sysctl %s", container_id, name)
+    return known
 
 
 def _namespace(namespace: LinuxNamespace, shared: Mapping[str, str]) -> LinuxNamespace:

@@ -6,7 +6,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from kata_agent.container.process import Process
 from kata_agent.container.stream import OutputStream
-from kata_agent.errors import AgentError, NotFound
+from kata_agent.errors import AgentError, InvalidArgument, NotFound
 from kata_agent.rpc.boundary import Calls
 from kata_protos import agent_pb2
 from kata_py.ttrpc.context import Context
@@ -56,6 +56,8 @@ class StreamCalls(Calls):
 
 
 async def _read(stream: OutputStream | None, limit: int, context: Context) -> agent_pb2.ReadStreamResponse:
+    if not limit:
+        raise InvalidArgument("a read of no bytes: its answer would be the end of the stream")
     context.cancel_if_abandoned()  # bytes are taken from the pipe only when they can be answered
     data = await stream.read(min(limit, _READ_MAX)) if stream is not None else b""
     return agent_pb2.ReadStreamResponse(data=data)

@@ -166,6 +166,17 @@ async def test_containers_share_the_pods_name_but_not_their_processes(pod: Pod) 
     assert one[5] == two[5] == b"1"
 
 
+async def test_settings_of_the_pods_network_are_made(pod: Pod) -> None:
+    request = pod.request("ctr", "cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    request.OCI.Linux.Sysctl["net.ipv4.ip_unprivileged_port_start"] = "123"
+    pod.unpack("ctr")
+    await pod.calls.CreateContainer(request, timeout=TIMEOUT)
+
+    await pod.start("ctr")
+
+    assert (await pod.outcome("ctr")).stdout == b"123\n"
+
+
 async def test_containers_may_share_their_processes(pod: Pod) -> None:
     await pod.run("one", "sleep", "1000")
     (pod.share / "two").mkdir()

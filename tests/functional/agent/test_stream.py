@@ -75,6 +75,15 @@ async def test_a_read_gives_no_more_than_asked(pod: Pod) -> None:
     assert [await pod.read("ctr", limit=3) for _ in range(2)] == [b"abc", b"def"]
 
 
+async def test_a_read_of_nothing_is_no_end_of_the_stream(pod: Pod) -> None:
+    await pod.run("ctr", "echo", "abc")
+
+    with pytest.raises(StatusError, match="a read of no bytes"):
+        await pod.read("ctr", limit=0)
+
+    assert await pod.read("ctr") == b"abc\n"
+
+
 @pytest.mark.parametrize("way", ["an empty write", "a call"])
 async def test_stdin_ends_by(pod: Pod, way: str) -> None:
     await pod.run("ctr", "wc", "-c")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import resource
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,16 @@ def test_a_shared_pid_namespace_is_joined() -> None:
 )
 def test_the_cgroups_path_becomes_one_of_cgroupfs(sent: str, path: str) -> None:
     assert _adapted(_spec(cgroupsPath=sent))["linux"]["cgroupsPath"] == path
+
+
+def test_settings_of_the_network_are_made_in_the_guests_and_unknown_ones_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    adapted = _adapted(_spec(sysctl={"net.ipv4.ip_forward": "1", "net.no_such": "1"}))
+
+    assert adapted["linux"]["sysctl"] == {"net.ipv4.ip_forward": "1"}
+    assert {"type": "network", "path": f"/proc/{os.getpid()}/ns/net"} in adapted["linux"]["namespaces"]
+    assert "net.no_such" in caplog.text
 
 
 def test_limits_of_the_network_are_dropped_and_others_stay() -> None:

@@ -91,14 +91,11 @@ async def test_a_program_starts_with_the_signals_of_a_new_process(reaper: Reaper
     os.close(reader)
 
 
-def _orphan(script: str) -> list[str]:
-    """A shell that leaves a background process behind and prints its pid."""
-    return ["sh", "-c", f"({script}) >/dev/null & echo $!"]
-
-
 async def _leave_behind(reaper: Reaper, script: str) -> int:
+    """Run a program that leaves a shell behind, without ever waiting for it; gives the shell's pid."""
     reader, writer = os.pipe()
-    code = await reaper.run(_orphan(script), streams=(0, writer, 2), timeout=TIMEOUT)
+    argv = ["setsid", "--fork", "sh", "-c", f"echo $$; {script}"]
+    code = await reaper.run(argv, streams=(0, writer, 2), timeout=TIMEOUT)
     os.close(writer)
     pid = int(os.read(reader, 100))
     os.close(reader)
