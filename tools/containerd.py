@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -45,7 +46,7 @@ level = "{level}"
 
 
 class ContainerdError(Exception):
-    """containerd did not start or did not stop; the message carries the end of its log."""
+    """containerd or a task did not get where it should in time; the message says which, and why if it is known."""
 
 
 class PrivateContainerd:
@@ -195,6 +196,19 @@ class PrivateContainerd:
     def containers(self) -> list[str]:
         """The ids of all containers."""
         return self.ctr("containers", "list", "--quiet").stdout.decode().split()
+
+    def until_stopped(self, name: str) -> None:
+        """Wait until the task is listed as stopped: a kill is a request, the exit comes after it.
+
+        Raises:
+            ContainerdError: It has not stopped in time.
+        """
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while time.monotonic() < deadline:
+            rows = (line.split() for line in self.ctr("tasks", "list").stdout.decode().splitlines())
+            if any(row[0] == name and row[-1] == "STOPPED" for row in rows):
+                return
+        raise ContainerdError(f"{name} has not stopped {STOP_TIMEOUT:g} s after its kill")
 
     def remove_all(self) -> None:
         """Kill and delete every task and container."""

@@ -15,12 +15,11 @@ from pathlib import Path
 from kata_py.sandbox.record import Record
 from kata_py.sandbox.timeline import table
 from tools import configuration
-from tools.containerd import PrivateContainerd
+from tools.containerd import ContainerdError, PrivateContainerd
 from tools.footprint import Footprint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BUILD = REPOSITORY / "build"
-STOP_TIMEOUT = 20.0  # seconds
 OURS = ("demo-", "kata", "containerd", "/run/vc", str(BUILD))  # what else changes on the machine is not our doing
 LAUNCHER = Path(sys.executable).with_name("containerd-shim-kata-v2")
 
@@ -46,7 +45,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; everything was cleaned up", file=sys.stderr)
         status = 130
-    except (DemoError, subprocess.SubprocessError) as error:
+    except (ContainerdError, DemoError, subprocess.SubprocessError) as error:
         print(f"\nfailed: {error}\n{containerd.log_tail(40)}", file=sys.stderr)
         status = 1
     left = [line for line in Footprint.take().added_since(before) if any(word in line for word in OURS)]
@@ -91,19 +90,9 @@ def tour(containerd: PrivateContainerd) -> None:
 
     step("kill and delete: 128 + 9 is what is left of it")
     shown(containerd, "tasks", "kill", "--signal", "SIGKILL", "demo-2")
-    until_stopped(containerd, "demo-2")
+    containerd.until_stopped("demo-2")
     shown(containerd, "tasks", "delete", "demo-2")
     shown(containerd, "containers", "delete", "demo-2")
-
-
-def until_stopped(containerd: PrivateContainerd, name: str) -> None:
-    """Wait until containerd lists the task as stopped: a kill is a request, the exit comes after it."""
-    deadline = time.monotonic() + STOP_TIMEOUT
-    while True:
-        rows = (line.split() for line in containerd.ctr("tasks", "list").stdout.decode().splitlines())
-        if any(row[0] == name and row[-1] == "STOPPED" for row in rows):
-            return
-        expect(time.monotonic() < deadline, f"{name} has not stopped {STOP_TIMEOUT:g} s after SIGKILL")
 
 
 def step(title: str, note: str = "") -> None:

@@ -20,8 +20,8 @@ from tools.footprint import Footprint
 
 pytestmark = pytest.mark.containerd
 
-# ctr resizes after the start, as it does with runc: until then the terminal has no size, which stty calls an error.
-SIZED = "tty; until stty size 2>/dev/null; do :; done"
+# ctr resizes after the start, as it does with runc: until then stty knows no size.
+SIZED = 'tty; until [ "$(stty size 2>/dev/null)" ]; do :; done; stty size'
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,8 @@ def pod(containerd: PrivateContainerd) -> Iterator[str]:
     containerd.run("pod", "sleep", "100000", options=["--detach"])
     yield "pod"
     containerd.ctr("tasks", "kill", "--signal", "SIGKILL", "pod")
-    containerd.ctr("tasks", "delete", "pod", check=False)
+    containerd.until_stopped("pod")
+    containerd.ctr("tasks", "delete", "pod")
     containerd.ctr("containers", "delete", "pod")
 
 
@@ -125,6 +126,7 @@ def test_a_task_is_listed_running_then_stopped(containerd: PrivateContainerd) ->
     with detached(containerd, "listed", "sleep", "1000") as name:
         assert b"RUNNING" in containerd.ctr("tasks", "list").stdout
         containerd.ctr("tasks", "kill", "--signal", "SIGKILL", name)
+        containerd.until_stopped(name)
         assert b"exit code 137" in containerd.ctr("tasks", "delete", name).stderr
 
 
@@ -137,6 +139,7 @@ def test_a_restarted_containerd_finds_its_container_and_sees_the_exit(containerd
         assert b"RUNNING" in listed
         assert execute(containerd, name, "after", "echo", "still here").stdout == b"still here\n"
         containerd.ctr("tasks", "kill", "--signal", "SIGKILL", name)
+        containerd.until_stopped(name)
         assert b"exit code 137" in containerd.ctr("tasks", "delete", name).stderr
 
 
@@ -151,6 +154,7 @@ def test_a_killed_machine_ends_the_task(containerd: PrivateContainerd) -> None:
             )
         )
         os.kill(pid, signal.SIGKILL)
+        containerd.until_stopped(name)
         assert b"exit code 255" in containerd.ctr("tasks", "delete", name).stderr
     assert left_behind(before) == []
 
