@@ -1,14 +1,17 @@
 """A client against a peer that speaks in frames."""
 
 import asyncio
+import socket
 
 import pytest
 
 from kata_py.ttrpc import envelope, frames
-from kata_py.ttrpc.client import Client
+from kata_py.ttrpc.address import UnixAddress
+from kata_py.ttrpc.client import Client, connect
 from kata_py.ttrpc.envelope import Response
-from kata_py.ttrpc.errors import ConnectionClosed, MessageTooLong, StatusError
+from kata_py.ttrpc.errors import ConnectError, ConnectionClosed, MessageTooLong, StatusError
 from kata_py.ttrpc.frames import DATA, NO_DATA, REMOTE_CLOSED, REMOTE_OPEN, REQUEST, RESPONSE
+from kata_py.ttrpc.server import Server
 from kata_py.ttrpc.status import Code
 from tests.unit.ttrpc.raw import PATIENCE, RawPeer
 
@@ -292,3 +295,28 @@ async def test_a_reader_that_stalls_does_not_stop_other_calls_for_long(client, p
         assert await call == b"other"
         with pytest.raises(StatusError, match="stream full"):
             await stream.receive()
+
+
+async def test_connecting_is_bounded_by_the_context():
+    address = UnixAddress("@kata-py-test-connect")
+    with pytest.raises(ConnectError, match="@kata-py-test-connect"):
+        async with connect(address, timeout=PATIENCE):
+            pytest.fail("connected to nobody")
+    server = Server()
+    await server.listen(address)
+    async with connect(address, timeout=PATIENCE) as client:
+        assert not client.closed
+    assert client.closed
+    server.close()
+    await server.wait_closed(PATIENCE)
+
+
+async def test_a_connected_socket_is_enough():
+    ours, theirs = socket.socketpair()
+    async with await Client.over(ours, "the pair") as client:
+        call = calling(client)
+        await asyncio.sleep(0)
+        theirs.close()
+        with pytest.raises(ConnectionClosed, match="connection to the pair"):
+            await call
+    assert ours.fileno() == -1

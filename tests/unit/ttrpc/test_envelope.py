@@ -156,6 +156,11 @@ def test_a_status_in_two_parts_is_merged():
     assert envelope.decode_response(parts) == Response(b"", 5, "gone")
 
 
+def test_a_number_where_a_key_should_be_is_skipped_as_protobuf_does():
+    pair = b"\x08\x07" + b"\x12\x01v"
+    assert envelope.decode_request(b"\x2a" + bytes([len(pair)]) + pair).metadata == (("", "v"),)
+
+
 def test_a_request_of_no_bytes_is_an_empty_request():
     assert envelope.decode_request(b"") == Request("", "")
 

@@ -3,7 +3,8 @@ import socket
 
 import pytest
 
-from kata_py.ttrpc.client import Client
+from kata_py.ttrpc.address import UnixAddress
+from kata_py.ttrpc.client import Client, connect
 from kata_py.ttrpc.context import Peer
 from kata_py.ttrpc.errors import ConnectionClosed, StatusError
 from kata_py.ttrpc.server import Server, same_user
@@ -278,7 +279,7 @@ async def test_a_connection_made_to_a_closed_server_is_closed():
     await server.wait_closed(PATIENCE)
 
 
-async def test_a_listening_socket_is_served_and_closed_with_the_server(tmp_path_factory):
+async def test_a_listening_socket_is_served_and_closed_with_the_server():
     sock = socket.socket(socket.AF_UNIX)
     sock.bind("\0kata-py-test-serve")
     sock.listen()
@@ -304,3 +305,33 @@ async def test_a_listening_socket_is_served_and_closed_with_the_server(tmp_path_
 def test_only_the_same_user_is_the_same_user():
     assert not same_user(None)
     assert not same_user(Peer(1, 65534, 65534))
+
+
+@pytest.mark.parametrize(
+    ("service", "method", "message"),
+    [
+        ("test.Nothing", "Upper", "unknown service 'test.Nothing'"),
+        ("test.Words", "Lower", "unknown method 'Lower' of service test.Words"),
+        ("raw", "Lower", "unknown method 'Lower' of service raw"),
+    ],
+)
+async def test_what_is_not_there_is_told_by_name(server, service, method, message):
+    server.add(Words())
+    server.add_raw("raw", "Echo", echo)
+    async with joined(server) as client:
+        with pytest.raises(StatusError) as caught:
+            await client.call(service, method, b"")
+    assert (caught.value.code, caught.value.message) == (Code.UNIMPLEMENTED, message)
+
+
+async def test_an_address_is_served_raw_streams_and_all(server):
+    async def count(stream, context):
+        return b"%d" % len([message async for message in stream])
+
+    server.add_raw_stream("s", "Count", count)
+    address = UnixAddress("@kata-py-test-listen")
+    await server.listen(address)
+    async with connect(address, timeout=PATIENCE) as client, client.stream("s", "Count") as stream:
+        await stream.send(b"")
+        stream.close_send()
+        assert await stream.response() == b"1"

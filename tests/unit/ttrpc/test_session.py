@@ -8,6 +8,8 @@ from kata_py.ttrpc.errors import ConnectionClosed, StatusError
 from kata_py.ttrpc.frames import DATA, NO_DATA, REMOTE_CLOSED, REMOTE_OPEN, RESPONSE
 from kata_py.ttrpc.inbox import MESSAGES_MAX
 from kata_py.ttrpc.server import Server
+from kata_py.ttrpc.service import Method
+from kata_py.ttrpc.session import Session
 from kata_py.ttrpc.status import Code
 from tests.unit.ttrpc.raw import PATIENCE, RawPeer
 
@@ -453,3 +455,46 @@ async def test_a_peer_that_is_not_admitted_is_hung_up_on(caplog):
     assert "refused a connection" in caplog.text
     server.close()
     await server.wait_closed(PATIENCE)
+
+
+async def test_closing_lets_running_calls_be_answered_first(server, peer, gate):
+    peer.request(1, "s", "Gate", b"done")
+    await soon(gate.begun)
+    server.close()
+    gate.go.set()
+    assert (await peer.response())[1].payload == b"done"
+    assert await peer.frame() is None
+
+
+async def test_what_outlives_its_time_is_named_and_cancelled(gate):
+    async def stubborn(payload, context):
+        try:
+            await gate(payload, context)
+        except asyncio.CancelledError:
+            ended.append(session.running())
+            raise
+
+    ended = []
+    gone = asyncio.get_running_loop().create_future()
+    session = Session(lambda service, method: Method(unary=stubborn), gone.set_result)
+    peer = RawPeer(session.link)
+    peer.request(1, "s", "Stubborn")
+    await soon(gate.begun)
+    session.abort()
+    async with asyncio.timeout(PATIENCE):
+        assert await gone is session
+    assert ended == [["s/Stubborn"]]
+
+
+async def test_a_service_that_cannot_be_made_is_answered_blandly(caplog):
+    def find(service, method):
+        raise ImportError("a secret")
+
+    session = Session(find, lambda session: None)
+    peer = RawPeer(session.link)
+    peer.request(1, "s", "m")
+    _, response = await peer.response()
+    assert response.code == Code.UNKNOWN
+    assert "secret" not in response.message
+    assert "a secret" in caplog.text
+    peer.transport.abort()
