@@ -40,6 +40,7 @@ def _program() -> int:
     import argparse
 
     from kata_agent import __version__
+    from kata_py.ttrpc.errors import TtrpcError
 
     parser = argparse.ArgumentParser("kata-agent", description="The agent of a Kata Containers guest.")
     parser.add_argument("--version", action="version", version=f"kata-agent {__version__}")
@@ -49,7 +50,10 @@ def _program() -> int:
     parser.add_argument("--log", metavar="LEVEL", default="info", help="least severe level to log (default: info)")
     arguments = parser.parse_args()
     line = f"agent.server_addr={arguments.server_addr or ''} agent.log={arguments.log}"
-    return _run(line, arguments.listen_fd)
+    try:
+        return _run(line, arguments.listen_fd)
+    except (ValueError, TtrpcError) as error:  # a parameter's form, or a place that cannot be listened on
+        parser.exit(1, f"kata-agent: {error}\n")
 
 
 def _run(line: str, listen_fd: int | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -106,7 +107,8 @@ class Sandbox:
             raise
         self._containers[container_id] = container
         if self._pid_namespace is None:
-            self._pid_namespace = os.open(f"/proc/{container.init.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            with contextlib.suppress(FileNotFoundError):  # killed already: the next one's will do
+                self._pid_namespace = os.open(f"/proc/{container.init.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
 
     def container(self, container_id: str) -> Container | None:
         """The container of that id, if there is one."""

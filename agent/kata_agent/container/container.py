@@ -112,8 +112,14 @@ class Container:
             self.processes.release(exec_id)
 
     async def remove(self) -> None:
-        """Kill all its processes, end its streams, remove what was made for it. Calling again joins in."""
-        if self._removal is None:
+        """Kill all its processes, end its streams, remove what was made for it.
+
+        Calling again joins in, or tries again what has failed.
+
+        Raises:
+            OSError: The bundle could not be removed.
+        """
+        if self._removal is None or (self._removal.done() and self._removal.exception() is not None):
             self._removal = asyncio.create_task(self._remove(), name=f"remove {self.id}")
         await asyncio.shield(self._removal)
 
