@@ -1,0 +1,50 @@
+"""`make bench`: the figures of docs/performance.md, as its table.
+
+Each module gives `figures()`: name, value, bar. Figures of the guest take about a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable
+from datetime import date
+from pathlib import Path
+
+from bench import guest, shim_start, ttrpc
+
+Figure = tuple[str, str, str]
+
+PARTS: dict[str, Callable[[], list[Figure]]] = {
+    "ttrpc": ttrpc.figures,
+    "shim": shim_start.figures,
+    "guest": guest.figures,
+}
+
+
+def main(wanted: Iterable[str]) -> int:
+    """Measure the named parts, or all, and print a table row as each is known."""
+    parts = list(wanted) or list(PARTS)
+    unknown = [name for name in parts if name not in PARTS]
+    if unknown:
+        print(f"no part {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    print(f"{date.today():%Y-%m-%d}, {os.cpu_count()} × {processor()}, Linux {platform.release()}\n")
+    print("| Figure | Value | Bar |\n|---|---|---|")
+    for name in parts:
+        for figure in PARTS[name]():
+            print("|", " | ".join(figure), "|", flush=True)
+    return 0
+
+
+def processor() -> str:
+    """The processor's name."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

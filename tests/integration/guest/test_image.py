@@ -1,0 +1,70 @@
+"""The root image: the same whoever builds it, and quick to start from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from image.build import BOOT, IMAGE, INITRAMFS, KERNEL
+from kata_py.ttrpc.address import UnixAddress
+from kata_py.ttrpc.client import connect
+
+# Read before PID 1 has packs, or for the command line that a guest's agent has not.
+_BEFORE_PACKS = re.compile(r"encodings(\..*)?|argparse|gettext")
+
+_IN_ROOT = """\
+mount -o loop,ro "$1" "$2" && mount --bind "$3" "$2/run" && exec chroot "$2" \
+    /usr/bin/python3 -ISv /usr/lib/kata-agent/init.pyc --server-addr unix:///run/agent 2>"$3/imports"
+"""
+
+
+def build(guest: Path, output: Path, **environment: str) -> dict[str, str]:
+    """Build from the packages that are there; returns digests by file name."""
+    here, there = (directory / "cache/amd64" for directory in (guest, output))
+    shutil.copytree(here / "packages", there / "packages", copy_function=os.link)
+    shutil.copy(here / "packages.json", there)
+    command = [sys.executable, "-m", "image.build", "--output", output]
+    subprocess.run(command, env={**os.environ, **environment}, umask=int(environment["UMASK"], 8), check=True)
+    return {name: hashlib.sha256((output / name).read_bytes()).hexdigest() for name in (KERNEL, INITRAMFS, IMAGE, BOOT)}
+
+
+def test_two_builds_from_the_same_packages_are_identical(guest: Path, tmp_path: Path) -> None:
+    one = build(guest, tmp_path / "one", UMASK="022", TZ="UTC", LANG="C", PYTHONHASHSEED="1")
+    two = build(guest, tmp_path / "a/longer/path", UMASK="077", TZ="Asia/Tokyo", LANG="C.UTF-8", PYTHONHASHSEED="2")
+    assert one == two
+
+
+def test_a_second_build_makes_nothing_anew(guest: Path, tmp_path: Path) -> None:
+    build(guest, tmp_path, UMASK="022")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    command = [sys.executable, "-m", "image.build", "--output", tmp_path]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert said == f"==> guest: {tmp_path} is up to date\n"
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    (tmp_path / IMAGE).write_bytes(b"damaged")
+    assert "the image" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.root
+async def test_all_that_is_imported_until_the_first_answer_comes_from_packs(guest: Path, short_tmp: Path) -> None:
+    root, run = short_tmp / "root", short_tmp / "run"
+    root.mkdir()
+    run.mkdir()
+    command = ["unshare", "--mount", "sh", "-c", _IN_ROOT, "sh", guest / IMAGE, root, run]
+    with subprocess.Popen(command) as agent:
+        try:
+            async with connect(UnixAddress(str(run / "agent")), timeout=10, retry=0.05) as client:
+                await client.call("grpc.Health", "Check", b"", timeout=10)
+            imports = re.findall(r"^import '(\S+)' # <(\S+)", (run / "imports").read_text(), re.MULTILINE)
+        finally:
+            agent.kill()
+    loose = [name for name, loader in imports if "SourcelessFileLoader" in loader]
+    assert [name for name in loose if not _BEFORE_PACKS.fullmatch(name)] == []
+    assert "asyncio" in [name for name, loader in imports if "Packs" in loader]
