@@ -92,20 +92,25 @@ async def _connect(sock: socket.socket, path: Path) -> None:
 def _creation(path: Path) -> Iterator[asyncio.Event]:
     """An event that tells when the path comes into being."""
     libc = ctypes.CDLL(None, use_errno=True)
-    watch = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-    if watch < 0 or libc.inotify_add_watch(watch, bytes(path.parent), _IN_CREATE) < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path.parent))
+    loop = asyncio.get_running_loop()
     created = asyncio.Event()
+    watch = _checked(libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
 
     def on_change() -> None:
         os.read(watch, 4096)
         if path.exists():
             created.set()
 
-    loop = asyncio.get_running_loop()
-    loop.add_reader(watch, on_change)
     try:
+        _checked(libc.inotify_add_watch(watch, bytes(path.parent), _IN_CREATE))
+        loop.add_reader(watch, on_change)
         yield created
     finally:
         loop.remove_reader(watch)
         os.close(watch)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"inotify: {os.strerror(ctypes.get_errno())}")
+    return result

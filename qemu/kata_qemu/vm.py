@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 
@@ -22,8 +21,6 @@ LAST_WORDS_TIMEOUT = 1.0  # seconds to read what QEMU said before it died
 
 # Starts a share's daemon; gives the device and the daemon.
 OpenShare = Callable[[SharedDirectory, Place], AbstractAsyncContextManager[tuple[Share, Program]]]
-
-log = logging.getLogger(__name__)
 
 
 class QemuVm:
@@ -65,7 +62,7 @@ class QemuVm:
         self._shutdown: Event | None = None
         events = life.enter_context(monitor.events("SHUTDOWN"))
         self._listening = self._start(self._note_shutdown(events), "shutdown events")
-        self._start(self._watch_qemu(), "end of qemu")
+        self._ending = self._start(self._watch_qemu(), "end of qemu")
 
     @property
     def agent(self) -> Address:
@@ -102,13 +99,16 @@ class QemuVm:
             if not self._spare:
                 raise HypervisorError("qemu", f"no place is left to plug in {device}", hint="give it from the start")
             place = self._spare[0]
-            if isinstance(device, BlockDevice):
-                plugged: Disk | Share = disk(device, place)
-                await self._plug(plugged.parts())
-            else:
-                plugged, program = await stack.enter_async_context(self._open_share(device, place))
-                await self._plug(plugged.parts())
-                self.depend_on(program)
+            try:
+                if isinstance(device, BlockDevice):
+                    plugged: Disk | Share = disk(device, place)
+                    await self._plug(plugged.parts())
+                else:
+                    plugged, program = await stack.enter_async_context(self._open_share(device, place))
+                    await self._plug(plugged.parts())
+                    self.depend_on(program)
+            except OSError as error:
+                raise HypervisorError("qemu", f"cannot plug in {device}: {error}") from error
             self._spare.pop(0)
             self._daemons.push_async_exit(stack.pop_all())
             return GuestDevice(plugged.id, place.guest_address)
@@ -146,7 +146,9 @@ class QemuVm:
 
     async def _watch(self, program: Program) -> None:
         how = await program.wait()
-        if self._qemu.alive:  # else it is QEMU's end that ended the program, and that tells more
+        if not program.failed:  # it has most likely seen the end of QEMU, which tells more
+            await asyncio.wait([self._ending], timeout=LAST_WORDS_TIMEOUT)
+        if self._qemu.alive:
             self.end(how)
             self._qemu.kill()
 

@@ -78,6 +78,7 @@ async def test_the_end_of_virtiofsd_ends_the_machine_with_that_cause(bench: Benc
 )
 async def test_a_guest_that_ends_by_itself_says_how(bench: Bench, ending: Ending, lines: list[str], cause: str) -> None:
     bench.guest(*lines, ending=ending)
+    bench.share()  # its daemon sees QEMU go, and goes before it
     async with bench.launch() as vm, asyncio.timeout(20):
         exit = await vm.wait()
         assert (exit.cause, exit.expected) == (cause, False)
