@@ -31,6 +31,7 @@ class DoomedRecord(Record):
 async def main(name: str, top: Path, entries: int) -> None:
     case = CASES[name]
     record = DoomedRecord.create(SANDBOX, namespace="default", bundle="/bundle", root=top / "records")
+    assert isinstance(record, DoomedRecord)
     record.entries = entries
     async with case.driver().launch(case.spec(top), record):
         print("launched", flush=True)

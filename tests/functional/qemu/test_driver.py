@@ -9,6 +9,7 @@ import signal
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,7 +184,7 @@ class TestBadInput:
         ],
     )
     async def test_a_missing_file_is_named_with_its_key_and_the_fix(
-        self, bench: Bench, config: dict[str, Path], boot: dict[str, Path], message: str
+        self, bench: Bench, config: dict[str, Any], boot: dict[str, Any], message: str
     ) -> None:
         bench.share()
         bench.config = replace(bench.config, **config)
