@@ -11,7 +11,6 @@ import logging
 import signal as signals
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -21,8 +20,8 @@ from kata_py.sandbox.agent import Agent
 from kata_py.sandbox.errors import AlreadyExists, FailedPrecondition, NotFound, SandboxError
 from kata_py.sandbox.events import EventQueue, Topic
 from kata_py.sandbox.plan import ContainerPlan
-from kata_py.sandbox.process import ALIVE, LOST, Exit, Process, Status
-from kata_py.sandbox.stdio import StdioOpener, StdioSpec
+from kata_py.sandbox.process import ALIVE, LOST, Exit, OpenStdio, Process, Status
+from kata_py.sandbox.stdio import StdioSpec
 
 logger = logging.getLogger(__name__)
 
@@ -35,38 +34,32 @@ class Container:
     Args:
         plan: What was decided for it.
         agent: The agent that runs it.
-        opener: Opens the manager's ends of streams.
+        open_stdio: Opens the manager's ends of streams.
         events: Where the manager is told.
         journal: Where its start is timed.
         pid: The host's process that stands for all of its processes.
-        namespace: The manager's namespace.
-        bundle: Its bundle directory.
-        stdio: Where the first process's streams go.
     """
 
     def __init__(
         self,
         plan: ContainerPlan,
         agent: Agent,
-        opener: StdioOpener,
+        open_stdio: OpenStdio,
         events: EventQueue,
         journal: Journal,
         *,
         pid: int,
-        namespace: str,
-        bundle: Path,
-        stdio: StdioSpec,
     ) -> None:
         self.id = plan.id
         self.pid = pid
-        self.bundle = bundle
+        self.bundle = plan.bundle
         self.ended = asyncio.Event()  # the exit is published, or never will be
         self._agent = agent
         self._events = events
         self._journal = journal
-        self._process = partial(Process, agent, opener, container_id=plan.id, namespace=namespace)
+        self._process = partial(Process, agent, open_stdio, container_id=plan.id)
         self._init = self._process(
-            partial(agent.start_container, plan.id), exec_id="", stdio=stdio, terminal_size=plan.terminal_size
+            partial(agent.start_container, plan.id), exec_id="", stdio=plan.stdio, terminal_size=plan.terminal_size
         )
         self._execs: dict[str, Process] = {}
         self._following: set[asyncio.Task[None]] = set()

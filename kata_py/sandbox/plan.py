@@ -19,6 +19,7 @@ from kata_py.oci.spec import Linux, LinuxResources, Mount, Process, Spec
 from kata_py.oci.wire import to_agent
 from kata_py.sandbox.errors import InvalidArgument
 from kata_py.sandbox.paths import HostPaths
+from kata_py.sandbox.stdio import StdioSpec
 from kata_py.storage import share
 from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import Volume
@@ -59,6 +60,7 @@ class SandboxPlan:
         guest: What the agent is told once it answers.
         dial_timeout: Seconds until the agent must answer.
         create_timeout: Seconds the agent may take to create a container.
+        paths: Where its files go.
     """
 
     id: str
@@ -66,6 +68,7 @@ class SandboxPlan:
     guest: agent_pb2.CreateSandboxRequest
     dial_timeout: float
     create_timeout: float
+    paths: HostPaths
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class ContainerPlan:
 
     Attributes:
         id: Its id.
+        bundle: Its bundle directory.
+        stdio: Where its process's streams go.
         rootfs: The mounts that make its root file system, or the directory where it lies.
         volumes: What else of the host's files it sees.
         guest: What the agent is told.
@@ -81,6 +86,8 @@ class ContainerPlan:
     """
 
     id: str
+    bundle: Path
+    stdio: StdioSpec
     rootfs: Sequence[RootfsMount] | Path
     volumes: tuple[Volume, ...]
     guest: agent_pb2.CreateContainerRequest
@@ -149,6 +156,7 @@ def plan_sandbox(
         ),
         dial_timeout=configuration.agent.dial_timeout,
         create_timeout=configuration.runtime.create_container_timeout,
+        paths=paths,
     )
 
 
@@ -158,8 +166,8 @@ def plan_container(
     *,
     container_id: str,
     bundle: Path,
+    stdio: StdioSpec,
     rootfs: Sequence[RootfsMount] = (),
-    terminal: bool = False,
 ) -> ContainerPlan:
     """Decide a container.
 
@@ -168,8 +176,8 @@ def plan_container(
         spec: The container's spec.
         container_id: Its id, checked before.
         bundle: Its bundle directory.
+        stdio: Where its process's streams go.
         rootfs: The mounts that make its root file system; none when the manager has mounted it at the spec's root.
-        terminal: Whether its process has a terminal.
 
     Raises:
         InvalidArgument: The spec has no process, or no root.
@@ -183,22 +191,23 @@ def plan_container(
     linux, shares_pids = _linux(spec.get("linux", {}), keep_seccomp=not configuration.runtime.disable_guest_seccomp)
     guest: Spec = {
         "ociVersion": spec["ociVersion"],
-        "process": guest_process(spec["process"], terminal=terminal),
+        "process": guest_process(spec["process"], terminal=stdio.terminal),
         "root": {"path": share.guest_rootfs(container_id), "readonly": spec.get("root", {}).get("readonly", False)},
         "hostname": spec.get("hostname", ""),
         "mounts": mounts,
         "annotations": spec.get("annotations", {}),
         "linux": linux,
     }
-    size = spec["process"].get("consoleSize")
     return ContainerPlan(
         id=container_id,
+        bundle=bundle,
+        stdio=stdio,
         rootfs=rootfs or bundle / spec["root"]["path"],
         volumes=volumes,
         guest=agent_pb2.CreateContainerRequest(
             container_id=container_id, exec_id=container_id, OCI=to_agent(guest), sandbox_pidns=shares_pids
         ),
-        terminal_size=(size["height"], size["width"]) if terminal and size else None,
+        terminal_size=terminal_size(spec["process"]),
     )
 
 
@@ -208,6 +217,12 @@ def guest_process(process: Process, *, terminal: bool) -> Process:
     guest.pop("apparmorProfile", None)
     guest.pop("selinuxLabel", None)
     return guest
+
+
+def terminal_size(process: Process) -> tuple[int, int] | None:
+    """Rows and columns that a process's terminal has at the start."""
+    size = process.get("consoleSize")
+    return (size["height"], size["width"]) if size else None
 
 
 def guest_resources(resources: LinuxResources) -> LinuxResources:

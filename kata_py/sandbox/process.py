@@ -13,13 +13,13 @@ import logging
 import signal as signals
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 
 from kata_py.sandbox.agent import Agent
 from kata_py.sandbox.errors import FailedPrecondition, NotFound, SandboxError
 from kata_py.sandbox.pump import Pump
-from kata_py.sandbox.stdio import Stdio, StdioOpener, StdioSpec
+from kata_py.sandbox.stdio import Stdio, StdioSpec
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,9 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.DELETED: frozenset(),
 }
 
+OpenStdio = Callable[[StdioSpec, str], AbstractAsyncContextManager[Stdio]]
+"""A `StdioOpener` that knows its namespace: takes the streams and the container's id."""
+
 ALIVE = frozenset({Status.STARTING, Status.RUNNING, Status.PAUSED})
 
 
@@ -70,11 +73,10 @@ class Process:
 
     Args:
         agent: The agent that runs it.
-        opener: Opens the manager's ends of its streams.
+        open_stdio: Opens the manager's ends of its streams.
         launch: Lets the agent start it.
         container_id: Its container's id.
         exec_id: Its own, empty for the container's first process.
-        namespace: The manager's namespace, for loggers.
         stdio: Where its streams go.
         terminal_size: Rows and columns of its terminal at the start.
     """
@@ -82,12 +84,11 @@ class Process:
     def __init__(
         self,
         agent: Agent,
-        opener: StdioOpener,
+        open_stdio: OpenStdio,
         launch: Callable[[], Awaitable[None]],
         *,
         container_id: str,
         exec_id: str,
-        namespace: str,
         stdio: StdioSpec,
         terminal_size: tuple[int, int] | None = None,
     ) -> None:
@@ -97,10 +98,9 @@ class Process:
         self.exit: Exit | None = None
         self.was_started = False
         self._agent = agent
-        self._opener = opener
+        self._open_stdio = open_stdio
         self._launch = launch
-        self._namespace = namespace
-        self._terminal_size = terminal_size
+        self._terminal_size = terminal_size if stdio.terminal else None
         self._status = Status.CREATED
         self._settled = asyncio.Event()
         self._streams = AsyncExitStack()
@@ -141,8 +141,7 @@ class Process:
         self.move(Status.STARTING)
         try:
             async with AsyncExitStack() as stack:
-                opening = self._opener(self.stdio, self.container_id, self._namespace)
-                self._open = await stack.enter_async_context(opening)
+                self._open = await stack.enter_async_context(self._open_stdio(self.stdio, self.container_id))
                 if self._stdin_ended:
                     self._open.close_stdin()
                 await self._launch()

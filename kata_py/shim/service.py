@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from google.protobuf.any_pb2 import Any
@@ -93,13 +94,12 @@ class TaskService(task_v2_ttrpc.TaskService):
         self.vacant.set()
         self._namespace = namespace
         self._events = events
-        self._open_stdio = open_stdio
+        self._open_stdio = partial(open_stdio, namespace=namespace)
         self._shut_down = shut_down
         self._load_configuration = load_configuration
         self._find_driver = find_driver
         self._paths = paths or HostPaths()
         self._sandbox: Sandbox | None = None
-        self._containers: dict[str, Container] = {}
         self._creations: dict[str, asyncio.Task[Container]] = {}
 
     async def aclose(self) -> None:
@@ -109,7 +109,6 @@ class TaskService(task_v2_ttrpc.TaskService):
         if self._sandbox is not None:
             await self._sandbox.stop()
             self._sandbox = None
-        self._containers.clear()
         self._note_vacancy()
 
     @answered
@@ -123,10 +122,11 @@ class TaskService(task_v2_ttrpc.TaskService):
             raise Unimplemented(
                 f"{request.id} is a container of pod {sandbox_id}; only pods of one container are served yet"
             )
-        if request.id in self._containers or request.id in self._creations:
+        serves = self._sandbox.id if self._sandbox is not None else next(iter(self._creations), None)
+        if serves == request.id:
             raise AlreadyExists(f"task {request.id} exists already")
-        if self._sandbox is not None or self._creations:
-            raise FailedPrecondition(f"this shim serves another sandbox, it cannot create {request.id}")
+        if serves is not None:
+            raise FailedPrecondition(f"this shim serves sandbox {serves}, it cannot create {request.id}")
         creation = asyncio.create_task(self._create(request), name=f"creation of {request.id}")
         self._creations[request.id] = creation
         self._note_vacancy()
@@ -181,11 +181,10 @@ class TaskService(task_v2_ttrpc.TaskService):
     @answered
     async def Kill(self, request: task.KillRequest, context: Context) -> Empty:
         """Signal a process. SIGKILL for a container reaches all of its processes, whether `all` is set or not."""
-        container = self._container(request.id)
         if request.signal > _SIGNAL_MAX:
             raise InvalidArgument(f"signal {request.signal} does not exist")
-        if self._sandbox is not None:
-            await self._sandbox.kill(container, request.exec_id, request.signal)
+        sandbox = self._sandbox_of(request.id)
+        await sandbox.kill(sandbox.container(request.id), request.exec_id, request.signal)
         return Empty()
 
     @answered
@@ -196,15 +195,14 @@ class TaskService(task_v2_ttrpc.TaskService):
             await _cancelled(creation)
             if creation.cancelled() or creation.exception() is not None:
                 return _deleted(os.getpid(), Exit(LOST))
-        container = self._container(request.id)
+        sandbox = self._sandbox_of(request.id)
+        container = sandbox.container(request.id)
         if request.exec_id:
             return _deleted(container.pid, container.delete_exec(request.exec_id))
-        assert self._sandbox is not None
-        exit = await self._sandbox.delete(container)
-        self._containers.pop(request.id, None)
-        if request.id == self._sandbox.id:
+        exit = await sandbox.delete(container)
+        if request.id == sandbox.id:
             self._sandbox = None
-        self._note_vacancy()
+            self._note_vacancy()
         return _deleted(container.pid, exit)
 
     @answered
@@ -213,12 +211,11 @@ class TaskService(task_v2_ttrpc.TaskService):
         _check_id("exec_id", request.exec_id)
         container = self._container(request.id)
         process = parse_process(_json(request.spec, "Process"), source=f"spec of exec {request.exec_id}")
-        size = process.get("consoleSize")
         container.add_exec(
             request.exec_id,
             process_to_agent(plan.guest_process(process, terminal=request.terminal)),
-            StdioSpec(request.stdin, request.stdout, request.stderr, request.terminal),
-            (size["height"], size["width"]) if request.terminal and size else None,
+            _stdio(request),
+            plan.terminal_size(process),
         )
         return Empty()
 
@@ -275,8 +272,11 @@ class TaskService(task_v2_ttrpc.TaskService):
     @answered
     async def Connect(self, request: task.ConnectRequest, context: Context) -> task.ConnectResponse:
         """Whom one speaks to; from memory. An unknown task has pid 0."""
-        container = self._containers.get(request.id)
-        return task.ConnectResponse(shim_pid=os.getpid(), task_pid=container.pid if container is not None else 0)
+        try:
+            pid = self._container(request.id).pid
+        except NotFound:
+            pid = 0
+        return task.ConnectResponse(shim_pid=os.getpid(), task_pid=pid)
 
     @answered
     async def Checkpoint(self, request: task.CheckpointTaskRequest, context: Context) -> Empty:
@@ -286,15 +286,14 @@ class TaskService(task_v2_ttrpc.TaskService):
     @answered
     async def Shutdown(self, request: task.ShutdownRequest, context: Context) -> Empty:
         """End the shim, unless there are tasks and it need not be `now`. What is being torn down is waited for."""
-        if request.now or not (self._containers or self._creations):
+        if request.now or not (self._sandbox or self._creations):
             await self.aclose()
             self._shut_down()
         return Empty()
 
     async def _create(self, request: task.CreateTaskRequest) -> Container:
         began = time.monotonic_ns()
-        directory = Path(request.bundle)
-        spec = load_spec(directory)
+        spec = load_spec(Path(request.bundle))
         configuration = self._load_configuration(_config_path(request.options))
         sandbox_plan = plan.plan_sandbox(
             configuration, spec, sandbox_id=request.id, dns=_dns(plan.resolv_conf(spec)), paths=self._paths
@@ -303,45 +302,39 @@ class TaskService(task_v2_ttrpc.TaskService):
             configuration,
             spec,
             container_id=request.id,
-            bundle=directory,
+            bundle=Path(request.bundle),
             rootfs=[RootfsMount(m.type, m.source, tuple(m.options)) for m in request.rootfs],
-            terminal=request.terminal,
+            stdio=_stdio(request),
         )
-        sandbox = Sandbox(
+        sandbox = self._sandbox = await Sandbox.start(
             sandbox_plan,
+            container_plan,
             self._find_driver(configuration),
             self._open_stdio,
             self._events,
             namespace=self._namespace,
-            bundle=directory,
-            paths=self._paths,
+            planned=(began, time.monotonic_ns()),
         )
-        stdio = StdioSpec(request.stdin, request.stdout, request.stderr, request.terminal)
-        container = await sandbox.start(container_plan, stdio, planned=(began, time.monotonic_ns()))
-        self._sandbox = sandbox
-        self._containers[request.id] = container
-        self._events.put(
-            Topic.CREATE,
-            events_pb2.TaskCreate(
-                container_id=request.id,
-                bundle=request.bundle,
-                rootfs=request.rootfs,
-                io=events_pb2.TaskIO(
-                    stdin=stdio.stdin, stdout=stdio.stdout, stderr=stdio.stderr, terminal=stdio.terminal
-                ),
-                pid=container.pid,
-            ),
+        container = sandbox.container(request.id)
+        io = events_pb2.TaskIO(
+            stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal
+        )  # fmt: skip
+        created = events_pb2.TaskCreate(
+            container_id=request.id, bundle=request.bundle, rootfs=request.rootfs, io=io, pid=container.pid
         )
+        self._events.put(Topic.CREATE, created)
         return container
 
+    def _sandbox_of(self, id: str) -> Sandbox:
+        if self._sandbox is None:
+            raise NotFound(f"no task {id!r}")
+        return self._sandbox
+
     def _container(self, id: str) -> Container:
-        try:
-            return self._containers[id]
-        except KeyError:
-            raise NotFound(f"no task {id!r}") from None
+        return self._sandbox_of(id).container(id)
 
     def _note_vacancy(self) -> None:
-        if self._containers or self._creations or self._sandbox is not None:
+        if self._sandbox or self._creations:
             self.vacant.clear()
         else:
             self.vacant.set()
@@ -363,6 +356,10 @@ def _json(message: Any, kind: str) -> bytes:
     if message.type_url != _SPECS + kind:
         raise InvalidArgument(f"expected {_SPECS}{kind} as JSON, got {message.type_url or 'nothing'}")
     return message.value
+
+
+def _stdio(request: task.CreateTaskRequest | task.ExecProcessRequest) -> StdioSpec:
+    return StdioSpec(request.stdin, request.stdout, request.stderr, request.terminal)
 
 
 def _config_path(options: Any) -> Path | None:

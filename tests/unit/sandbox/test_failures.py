@@ -157,7 +157,7 @@ async def test_a_second_creation_of_the_same_id_already_exists(tasks: Tasks, age
 
 async def test_a_shim_serves_one_sandbox(tasks: Tasks) -> None:
     await tasks.create()
-    with pytest.raises(StatusError, match="FAILED_PRECONDITION: this shim serves another sandbox"):
+    with pytest.raises(StatusError, match="FAILED_PRECONDITION: this shim serves sandbox c1"):
         await tasks.create("c2")
 
 

@@ -10,6 +10,8 @@ import pytest
 from kata_protos import task_types_pb2 as types
 from kata_protos import task_v2_pb2 as task
 from kata_py.sandbox.events import Topic
+from kata_py.ttrpc.errors import StatusError
+from kata_py.ttrpc.status import Code
 from tests.fakes import FakeAgent, FakeHypervisor, MemoryOpener
 from tests.tasks import Tasks, until
 
@@ -188,6 +190,21 @@ async def test_a_container_killed_before_its_start_has_ended(tasks: Tasks) -> No
     assert (await tasks.wait()).exit_status == 137
     await tasks.delete()
     assert Topic.EXIT not in tasks.topics
+
+
+async def test_of_two_deletes_at_once_one_is_told_that_there_is_no_such_task(tasks: Tasks) -> None:
+    await tasks.run()
+    answers = await asyncio.gather(tasks.delete(), tasks.delete(), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, StatusError)]
+    assert [error.code for error in refused] == [Code.NOT_FOUND]
+    assert tasks.leftovers() == []
+
+
+async def test_a_running_container_that_is_deleted_is_killed_first(tasks: Tasks) -> None:
+    await tasks.run()
+    assert (await tasks.delete()).exit_status == 137
+    await tasks.event(Topic.DELETE)
+    assert tasks.topics == [Topic.CREATE, Topic.START, Topic.EXIT, Topic.DELETE]
 
 
 async def test_the_id_is_free_again_after_delete(tasks: Tasks, agent: FakeAgent) -> None:

@@ -23,6 +23,7 @@ from kata_py.sandbox.plan import (
     plan_sandbox,
     resolv_conf,
 )
+from kata_py.sandbox.stdio import StdioSpec
 from kata_py.storage.rootfs import RootfsMount
 
 HOST = Host(cpus=8, memory=16384)
@@ -49,6 +50,7 @@ def sandbox(spec: Spec, **hypervisor: Any) -> SandboxPlan:
 
 
 def container(spec: Spec, **fields: Any) -> ContainerPlan:
+    fields.setdefault("stdio", StdioSpec())
     return plan_container(configuration(), spec, container_id="c1", bundle=BUNDLE, **fields)
 
 
@@ -174,7 +176,7 @@ def test_hooks_seccomp_and_labels_stay_on_the_host() -> None:
 def test_seccomp_is_kept_where_the_configuration_wants_it() -> None:
     wanting = replace(configuration(), runtime=RuntimeConfig(disable_guest_seccomp=False))
     profile = {"seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}}
-    plan = plan_container(wanting, spec(linux=profile), container_id="c1", bundle=BUNDLE)
+    plan = plan_container(wanting, spec(linux=profile), container_id="c1", bundle=BUNDLE, stdio=StdioSpec())
     assert plan.guest.OCI.Linux.Seccomp.DefaultAction == "SCMP_ACT_ERRNO"
 
 
@@ -261,12 +263,10 @@ def test_the_terminal_is_what_the_manager_asks_for() -> None:
             "consoleSize": {"height": 24, "width": 80},
         }
     )  # fmt: skip
-    with_terminal = container(described, terminal=True)
+    with_terminal = container(described, stdio=StdioSpec(terminal=True))
     assert with_terminal.guest.OCI.Process.Terminal
     assert with_terminal.terminal_size == (24, 80)
-    without = container(described, terminal=False)
-    assert not without.guest.OCI.Process.Terminal
-    assert without.terminal_size is None
+    assert not container(described).guest.OCI.Process.Terminal
 
 
 def test_planning_changes_nothing_of_what_it_is_given() -> None:

@@ -1,0 +1,58 @@
+"""Reaching the agent of a machine that boots."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from kata_py.hypervisor.api import Vm
+from kata_py.sandbox.agent import Agent
+from kata_py.sandbox.errors import DeadlineExceeded, Unavailable
+from kata_py.ttrpc.client import connect
+from kata_py.ttrpc.errors import ConnectError
+
+INTERVAL = 0.05  # seconds between attempts: nothing tells when a guest begins to listen
+
+
+@asynccontextmanager
+async def dial(vm: Vm, timeout: float) -> AsyncIterator[Agent]:
+    """Connect to the machine's agent once it answers; leaving closes the connection.
+
+    Args:
+        vm: The machine.
+        timeout: Seconds it is given to answer.
+
+    Raises:
+        DeadlineExceeded: No answer in time.
+        Unavailable: The machine ended first.
+    """
+    async with AsyncExitStack() as connection:
+        dialling = asyncio.create_task(_dial(vm, timeout, connection), name="dial")
+        ended = asyncio.create_task(vm.wait(), name="end of the machine")
+        try:
+            await asyncio.wait([dialling, ended], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (dialling, ended):
+                task.cancel()  # nothing happens to one that is done
+            await asyncio.wait([dialling, ended])
+        if dialling.cancelled():
+            raise Unavailable("the machine has ended")
+        yield dialling.result()
+
+
+async def _dial(vm: Vm, timeout: float, connection: AsyncExitStack) -> Agent:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    while True:
+        remaining = max(deadline - loop.time(), 0.001)
+        try:
+            async with AsyncExitStack() as attempt:
+                agent = Agent(await attempt.enter_async_context(connect(vm.agent, timeout=remaining)))
+                await agent.check(remaining)
+                await connection.enter_async_context(attempt.pop_all())
+                return agent
+        except (ConnectError, Unavailable, DeadlineExceeded) as error:
+            if loop.time() + INTERVAL > deadline:
+                raise DeadlineExceeded(f"no answer from {vm.agent}: {error}") from error
+        await asyncio.sleep(INTERVAL)
