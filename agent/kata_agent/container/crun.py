@@ -60,7 +60,12 @@ class Crun:
         """
         with self._call() as call:
             options = ["--bundle", str(bundle), *(["--no-pivot"] if no_pivot else [])]
-            return await self._begin(call, "create", options, container_id, terminal)
+            try:
+                return await self._begin(call, "create", options, container_id, terminal)
+            except CrunError:
+                with contextlib.suppress(CrunError):  # what a crun that was killed has made
+                    await self.delete(container_id)
+                raise
 
     async def exec(self, container_id: str, process: Mapping[str, object], *, terminal: bool) -> tuple[Child, Stdio]:
         """Start one more process in a running container.
@@ -114,7 +119,11 @@ class Crun:
             else:
                 streams, ends = stack.enter_context(stdio.pipes(self._pipe_capacity))
                 await self._run(call, [*arguments, container_id], ends)
-            child = self._reaper.adopt(int(pid_file.read_text()))
+            try:
+                child = self._reaper.adopt(int(pid_file.read_text()))
+            except (OSError, ValueError) as error:
+                streams.close()
+                raise CrunError(f"crun {verb} left no process behind: {error}") from error
         child.exited.add_done_callback(lambda _: streams.process_ended())
         return child, streams
 
@@ -164,7 +173,7 @@ def _receive_master(listener: socket.socket) -> int:
     try:
         connection, _ = listener.accept()
         with connection:
-            _, descriptors, _, _ = socket.recv_fds(connection, 4096, 1)
+            _, descriptors, _, _ = socket.recv_fds(connection, 4096, 1, socket.MSG_CMSG_CLOEXEC)
         return descriptors[0]
     except (OSError, IndexError) as error:
         raise CrunError(f"crun sent no terminal: {error}") from error

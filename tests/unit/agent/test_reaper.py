@@ -3,25 +3,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from kata_agent import linux
 from kata_agent.container.reaper import Reaper
 
 TIMEOUT = 10.0
 STREAMS = (0, 1, 2)
-
-
-@pytest.fixture
-async def reaper() -> AsyncIterator[Reaper]:
-    reaper = Reaper()
-    reaper.start()
-    yield reaper
-    reaper.close()
-    linux.become_subreaper(False)
 
 
 def _zombies() -> list[int]:
