@@ -41,7 +41,6 @@ async def measure(boot: Boot, busybox: Path) -> list[Figure]:
         reference.append(await busybox_start(replace(boot, initramfs=busybox)))
         starts.append(await agent_start(boot))
     memory = await idle_memory(boot)
-    assert boot.image is not None
     ratio = statistics.median(starts) / statistics.median(reference)
     return [
         ("guest: QEMU's start to a busybox init", seconds(reference), ""),

@@ -20,7 +20,7 @@ from kata_py.ttrpc.errors import TtrpcError
 GUEST = Path(__file__).parents[1] / "build/guest"
 MACHINE = "q35,accel=tcg,memory-backend=ram,smm=off,vmport=off,smbus=off,sata=off,i8042=off"
 CPU = "max,-erms"  # emulated, `rep stosb` goes byte by byte; a kernel that does not know of it clears pages by words
-PARAMETERS = ("console=ttyS0", "quiet", "panic=1", "reboot=t", "agent.server_addr=virtio-serial://agent.channel.0")
+PARAMETERS = ("console=ttyS0", "quiet", "panic=1", "reboot=t")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +30,31 @@ class Boot:
     Attributes:
         kernel: An ELF or bzImage kernel.
         initramfs: Its initramfs.
-        image: The root, if it has one.
+        image: The root.
         parameters: Kernel parameters besides the machine's.
+        root: The disk that is mounted, as the guest calls it.
+        address: Where the agent listens.
         memory: MiB.
     """
 
     kernel: Path
     initramfs: Path
-    image: Path | None
+    image: Path
     parameters: tuple[str, ...]
+    root: str = "/dev/vda"
+    address: str = "virtio-serial://agent.channel.0"
     memory: int = 2048
 
+    def append(self) -> str:
+        """The kernel's parameters."""
+        root = (f"root={self.root}", "rootfstype=erofs", "ro")
+        return " ".join((*PARAMETERS, *self.parameters, *root, f"agent.server_addr={self.address}"))
 
-def guest(memory: int = 2048) -> Boot:
+
+def guest() -> Boot:
     """The guest as `make guest` left it."""
     boot = json.loads((GUEST / "boot.json").read_text())
-    root = ("root=/dev/vda", f"rootfstype={boot['image_fstype']}", "ro")
-    return Boot(
-        GUEST / boot["kernel"],
-        GUEST / boot["initramfs"],
-        GUEST / boot["image"],
-        (*boot["parameters"], *root),
-        memory,
-    )
+    return Boot(GUEST / boot["kernel"], GUEST / boot["initramfs"], GUEST / boot["image"], tuple(boot["parameters"]))
 
 
 class BootError(Exception):
@@ -159,9 +161,6 @@ class Machine:
 async def run(boot: Boot) -> AsyncIterator[Machine]:
     """A machine, from its start until this is left."""
     size = f"{boot.memory}M"
-    disk = (
-        "-drive", f"id=root,if=none,format=raw,readonly=on,file={boot.image}", "-device", "virtio-blk-pci,drive=root"
-    )  # fmt: skip
     with ExitStack() as stack:
         sockets = Path(stack.enter_context(TemporaryDirectory(prefix="guest-")))
         monitor, agent = (stack.enter_context(_listening(sockets / name)) for name in ("monitor", "agent"))
@@ -172,8 +171,9 @@ async def run(boot: Boot) -> AsyncIterator[Machine]:
             "-chardev", f"socket,id=monitor,fd={monitor.fileno()},server=on,wait=off", "-mon", "monitor,mode=control",
             "-chardev", f"socket,id=agent,fd={agent.fileno()},server=on,wait=off", "-device", "virtio-serial-pci",
             "-device", "virtserialport,chardev=agent,name=agent.channel.0", "-device", "virtio-balloon-pci,id=balloon",
-            *(disk if boot.image else ()),
-            "-kernel", boot.kernel, "-initrd", boot.initramfs, "-append", " ".join((*PARAMETERS, *boot.parameters)),
+            "-drive", f"id=root,if=none,format=raw,readonly=on,file={boot.image}",
+            "-device", "virtio-blk-pci,drive=root",
+            "-kernel", boot.kernel, "-initrd", boot.initramfs, "-append", boot.append(),
         )  # fmt: skip
         began = time.monotonic()
         process = await asyncio.create_subprocess_exec(

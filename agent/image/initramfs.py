@@ -23,7 +23,7 @@ def initramfs(architecture: Architecture, kernel: Kernel, files: Tree) -> Tree:
         BuildError: The kernel lacks a module.
     """
     tree = files.matching(("usr/bin/busybox",))
-    for name in ("modprobe", "mount", "sh", "switch_root"):
+    for name in ("modprobe", "mount", "poweroff", "sh", "switch_root"):
         tree.add(f"usr/bin/{name}", Link("busybox"))
     for path in ("dev", "proc", "root"):
         tree.add(path, Directory())

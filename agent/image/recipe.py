@@ -80,6 +80,7 @@ PACKS: Mapping[str, tuple[str, ...]] = {
         "kata_agent.init",
         "kata_agent.server",
         "kata_py.ttrpc.transport.serial",
+        "ctypes",
     ),
     "service": ("kata_agent.container.crun", "kata_agent.rpc.service"),
 }

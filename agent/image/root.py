@@ -159,6 +159,7 @@ def _python(architecture: Architecture, root: Path, *arguments: str) -> None:
         "PYTHONPATH": f"{root}/{CODE_ROOT}:{root}/{DIST_PACKAGES}",
         "PYTHONHASHSEED": "0",  # the order of sets in the bytecode
     }
-    done = subprocess.run([loader, *options, *arguments], env=environment, capture_output=True, text=True, check=False)
+    command: list[str | Path] = [loader, *options, *arguments]
+    done = subprocess.run(command, env=environment, umask=0o022, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"the guest's Python cannot be prepared:\n{done.stderr.strip()}", "mend what it says above")

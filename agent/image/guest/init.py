@@ -9,7 +9,10 @@ import gc
 import marshal
 import sys
 from _frozen_importlib import ModuleSpec
-from types import CodeType, ModuleType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import CodeType, ModuleType
 
 ROOT = "/usr/lib/kata-agent"
 
@@ -43,7 +46,7 @@ class Packs:
     def create_module(self, spec: ModuleSpec) -> None:
         """The import system's own kind of module will do."""
 
-    def exec_module(self, module: ModuleType) -> None:
+    def exec_module(self, module: "ModuleType") -> None:
         """Run a module's code, and forget it: what is left of it the module keeps."""
         exec(self._code.pop(module.__name__), module.__dict__)
 
