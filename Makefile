@@ -33,9 +33,12 @@ $(BUILD)/venv.stamp: pyproject.toml | $(BUILD)/packages.stamp
 demo: setup guest ## a container in a virtual machine, from containerd to crun (root)
 	@$(BIN)/python -m tools.demo
 
+# Unit tests share the processors; the rest compares the machine before and after, so it runs alone.
 test: setup guest ## every gate and every test (root)
 	@tools/check
-	@$(BIN)/pytest
+	@$(BIN)/pytest -q -n 2 tests/unit
+	@$(BIN)/pytest -q tests/functional tests/conformance
+	@$(BIN)/pytest -q tests/integration
 
 check: setup ## ruff, mypy --strict, import-linter, generated code, unit tests
 	@tools/check
