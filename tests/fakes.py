@@ -1,4 +1,4 @@
-"""Stand-ins for what a sandbox stands on: a guest's agent, a machine, the manager's streams.
+"""Stand-ins for what a sandbox stands on: a guest's agent, and the manager's streams.
 
 The agent is a real ttrpc service that keeps upstream's rules (kata-agent: Processes and streams): WaitProcess
 forgets the process and its streams, SIGKILL without an exec id reaches all of a container.
@@ -7,7 +7,6 @@ forgets the process and its streams, SIGKILL without an exec id reaches all of a
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import wraps
@@ -18,16 +17,15 @@ from google.protobuf.empty_pb2 import Empty
 from kata_protos import agent_pb2, health_pb2
 from kata_protos.agent_ttrpc import AgentService
 from kata_protos.health_ttrpc import HealthService
-from kata_py.hypervisor.api import Device, GuestDevice, HypervisorError, VmExit, VmSpec
+from kata_py.hypervisor.api import HypervisorError, VmSpec
 from kata_py.resource.journal import Journal
-from kata_py.resource.undo import RemoveTree
 from kata_py.sandbox.stdio import StdioSpec
-from kata_py.ttrpc.address import UnixAddress
 from kata_py.ttrpc.context import Context
 from kata_py.ttrpc.errors import StatusError
-from kata_py.ttrpc.server import Server
 from kata_py.ttrpc.service import Entry
 from kata_py.ttrpc.status import Code
+from tests.drivers.memory import MemoryHypervisor, MemoryVm
+from tests.tasks import make_configuration
 
 SIGKILL = 9
 
@@ -73,11 +71,12 @@ _Rest: Any = type(
 
 
 class FakeAgent(_Rest):  # type: ignore[misc]  # made of whatever methods the protocol has
-    """The agent. `calls` are the methods called, in order; those in `hangs` never answer, those in `fails` do so."""
+    """`calls` are the methods called, in order; `hangs` those that wait for `release`, `fails` those that fail."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.hangs: set[str] = set()
+        self._released = asyncio.Event()
         self.fails: dict[str, StatusError] = {}
         self.sandbox: agent_pb2.CreateSandboxRequest | None = None
         self.containers: dict[str, agent_pb2.CreateContainerRequest] = {}
@@ -96,14 +95,22 @@ class FakeAgent(_Rest):  # type: ignore[misc]  # made of whatever methods the pr
         @wraps(handler)
         async def call(request: Any, context: Context) -> Any:
             self.calls.append(name)
-            if name in self.hangs:
-                context.cancel_if_abandoned()
-                await asyncio.Event().wait()
+            await self.hang(name, context)
             if name in self.fails:
                 raise self.fails[name]
             return await handler(request, context)
 
         return call
+
+    async def hang(self, name: str, context: Context) -> None:
+        while name in self.hangs:
+            context.cancel_if_abandoned()
+            await self._released.wait()
+
+    def release(self) -> None:
+        """Let what hangs go on."""
+        self.hangs.clear()
+        self._released.set()
 
     def process(self, container_id: str, exec_id: str = "") -> GuestProcess:
         try:
@@ -203,88 +210,37 @@ class FakeHealth(HealthService):
         self._agent = agent
 
     async def Check(self, request: health_pb2.CheckRequest, context: Context) -> health_pb2.HealthCheckResponse:
-        if "Check" in self._agent.hangs:
-            context.cancel_if_abandoned()
-            await asyncio.Event().wait()
+        await self._agent.hang("Check", context)
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
     async def Version(self, request: health_pb2.CheckRequest, context: Context) -> health_pb2.VersionCheckResponse:
         return health_pb2.VersionCheckResponse(agent_version="fake")
 
 
-class FakeVm:
-    """A machine that is a server in this process."""
-
-    def __init__(self, agent: UnixAddress, server: Server) -> None:
-        self.agent = agent
-        self.pid = os.getpid()
-        self.console = ["booting", "the last line"]
-        self._server = server
-        self._end: asyncio.Future[VmExit] = asyncio.get_running_loop().create_future()
-
-    def console_tail(self) -> tuple[str, ...]:
-        return tuple(self.console)
-
-    async def wait(self) -> VmExit:
-        return await asyncio.shield(self._end)
-
-    async def attach(self, device: Device) -> GuestDevice:
-        raise HypervisorError("attach", "the fake has no slots")
-
-    async def listen(self) -> None:
-        await self._server.listen(self.agent)
-
-    async def hang_up(self) -> None:
-        self._server.close()
-        await self._server.wait_closed(0.0)
-
-    async def die(self, cause: str, *, expected: bool = False) -> None:
-        if not self._end.done():
-            self._end.set_result(VmExit(cause, expected, self.console_tail()))
-        await self.hang_up()
-
-
-class FakeHypervisor:
-    """A driver of machines with a `FakeAgent`. `error` is raised by the next launch; `leave` delays its end."""
-
-    name = "fake"
+class FakeHypervisor(MemoryHypervisor):
+    """A driver of machines with a `FakeAgent`. `error` is raised by the next launch; `leave` holds back the end."""
 
     def __init__(self, agent: FakeAgent) -> None:
-        self.agent = agent
+        super().__init__(make_configuration(), lambda: [agent, FakeHealth(agent)])
         self.specs: list[VmSpec] = []
-        self.vms: list[FakeVm] = []
         self.error: HypervisorError | None = None
-        self.listens = True
         self.leave = asyncio.Event()
         self.leave.set()
 
     @property
-    def vm(self) -> FakeVm:
-        return self.vms[-1]
+    def vm(self) -> MemoryVm:
+        return self.machines[-1]
 
     @asynccontextmanager
-    async def launch(self, spec: VmSpec, journal: Journal) -> AsyncIterator[FakeVm]:
+    async def launch(self, spec: VmSpec, journal: Journal) -> AsyncIterator[MemoryVm]:
         self.specs.append(spec)
         if self.error is not None:
             raise self.error
-        undo = RemoveTree(str(spec.directory))
-        journal.intend(undo)
-        spec.directory.mkdir(parents=True)
-        address = UnixAddress(str(spec.directory / "agent.sock"))
-        server = Server()
-        server.add(self.agent)
-        server.add(FakeHealth(self.agent))
-        if self.listens:
-            await server.listen(address)
-        vm = FakeVm(address, server)
-        self.vms.append(vm)
-        try:
-            yield vm
-        finally:
-            await self.leave.wait()
-            await vm.die("ended by us", expected=True)
-            undo.perform()
-            journal.settled(undo)
+        async with super().launch(spec, journal) as vm:
+            try:
+                yield vm
+            finally:
+                await self.leave.wait()
 
 
 class MemoryStdio:

@@ -17,7 +17,9 @@ INTERVAL = 0.05  # seconds between attempts: nothing tells when a guest begins t
 
 @asynccontextmanager
 async def dial(vm: Vm, timeout: float) -> AsyncIterator[Agent]:
-    """Connect to the machine's agent once it answers; leaving closes the connection.
+    """Connect to the machine's agent once it answers; leaving closes the connection, and so does the machine's end.
+
+    So whoever waits for the agent need not watch the machine too: its calls fail with `Unavailable`.
 
     Args:
         vm: The machine.
@@ -38,7 +40,18 @@ async def dial(vm: Vm, timeout: float) -> AsyncIterator[Agent]:
             await asyncio.wait([dialling, ended])
         if dialling.cancelled():
             raise Unavailable("the machine has ended")
-        yield dialling.result()
+        agent = dialling.result()
+        hanging_up = asyncio.create_task(_hang_up(vm, agent), name="end of the machine")
+        try:
+            yield agent
+        finally:
+            hanging_up.cancel()
+            await asyncio.wait([hanging_up])
+
+
+async def _hang_up(vm: Vm, agent: Agent) -> None:
+    await vm.wait()
+    await agent.close()
 
 
 async def _dial(vm: Vm, timeout: float, connection: AsyncExitStack) -> Agent:

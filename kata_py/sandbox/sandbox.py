@@ -130,9 +130,8 @@ class Sandbox:
         await asyncio.shield(self._stopping)
 
     async def _watch(self) -> None:
-        """Wait for the end of machine, agent or first container, whichever comes first, and end the rest."""
-        waits = (self._vm.wait(), self._agent.wait_gone(), self._first.ended.wait())
-        ends = [asyncio.ensure_future(wait) for wait in waits]
+        """Wait for the end of agent or first container, whichever comes first, and end the rest."""
+        ends = [asyncio.ensure_future(wait) for wait in (self._agent.wait_gone(), self._first.ended.wait())]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -142,7 +141,6 @@ class Sandbox:
         if not self._first.ended.is_set() and self._stopping is None:
             cause, evidence = await last_words(self._vm, "the agent's connection is lost")
             logger.error("sandbox %s: %s; last lines: %s", self.id, cause, " | ".join(evidence))
-            await self._agent.close()
         await self.stop()
 
     async def _stop(self) -> None:
