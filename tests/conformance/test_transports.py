@@ -189,6 +189,15 @@ class TestHybridVsock:
         assert "within 0.05 s" in await refused(HybridVsockAddress(vmm.socket, GUEST_PORT), timeout=0.05)
         listener.close()
 
+    async def test_what_follows_the_greeting_at_once_is_the_guests(self, vmm):
+        vmm.greeting += b"first words"
+        listener = await transport.listen(UnixAddress(vmm.guest_socket(GUEST_PORT)), End)
+        here = End()
+        await transport.connect(HybridVsockAddress(vmm.socket, GUEST_PORT), lambda: here, PATIENCE)
+        await here.until(lambda: here.received == b"first words")
+        here.transport.abort()
+        listener.close()
+
     async def test_the_guest_dials_the_host_at_a_socket_of_its_own(self, vmm):
         line = AddressLine(HybridVsockAddress(vmm.socket, 10240), UnixAddress(f"{vmm.socket}_10240"))
         async with accepting(line) as acceptor:

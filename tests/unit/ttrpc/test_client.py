@@ -104,6 +104,15 @@ async def test_a_cancelled_call_is_abandoned(client, peer):
     assert await call == b"next"
 
 
+async def test_calls_that_ended_without_an_answer_leave_nothing_behind(client, peer):
+    for _ in range(3):
+        with pytest.raises(StatusError):
+            await client.call("s", "Method", b"", timeout=0)
+    async with client.stream("s", "Method"):
+        pass
+    assert (client._answers, client._inboxes, client._connection._streams) == ({}, {}, {})
+
+
 async def test_a_lost_connection_fails_every_pending_and_every_later_call(client, peer):
     calls = [calling(client), calling(client)]
     await request_of(peer)

@@ -267,6 +267,15 @@ async def test_a_passed_deadline_is_answered_4_and_the_handler_runs_on(peer, gat
     assert await lives(peer), "and its late answer is not sent"
 
 
+async def test_a_call_that_ended_in_time_leaves_no_timer_behind(peer):
+    timers = asyncio.get_running_loop()._scheduled
+    before = [timer for timer in timers if not timer.cancelled()]
+    peer.request(1, "s", "Echo", timeout_nano=10**15)
+    assert await code_of(peer, 1) == Code.OK
+    await asyncio.sleep(0)
+    assert [timer for timer in timers if not timer.cancelled() and timer not in before] == []
+
+
 async def test_a_passed_deadline_cancels_a_handler_that_agreed(server, peer, gate):
     async def polite(payload, context):
         context.cancel_if_abandoned()
