@@ -100,7 +100,7 @@ TEXTS: Mapping[str, str] = {
     "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     "etc/resolv.conf": "",  # CreateSandbox mounts the pod's over it
-    "usr/sbin/init": f"#!/bin/sh\nexec /usr/bin/python3 -IS /{CODE_ROOT}/init.pyc\n",  # without our initramfs
+    "usr/sbin/init": f'#!/bin/sh\nexec /usr/bin/python3 -IS /{CODE_ROOT}/init.pyc "$@"\n',  # without our initramfs
     f"{DIST_PACKAGES}/google/__init__.py": "",  # else finding it is a search through all of sys.path
 }
 

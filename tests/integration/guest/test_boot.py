@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.guest_machine import Boot, Machine, run
+from bench.guest_machine import GUEST, Boot, Machine, run
 from bench.guest_machine import guest as built
+from kata_agent import __version__
 from kata_protos.agent_pb2 import (
     CreateSandboxRequest,
     DestroySandboxRequest,
@@ -28,7 +29,8 @@ CALL = 30.0  # seconds
 
 @pytest.fixture
 def boot(guest: Path) -> Boot:
-    assert (guest / "boot.json").is_file()
+    """The built guest, on little memory."""
+    assert guest == GUEST
     return replace(built(), memory=512)
 
 
@@ -68,7 +70,7 @@ async def test_the_kernel_loads_a_file_system_when_it_is_first_mounted(boot: Boo
 
 async def test_without_a_serial_port_the_agent_listens_on_vsock(boot: Boot) -> None:
     async with run(replace(boot, address="vsock://-1:1024")) as machine:
-        await machine.said("INFO kata_agent.server: kata-agent 0.1.0 serves vsock://-1:1024")
+        await machine.said(f"INFO kata_agent.server: kata-agent {__version__} serves vsock://-1:1024")
 
 
 async def test_a_root_that_is_not_there_is_named_and_the_machine_ends(boot: Boot) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from image.build import BOOT, IMAGE, INITRAMFS, KERNEL
+from kata_agent import __version__
 from kata_py.ttrpc.address import UnixAddress
 from kata_py.ttrpc.client import connect
 
@@ -21,8 +22,8 @@ from kata_py.ttrpc.client import connect
 _ELSEWHERE = re.compile(r"encodings(\..*)?|argparse|gettext|shutil|lzma|_compression")
 
 _IN_ROOT = """\
-mount -o loop,ro "$1" "$2" && mount --bind "$3" "$2/run" && exec chroot "$2" \
-    /usr/bin/python3 -ISv /usr/lib/kata-agent/init.pyc --server-addr unix:///run/agent 2>"$3/imports"
+image=$1 root=$2 run=$3; shift 3
+mount -o loop,ro "$image" "$root" && mount --bind "$run" "$root/run" && exec chroot "$root" "$@" 2>"$run/errors"
 """
 
 
@@ -53,17 +54,33 @@ def test_a_second_build_makes_nothing_anew(guest: Path, tmp_path: Path) -> None:
     assert "the image" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.mark.root
-async def test_all_that_is_imported_until_the_first_answer_comes_from_packs(guest: Path, short_tmp: Path) -> None:
-    root, run = short_tmp / "root", short_tmp / "run"
+@pytest.fixture
+def in_root(guest: Path, tmp_path: Path) -> tuple[str | Path, ...]:
+    """A command line that runs in the mounted image what is added to it; its /run is `tmp_path / "run"`."""
+    root, run = tmp_path / "root", tmp_path / "run"
     root.mkdir()
     run.mkdir()
-    command = ["unshare", "--mount", "sh", "-c", _IN_ROOT, "sh", guest / IMAGE, root, run]
-    agent = await asyncio.create_subprocess_exec(*command)
+    return ("unshare", "--mount", "sh", "-c", _IN_ROOT, "sh", guest / IMAGE, root, run)
+
+
+@pytest.mark.root
+def test_the_image_has_an_init_for_those_who_mount_it_without_our_initramfs(in_root: tuple[str | Path, ...]) -> None:
+    done = subprocess.run([*in_root, "/sbin/init", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"kata-agent {__version__}\n"
+
+
+@pytest.mark.root
+async def test_all_that_is_imported_until_the_first_answer_comes_from_packs(
+    in_root: tuple[str | Path, ...], tmp_path: Path, short_tmp: Path
+) -> None:
+    run = short_tmp / "guest-run"
+    run.symlink_to(tmp_path / "run")  # a path that a socket's address has room for
+    init = ("/usr/bin/python3", "-ISv", "/usr/lib/kata-agent/init.pyc", "--server-addr", "unix:///run/agent")
+    agent = await asyncio.create_subprocess_exec(*in_root, *init)
     try:
         async with connect(UnixAddress(str(run / "agent")), timeout=10, retry=0.05) as client:
             await client.call("grpc.Health", "Check", b"", timeout=10)
-        imports = re.findall(r"^import '(\S+)' # <(\S+)", (run / "imports").read_text(), re.MULTILINE)
+        imports = re.findall(r"^import '(\S+)' # <(\S+)", (run / "errors").read_text(), re.MULTILINE)
     finally:
         agent.kill()
         await agent.wait()
