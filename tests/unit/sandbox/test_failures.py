@@ -232,6 +232,7 @@ async def test_while_the_agent_hangs_memory_answers_within_50_ms(tasks: Tasks, a
         await request()
         assert time.monotonic() - began < 0.05
     hung.cancel()
+    agent.release()
 
 
 async def test_kill_passes_a_start_that_hangs(tasks: Tasks, agent: FakeAgent) -> None:
@@ -242,6 +243,7 @@ async def test_kill_passes_a_start_that_hangs(tasks: Tasks, agent: FakeAgent) ->
     await tasks.kill(signal.SIGKILL)
     assert agent.process("c1").signals == [signal.SIGKILL]
     starting.cancel()
+    agent.release()
 
 
 async def test_a_sigkill_that_the_agent_does_not_answer_ends_the_machine(
