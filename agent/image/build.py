@@ -28,13 +28,8 @@ from image.kernel import Kernel
 from image.recipe import ARCHITECTURES, CODE_ROOT, IMAGE_LIMIT, INITRAMFS_LIMIT, PACKAGES, Architecture
 from image.tree import File, Tree
 
-KERNEL, INITRAMFS, IMAGE, BOOT, MANIFEST = (
-    "vmlinux",
-    "initramfs.img",
-    "kata-containers.img",
-    "boot.json",
-    "manifest.json",
-)
+KERNEL, INITRAMFS, IMAGE = "vmlinux", "initramfs.img", "kata-containers.img"
+BOOT, MANIFEST = "boot.json", "manifest.json"
 CHECKOUT = Path(__file__).parents[2]
 _HERE = Path(__file__).parent
 _SPACE = 600 << 20  # bytes that a first build takes
@@ -44,16 +39,19 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser("image.build", description="Build the guest from Debian packages.")
     parser.add_argument("--output", type=Path, default=CHECKOUT / "build/guest", help="directory of the results")
-    parser.add_argument("--machine", choices=ARCHITECTURES, default=os.uname().machine, help="the guest's architecture")
+    parser.add_argument("--machine", choices=ARCHITECTURES, help="the guest's architecture, if not ours")
     parser.add_argument("--update", action="store_true", help="take the newest packages, not those of the last build")
     options = parser.parse_args(arguments)
+    machine = options.machine or os.uname().machine
+    if machine not in ARCHITECTURES:
+        parser.error(f"no guest for {machine}; there are those for {', '.join(ARCHITECTURES)}")
     began = time.monotonic()
 
     def say(text: str) -> None:
         print(f"==> guest: {text}", flush=True)
 
     try:
-        changed = Build(ARCHITECTURES[options.machine], options.output, say).run(update=options.update)
+        changed = Build(ARCHITECTURES[machine], options.output, say).run(update=options.update)
     except BuildError as error:
         print(f"guest: {error}", file=sys.stderr)
         return 1
@@ -97,16 +95,16 @@ class Build:
             archive = Archive(self._architecture, self._cache, self._say)
             packages = archive.packages(PACKAGES, update=update)
             code = root.code_tree(CHECKOUT)
-            debian_inputs = _digest(json.dumps([asdict(package) for package in packages]).encode(), *_recipe())
+            debian_inputs = _digest(*_recipe(), *(package.sha256.encode() for package in packages))
             inputs = _digest(debian_inputs.encode(), *_contents(code))
-            if self._is_up_to_date(inputs):
+            manifest, debian = self._output / MANIFEST, self._cache / "root.json"
+            if self._holds(manifest, inputs):
                 return False
-            (self._output / MANIFEST).unlink(missing_ok=True)
-            stamp = self._cache / "root.inputs"
-            if not stamp.is_file() or stamp.read_text() != debian_inputs:
-                stamp.unlink(missing_ok=True)
+            manifest.unlink(missing_ok=True)
+            if not self._holds(debian, debian_inputs):
+                debian.unlink(missing_ok=True)
                 self._make_debian_part([archive.path(package) for package in packages])
-                stamp.write_text(debian_inputs)
+                debian.write_bytes(_json({"inputs": debian_inputs, "files": self._files(KERNEL, INITRAMFS)}))
             self._make_image(code)
             self._write_manifest(inputs, packages)
             return True
@@ -118,10 +116,11 @@ class Build:
                 f"{self._cache} has {free >> 20} MiB free", f"a first build needs {_SPACE >> 20} MiB: make room"
             )
 
-    def _is_up_to_date(self, inputs: str) -> bool:
+    def _holds(self, record: Path, inputs: str) -> bool:
+        """Whether a record tells of these inputs, and the files it names are as it says."""
         try:
-            manifest = json.loads((self._output / MANIFEST).read_text())
-            return bool(manifest["inputs"] == inputs and manifest["files"] == self._files())
+            told = json.loads(record.read_text())
+            return bool(told["inputs"] == inputs and told["files"] == self._files(*told["files"]))
         except (FileNotFoundError, ValueError, KeyError):
             return False
 
@@ -162,14 +161,14 @@ class Build:
         manifest = {
             "machine": self._architecture.machine,
             "inputs": inputs,
-            "files": self._files(),
+            "files": self._files(KERNEL, INITRAMFS, IMAGE, BOOT),
             "packages": [asdict(package) for package in packages],
         }
         self._write(MANIFEST, _json(manifest))
 
-    def _files(self) -> dict[str, dict[str, int | str]]:
+    def _files(self, *names: str) -> dict[str, dict[str, int | str]]:
         files: dict[str, dict[str, int | str]] = {}
-        for name in (KERNEL, INITRAMFS, IMAGE, BOOT):
+        for name in names:
             with (self._output / name).open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             files[name] = {"size": (self._output / name).stat().st_size, "sha256": sha256}
