@@ -25,7 +25,7 @@ from tools.footprint import Footprint
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 # In the order in which they begin; a victim is killed in each stage in which it may live.
-STAGES = ("request", "plan", "share", "virtiofsd", "qemu", "agent", "sandbox", "container", "start")
+STAGES = ("request", "plan", "share", "virtiofsd", "qemu", "agent", "sandbox", "create", "start")
 VICTIMS = {
     "namespace": {"shim": "request", "agent": "agent"},
     "qemu": {"shim": "request", "virtiofsd": "virtiofsd", "qemu": "qemu"},
