@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, overload
 
 from kata_py.ttrpc import transport
 from kata_py.ttrpc.address import Address, SerialAddress
-from kata_py.ttrpc.connection import ClientConnection, MessageReceived, ResponseReceived
+from kata_py.ttrpc.connection import ClientConnection, ClientEvent, MessageReceived, ResponseReceived
 from kata_py.ttrpc.envelope import Response
 from kata_py.ttrpc.errors import ConnectionClosed, StatusError
 from kata_py.ttrpc.frames import REMOTE_CLOSED, REMOTE_OPEN
@@ -243,20 +243,12 @@ class Client:
     def _received(self, count: int) -> None:
         for event in self._connection.received(count):
             inbox = self._inboxes.get(event.stream_id)
-            match event:
-                case ResponseReceived(stream_id, response) if inbox is None:
-                    answer = self._answers.pop(stream_id, None)
-                    if answer is not None and not answer.done():
-                        answer.set_result(response)
-                case ResponseReceived(_, response) if inbox is not None:
-                    if response.payload and not response.code:
-                        inbox.put(response.payload)
-                    inbox.end(_status_error(response) if response.code else None)
-                case MessageReceived(_, message, closed) if inbox is not None:
-                    if message is not None:
-                        inbox.put(message)
-                    if closed:
-                        inbox.end()
+            if inbox is not None:
+                _deliver(event, inbox)
+            elif isinstance(event, ResponseReceived):
+                answer = self._answers.pop(event.stream_id, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(event.response)
 
     def _lost(self, error: Exception | None) -> None:
         if error is not None:
@@ -270,6 +262,19 @@ class Client:
                 answer.set_exception(ConnectionClosed(text))
         for inbox in self._inboxes.values():
             inbox.end(ConnectionClosed(text))
+
+
+def _deliver(event: ClientEvent, inbox: Inbox) -> None:
+    match event:
+        case MessageReceived(_, message, closed):
+            if message is not None:
+                inbox.put(message)
+            if closed:
+                inbox.end()
+        case ResponseReceived(_, response):
+            if response.payload and not response.code:
+                inbox.put(response.payload)
+            inbox.end(_status_error(response) if response.code else None)
 
 
 def _expire(answer: asyncio.Future[Response], name: str, timeout: float) -> None:

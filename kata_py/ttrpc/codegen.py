@@ -30,10 +30,6 @@ class MessageClass(NamedTuple):
     module: str
     name: str
 
-    def __str__(self) -> str:
-        """As the stub refers to it."""
-        return f"{self.module.rpartition('.')[2]}.{self.name}"
-
 
 def main() -> None:
     """Read protoc's request from stdin, write the answer to stdout."""
@@ -68,7 +64,9 @@ def _message_classes(file: FileDescriptorProto) -> Iterator[tuple[str, MessageCl
 
 def _stub(file: FileDescriptorProto, classes: Mapping[str, MessageClass]) -> Iterator[str]:
     methods = [method for service in file.service for method in service.method]
-    modules = {classes[name].module for method in methods for name in (method.input_type, method.output_type)}
+    messages = {name: classes[name] for method in methods for name in (method.input_type, method.output_type)}
+    modules = _aliases({message.module for message in messages.values()})
+    names = {name: f"{modules[message.module]}.{message.name}" for name, message in messages.items()}
     streams = any(method.client_streaming or method.server_streaming for method in methods)
     yield f'"""The services of {file.name}. Written by protoc-gen-ttrpc-python; do not edit."""'
     yield ""
@@ -77,9 +75,10 @@ def _stub(file: FileDescriptorProto, classes: Mapping[str, MessageClass]) -> Ite
     yield "import abc"
     yield "from typing import TYPE_CHECKING"
     yield ""
-    for module in sorted(modules):
+    for module, alias in modules.items():
         package, _, name = module.rpartition(".")
-        yield f"from {package} import {name}" if package else f"import {name}"
+        statement = f"from {package} import {name}" if package else f"import {name}"
+        yield statement if alias == name else f"{statement} as {alias}"
     yield ""
     yield "if TYPE_CHECKING:"
     yield f"    from collections.abc import {'AsyncGenerator, AsyncIterator, ' if streams else ''}Mapping"
@@ -106,7 +105,7 @@ def _stub(file: FileDescriptorProto, classes: Mapping[str, MessageClass]) -> Ite
         for method, doc in zip(service.method, docs, strict=True):
             yield ""
             yield "    @abc.abstractmethod"
-            yield f"    {_handler_signature(method, classes)}"
+            yield f"    {_handler_signature(method, names)}"
             yield from _indent(doc, 8)
         yield ""
         yield "    def ttrpc_methods(self) -> Mapping[str, Entry]:"
@@ -114,7 +113,7 @@ def _stub(file: FileDescriptorProto, classes: Mapping[str, MessageClass]) -> Ite
         yield "        return {"
         for method in service.method:
             kind = f"{method.client_streaming}, {method.server_streaming}"
-            yield f'            "{method.name}": (self.{method.name}, {classes[method.input_type]}, {kind}),'
+            yield f'            "{method.name}": (self.{method.name}, {names[method.input_type]}, {kind}),'
         yield "        }"
         yield ""
         yield ""
@@ -125,11 +124,18 @@ def _stub(file: FileDescriptorProto, classes: Mapping[str, MessageClass]) -> Ite
         yield "        self._client = client"
         for method, doc in zip(service.method, docs, strict=True):
             yield ""
-            yield from _indent(_client_method(full_name, method, classes, doc))
+            yield from _indent(_client_method(full_name, method, names, doc))
 
 
-def _handler_signature(method: MethodDescriptorProto, classes: Mapping[str, MessageClass]) -> str:
-    request, response = str(classes[method.input_type]), str(classes[method.output_type])
+def _aliases(modules: set[str]) -> dict[str, str]:
+    """The name each module is imported under: its own, or all of its path where two have the same."""
+    own = {module: module.rpartition(".")[2] for module in sorted(modules)}
+    taken = list(own.values())
+    return {module: name if taken.count(name) == 1 else module.replace(".", "_") for module, name in own.items()}
+
+
+def _handler_signature(method: MethodDescriptorProto, names: Mapping[str, str]) -> str:
+    request, response = names[method.input_type], names[method.output_type]
     if method.client_streaming:
         request = f"AsyncIterator[{request}]"
     parameters = f"(self, request{'s' if method.client_streaming else ''}: {request}, context: Context)"
@@ -139,11 +145,11 @@ def _handler_signature(method: MethodDescriptorProto, classes: Mapping[str, Mess
 
 
 def _client_method(
-    service: str, method: MethodDescriptorProto, classes: Mapping[str, MessageClass], doc: list[str]
+    service: str, method: MethodDescriptorProto, names: Mapping[str, str], doc: list[str]
 ) -> Iterator[str]:
-    request, response = classes[method.input_type], classes[method.output_type]
+    request, response = names[method.input_type], names[method.output_type]
     streams = method.client_streaming or method.server_streaming
-    result = f"AbstractAsyncContextManager[ClientStream[{request}, {response}]]" if streams else str(response)
+    result = f"AbstractAsyncContextManager[ClientStream[{request}, {response}]]" if streams else response
     yield f"{'' if streams else 'async '}def {method.name}("
     yield "    self,"
     if not method.client_streaming:

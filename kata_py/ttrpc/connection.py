@@ -2,7 +2,7 @@
 
 The owner puts received bytes into `space()` and calls `received()`, acts on the events it returns, and after
 that or any other call sends what `data_to_send()` gives, in order. Whatever bytes come in, nothing raises: a
-fault on a stream is answered on that stream, as shim-v2's table of server duties wants, and the connection
+client's fault is answered on the stream it was made on, a server's fails that stream's call, and the connection
 goes on. Source: containerd/ttrpc `PROTOCOL.md`, `server.go`, `client.go`.
 """
 

@@ -45,10 +45,10 @@ class Response(NamedTuple):
     """A call's answer.
 
     Attributes:
+        payload: The serialised response message.
         code: The status code's number; 0 is OK, and so is an absent status.
         message: The status in words.
         details: Serialised `google.protobuf.Any` messages.
-        payload: The serialised response message.
     """
 
     payload: bytes = b""

@@ -44,7 +44,7 @@ class Server:
         self._factories: dict[str, Callable[[], Service]] = {}
         self._raw: dict[str, dict[str, Method]] = {}
         self._listeners: list[transport.Listener] = []
-        self.accepts: set[Session] = set()
+        self._sessions: set[Session] = set()
         self._done = asyncio.Event()
         self._closing = False
 
@@ -99,9 +99,9 @@ class Server:
         self._closing = True
         for listener in self._listeners:
             listener.close()
-        for session in list(self.accepts):
+        for session in list(self._sessions):
             session.close()
-        if not self.accepts:
+        if not self._sessions:
             self._done.set()
 
     async def wait_closed(self, timeout: float) -> None:
@@ -116,26 +116,26 @@ class Server:
             async with asyncio.timeout(timeout):
                 await self._done.wait()
         except TimeoutError:
-            for session in list(self.accepts):
+            for session in list(self._sessions):
                 session.abort()
             try:
                 async with asyncio.timeout(_ABORT_TIMEOUT):
                     await self._done.wait()
             except TimeoutError:
-                stuck = [name for session in self.accepts for name in session.running()]
+                stuck = [name for session in self._sessions for name in session.running()]
                 logger.error("still running after they were cancelled: %s", ", ".join(stuck))
 
     def accept(self) -> asyncio.BufferedProtocol:
         """Begin one more connection: the protocol for a transport of the caller's own making."""
         session = Session(self._find, self._ended, self._admit, cancel_abandoned=self._cancel_abandoned)
-        self.accepts.add(session)
+        self._sessions.add(session)
         if self._closing:
             session.close()
         return session.link
 
     def _ended(self, session: Session) -> None:
-        self.accepts.discard(session)
-        if self._closing and not self.accepts:
+        self._sessions.discard(session)
+        if self._closing and not self._sessions:
             self._done.set()
 
     def _find(self, service: str, method: str) -> Method:

@@ -110,7 +110,7 @@ class Session:
             if timeout < 0:
                 raise StatusError(Code.DEADLINE_EXCEEDED, "the deadline had passed when the call came")
         except StatusError as error:
-            self._answer(stream_id, Response(b"", error.code, error.message, error.details))
+            self._answer(stream_id, _status(error))
             return
         deadline = self._loop.time() + timeout / 1e9 if timeout else None
         context = Context(service, name, metadata, deadline, self._peer, cancellable=self._cancel_abandoned)
@@ -173,9 +173,9 @@ class Session:
         self.link.flush_soon()
 
     def _expire(self, stream_id: int, call: Call) -> None:
-        text = f"{call.context} was not done when its deadline passed"
-        self._answer(stream_id, Response(b"", Code.DEADLINE_EXCEEDED, text))
-        call.abandon(StatusError(Code.DEADLINE_EXCEEDED, text))
+        error = StatusError(Code.DEADLINE_EXCEEDED, f"{call.context} was not done when its deadline passed")
+        self._answer(stream_id, _status(error))
+        call.abandon(error)
 
     def _writable(self, writable: bool) -> None:
         # Whoever does not read the answers may not ask for more.
@@ -207,7 +207,11 @@ async def _handle(method: Method, payload: bytes, call: Call) -> Response | None
             raise TypeError(f"the handler returned {type(answer).__name__} instead of bytes")
         return Response(answer)
     except StatusError as error:
-        return Response(b"", error.code, error.message, error.details)
+        return _status(error)
     except Exception:
         logger.exception("%s failed", call.context)
         return Response(b"", Code.UNKNOWN, f"{call.context} failed; the server's log says why")
+
+
+def _status(error: StatusError) -> Response:
+    return Response(b"", error.code, error.message, error.details)

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from google.protobuf.compiler import plugin_pb2
 from google.protobuf.empty_pb2 import Empty
 
+from kata_py.ttrpc import codegen
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
 from kata_py.ttrpc.testing import channel
@@ -100,6 +102,20 @@ async def test_streaming_methods_take_and_give_messages(shop, catalogue):
                 await stream.send(messages.Query.ByName(name=name))
             stream.close_send()
             assert [thing.name async for thing in stream] == ["table", "lamp"]
+
+
+def test_modules_of_one_name_are_told_apart_by_their_paths():
+    request = plugin_pb2.CodeGeneratorRequest(file_to_generate=["c.proto"])
+    for name in ("a/x.proto", "b/x.proto"):
+        file = request.proto_file.add(name=name, package=name[0])
+        file.message_type.add(name="M")
+    service = request.proto_file.add(name="c.proto").service.add(name="S")
+    service.method.add(name="Turn", input_type=".a.M", output_type=".b.M")
+    (stub,) = codegen.generate(request).file
+    assert "from a import x_pb2 as a_x_pb2" in stub.content
+    assert "def Turn(self, request: a_x_pb2.M, context: Context) -> b_x_pb2.M:" in stub.content
+    assert 'ttrpc_name = "S"' in stub.content
+    compile(stub.content, stub.name, "exec")
 
 
 def test_a_service_that_lacks_a_method_cannot_be_made(shop):
