@@ -25,7 +25,7 @@ STOP_TIMEOUT = 15.0
 _SHARED_PARENTS = tuple(
     Path(path)
     for path in (
-        "/run/containerd", "/run/containerd/fifo", "/run/containerd/s", "/run/vc", "/run/vc/sbs", "/run/vc/vm",
+        "/run/containerd", "/run/containerd/s", "/run/vc", "/run/vc/sbs", "/run/vc/vm",
         "/run/kata-containers", "/run/kata-containers/shared", "/run/kata-containers/shared/sandboxes",
     )
 )  # fmt: skip
@@ -76,6 +76,7 @@ class PrivateContainerd:
         self.address = self.directory / "containerd.sock"
         self._env = {**os.environ, **(env or {}), "PATH": f"{self.launcher.parent}:{os.environ['PATH']}"}
         self._debug = debug
+        self._fifos = self.directory / "fifo"
         self._process: subprocess.Popen[str] | None = None
         self._absent: list[Path] = []
 
@@ -100,6 +101,8 @@ class PrivateContainerd:
                 self.remove_all()
         finally:
             self.stop()
+            self._end_shims()
+            shutil.rmtree(self._fifos, ignore_errors=True)
             for path in reversed(self._absent):
                 with suppress(OSError):  # not empty: somebody else's now; or never made
                     path.rmdir()
@@ -178,7 +181,12 @@ class PrivateContainerd:
     def run_arguments(self, container_id: str, *argv: str, options: Sequence[str] = ()) -> list[str]:
         """Arguments of `ctr run` for a container of the busybox image under our runtime."""
         runtime = ["--runtime", RUNTIME, "--runtime-config-path", str(self.runtime_config)]
-        return ["run", *runtime, *options, oci_image.REFERENCE, container_id, *argv]
+        return ["run", *runtime, "--fifo-dir", str(self._fifos), *options, oci_image.REFERENCE, container_id, *argv]
+
+    def exec_arguments(self, container_id: str, exec_id: str, *argv: str, options: Sequence[str] = ()) -> list[str]:
+        """Arguments of `ctr tasks exec`."""
+        where = ["--fifo-dir", str(self._fifos), "--exec-id", exec_id]
+        return ["tasks", "exec", *where, *options, container_id, *argv]
 
     def run(
         self,
@@ -216,6 +224,18 @@ class PrivateContainerd:
             self.ctr("tasks", "kill", "--signal", "SIGKILL", "--all", container_id, check=False)
             self.ctr("tasks", "delete", "--force", container_id, check=False)
             self.ctr("containers", "delete", container_id, check=False)
+
+    def _end_shims(self) -> None:
+        """End the shims of bundles that are still there: containerd was stopped in the midst of something."""
+        for pid_file in self.directory.glob(f"state/io.containerd.runtime.v2.task/{NAMESPACE}/*/shim.pid"):
+            bundle = pid_file.parent
+            with suppress(ProcessLookupError):
+                os.kill(int(pid_file.read_text()), signal.SIGKILL)
+            subprocess.run(
+                [self.launcher, "-namespace", NAMESPACE, "-address", str(self.address), "-id", bundle.name,
+                 "-bundle", str(bundle), "delete"],
+                cwd=bundle, check=False, capture_output=True, timeout=STOP_TIMEOUT, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
 
     def wipe(self) -> None:
         """Remove the directory of a stopped containerd."""

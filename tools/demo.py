@@ -66,21 +66,20 @@ def tour(containerd: PrivateContainerd) -> None:
 
     step("run one in the background, and look inside")
     shown(containerd, *containerd.run_arguments("demo-2", "sleep", "1000", options=["--detach"]))
-    output = shown(containerd, "tasks", "exec", "--exec-id", "e1", "demo-2", "sh", "-c", "echo pid $$ of $(hostname)")
+    output = shown(containerd, *containerd.exec_arguments("demo-2", "e1", "sh", "-c", "echo pid $$ of $(hostname)"))
     expect("pid" in output, "exec printed nothing")
 
     step("bytes through stdin")
     text = "through the fifo, the shim, the agent and back\n"
-    echoed = shown(containerd, "tasks", "exec", "--exec-id", "e2", "demo-2", "cat", stdin=text)
+    echoed = shown(containerd, *containerd.exec_arguments("demo-2", "e2", "cat"), stdin=text)
     expect(echoed == text, f"cat gave {echoed!r}")
 
     step("a terminal of 100 columns")
-    expect(
-        "100" in shown_on_tty(containerd, "tasks", "exec", "-t", "--exec-id", "e3", "demo-2", "stty", "size"), "size"
-    )
+    size = shown_on_tty(containerd, *containerd.exec_arguments("demo-2", "e3", "stty", "size", options=["-t"]))
+    expect("40 100" in size, f"the terminal has another size: {size!r}")
 
     step("an exit code comes back")
-    shown(containerd, "tasks", "exec", "--exec-id", "e4", "demo-2", "sh", "-c", "exit 42", status=42)
+    shown(containerd, *containerd.exec_arguments("demo-2", "e4", "sh", "-c", "exit 42"), status=42)
 
     step("numbers of the container, from the guest's cgroups")
     expect("memory" in shown(containerd, "tasks", "metrics", "demo-2"), "no metrics")

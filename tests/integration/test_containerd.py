@@ -57,7 +57,7 @@ def detached(containerd: PrivateContainerd, name: str, *argv: str) -> Iterator[s
 def execute(
     containerd: PrivateContainerd, pod: str, exec_id: str, *argv: str, stdin: bytes | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    return containerd.ctr("tasks", "exec", "--exec-id", exec_id, pod, *argv, check=False, stdin=stdin)
+    return containerd.ctr(*containerd.exec_arguments(pod, exec_id, *argv), check=False, stdin=stdin)
 
 
 def test_an_attached_run_prints_and_returns_the_exit_code(containerd: PrivateContainerd) -> None:
@@ -88,7 +88,7 @@ def test_exec_passes_stdin_to_its_end(containerd: PrivateContainerd, pod: str) -
 def test_exec_on_a_terminal_sees_one(containerd: PrivateContainerd, pod: str) -> None:
     master, slave = pty.openpty()
     subprocess.run(["stty", "rows", "40", "columns", "100"], stdin=slave, check=True)
-    command = containerd.command("tasks", "exec", "-t", "--exec-id", "e3", pod, "sh", "-c", SIZED)
+    command = containerd.command(*containerd.exec_arguments(pod, "e3", "sh", "-c", SIZED, options=["-t"]))
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
     output = b""
