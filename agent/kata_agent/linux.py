@@ -54,8 +54,6 @@ _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 _RB_POWER_OFF = 0x4321FEDC  # include/uapi/linux/reboot.h
 _WALL = 0x40000000  # include/uapi/linux/wait.h: children of whatever kind of clone
 
-_FINIT_MODULE = {"x86_64": 313, "s390x": 344}  # arch/*/entry/syscalls/*.tbl; the C library has no name for it
-
 # include/uapi/asm-generic/ioctls.h, the same on x86_64 and s390x
 _TIOCSWINSZ = 0x5414
 _TIOCGPTPEER = 0x5441
@@ -153,18 +151,6 @@ def reap() -> tuple[int, int] | None:
         return None
     code = os.waitstatus_to_exitcode(status)
     return pid, code if code >= 0 else 128 - code
-
-
-def insert_module(path: str) -> None:
-    """finit_module(2); a module that is there already, or built in, is fine."""
-    number = _FINIT_MODULE[os.uname().machine]
-    module = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _check(_libc().syscall(number, module, b"", 0), path)
-    except FileExistsError:
-        pass
-    finally:
-        os.close(module)
 
 
 def interface_up(name: str) -> None:

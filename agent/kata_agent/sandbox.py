@@ -19,7 +19,6 @@ from kata_agent.storage.table import StorageTable
 
 if TYPE_CHECKING:
     from kata_agent.container.crun import Crun
-    from kata_agent.modules import LateModules
     from kata_protos.agent_pb2 import Storage
     from kata_py.oci.spec import Spec
 
@@ -36,9 +35,8 @@ class Sandbox:
         ended: Set once the sandbox was destroyed.
     """
 
-    def __init__(self, crun: Crun, ended: asyncio.Event, late_modules: LateModules) -> None:
+    def __init__(self, crun: Crun, ended: asyncio.Event) -> None:
         self.ended = ended
-        self._late_modules = late_modules
         self._crun = crun
         self._storages = StorageTable()
         self._containers: dict[str, Container] = {}
@@ -62,7 +60,6 @@ class Sandbox:
             raise FailedPrecondition("the sandbox already exists")
         self._namespaces = {}
         try:
-            await self._late_modules.loaded()
             self._namespaces = await asyncio.to_thread(namespaces.persist, NAMESPACES, hostname)
             await self._storages.add(storages)
             dns.cover_resolv_conf(dns_lines, RUN / "sandbox" / "resolv.conf")

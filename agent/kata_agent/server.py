@@ -7,7 +7,6 @@ that the first real call finds it there.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import signal
 import threading
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     import socket
 
     from kata_agent.cmdline import Parameters
-    from kata_agent.modules import LateModules
     from kata_py.ttrpc.context import Context
     from kata_py.ttrpc.service import Service
 
@@ -52,13 +50,12 @@ async def serve(parameters: Parameters, listener: socket.socket | None = None) -
     server = Server()
     server.add_raw("grpc.Health", "Check", _check)
     server.add_raw("grpc.Health", "Version", _version)
-    warming = _Warming()
-    server.add_lazy("grpc.AgentService", lambda: _agent(reaper, parameters, ended, warming))
+    server.add_lazy("grpc.AgentService", lambda: _agent(reaper, parameters, ended))
     if listener is not None:
         await server.serve(listener)
     else:
         await server.listen(parse(parameters.server_addr))
-    warming.start()
+    threading.Thread(target=_warm, name="warm", daemon=True).start()
     _LOG.info("kata-agent %s serves %s", __version__, "its socket" if listener else parameters.server_addr)
     await ended.wait()
     server.close()
@@ -74,7 +71,7 @@ async def _version(_payload: bytes, _context: Context) -> bytes:
     return _VERSION
 
 
-def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event, warming: _Warming) -> Service:
+def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Service:
     from pathlib import Path
 
     from kata_agent.container.crun import Crun
@@ -82,25 +79,9 @@ def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event, warming
     from kata_agent.sandbox import Sandbox
 
     crun = Crun(reaper, Path("/run/kata-agent"), pipe_capacity=parameters.container_pipe_size)
-    return Agent(Sandbox(crun, ended, warming.modules), reaper)
+    return Agent(Sandbox(crun, ended), reaper)
 
 
-class _Warming(threading.Thread):
-    """Gets ready what the first calls need, while the host still reads the answer to Check."""
-
-    def __init__(self) -> None:
-        super().__init__(name="warm", daemon=True)
-
-    @functools.cached_property
-    def modules(self) -> LateModules:
-        """The kernel modules it loads."""
-        from kata_agent.modules import LateModules
-
-        return LateModules()
-
-    def run(self) -> None:
-        """Load message classes first, then modules."""
-        import kata_agent.container.crun
-        import kata_agent.rpc.service  # noqa: F401 loaded for those who come
-
-        self.modules.load()
+def _warm() -> None:
+    import kata_agent.container.crun
+    import kata_agent.rpc.service  # noqa: F401 loaded for those who come
