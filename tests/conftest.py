@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.footprint import without_new_parents
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 GUEST = REPOSITORY / "build" / "guest"
 
@@ -20,6 +22,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not accept: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _parents() -> Iterator[None]:
+    """Leave no new directory in /run; only where no other process of this run may still be using it."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        yield
+        return
+    with without_new_parents():
+        yield
 
 
 @pytest.fixture(scope="session")

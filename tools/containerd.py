@@ -9,26 +9,18 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tools import oci_image
+from tools.footprint import without_new_parents
 
 NAMESPACE = "default"
 RUNTIME = "io.containerd.kata.v2"
 START_TIMEOUT = 30.0  # seconds until containerd says that it has booted
 STOP_TIMEOUT = 15.0
-
-# Parents that containerd, ctr and the shim make and share with others; removed again if we caused them.
-_SHARED_PARENTS = tuple(
-    Path(path)
-    for path in (
-        "/run/containerd", "/run/containerd/s", "/run/vc", "/run/vc/sbs", "/run/vc/vm",
-        "/run/kata-containers", "/run/kata-containers/shared", "/run/kata-containers/shared/sandboxes",
-    )
-)  # fmt: skip
 
 _CONFIG = """\
 version = 2
@@ -78,10 +70,10 @@ class PrivateContainerd:
         self._debug = debug
         self._fifos = self.directory / "fifo"
         self._process: subprocess.Popen[str] | None = None
-        self._absent: list[Path] = []
+        self._resources = ExitStack()
 
     def __enter__(self) -> Self:
-        self._absent = [path for path in _SHARED_PARENTS if not path.exists()]
+        self._resources.enter_context(without_new_parents())
         self.directory.mkdir(parents=True, exist_ok=True)
         config = self.directory / "config.toml"
         config.write_text(_CONFIG.format(directory=self.directory, level="debug" if self._debug else "info"))
@@ -103,9 +95,7 @@ class PrivateContainerd:
             self.stop()
             self._end_shims()
             shutil.rmtree(self._fifos, ignore_errors=True)
-            for path in reversed(self._absent):
-                with suppress(OSError):  # not empty: somebody else's now; or never made
-                    path.rmdir()
+            self._resources.close()
 
     def start(self) -> None:
         """Start containerd and wait until it serves.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,27 @@ from kata_py.resource.mount import mount_points
 # Programs that a sandbox consists of; other processes of the machine are none of our business.
 _PROGRAMS = ("containerd-shim-kata", "qemu-system-", "virtiofsd", "kata_agent", "crun")
 _RUN_DEPTH = 4
+
+# Directories that containerd, shims and CRI-O make and share; nobody can tell when the last one has left.
+SHARED_PARENTS = tuple(
+    Path(path)
+    for path in (
+        "/run/containerd", "/run/containerd/s", "/run/vc", "/run/vc/sbs", "/run/vc/vm",
+        "/run/kata-containers", "/run/kata-containers/shared", "/run/kata-containers/shared/sandboxes",
+    )
+)  # fmt: skip
+
+
+@contextmanager
+def without_new_parents() -> Iterator[None]:
+    """Afterwards, remove the shared parents that were not there before and are empty."""
+    absent = [path for path in SHARED_PARENTS if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in reversed(absent):
+            with suppress(OSError):  # not empty: somebody else's now; or never made
+                path.rmdir()
 
 
 @dataclass(frozen=True, slots=True)

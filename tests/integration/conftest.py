@@ -16,7 +16,7 @@ import pytest_asyncio
 from tests.conftest import REPOSITORY
 from tests.manager import Container, Manager
 from tools import configuration, oci_image
-from tools.footprint import Footprint
+from tools.footprint import SHARED_PARENTS, Footprint
 
 DRIVERS = [pytest.param("namespace", id="namespace"), pytest.param("qemu", id="qemu", marks=pytest.mark.qemu)]
 
@@ -29,13 +29,7 @@ from kata_py.shim.command import main
 sys.exit(main())
 """
 
-# Made by the shim below /run and shared by all sandboxes; containerd keeps such parents too.
-_SHARED_PARENTS = frozenset(
-    {
-        "run: /run/containerd", "run: /run/containerd/s", "run: /run/vc", "run: /run/vc/sbs", "run: /run/vc/vm",
-        "run: /run/kata-containers", "run: /run/kata-containers/shared", "run: /run/kata-containers/shared/sandboxes",
-    }
-)  # fmt: skip
+_SHARED_PARENTS = frozenset(f"run: {path}" for path in SHARED_PARENTS)
 
 
 def left_behind(before: Footprint) -> list[str]:
