@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kata_py.hypervisor.api import HypervisorError
 from kata_qemu.bus import Bus, CcwBus, PciBus
@@ -15,7 +15,7 @@ class Platform:
     """A machine type.
 
     Attributes:
-        machine: Its name, without a version.
+        machine: What `-machine` is told: its name, with a version if one was asked for.
         architecture: What `uname -m` says in its guests.
         options: What `-machine` is told besides: devices that no guest of ours needs are left out.
         bus: Makes the bus of a new machine.
@@ -71,7 +71,7 @@ def platform(machine: str = "", host: str = "") -> Platform:
     """The platform of a machine type, versioned or not (`q35`, `pc-q35-7.2`, `s390-ccw-virtio`).
 
     Args:
-        machine: The type; empty is the host's own.
+        machine: The type, which QEMU is given as it stands; empty is the host's own.
         host: The host's architecture; empty asks it.
 
     Raises:
@@ -80,7 +80,7 @@ def platform(machine: str = "", host: str = "") -> Platform:
     host = host or os.uname().machine
     for known in (Q35, S390):
         if known.machine in machine if machine else known.architecture == host:
-            return known
+            return replace(known, machine=machine or known.machine)
     raise HypervisorError(
         "qemu",
         f"unknown machine type {machine!r}" if machine else f"no machine type for this host ({host})",
