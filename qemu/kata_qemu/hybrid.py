@@ -51,7 +51,7 @@ async def serving(directory: Path, journal: Journal, tail: Tail) -> AsyncIterato
 
     def on_line(pid: int, line: str) -> None:
         tail.add(f"{NAME}: {line}")
-        log.warning("%s", line, extra={"source": "virtcontainers/hypervisor", "subsystem": NAME})
+        log.warning("%s", line)
 
     control, ports = directory / "vhost-vsock.sock", directory / "kata.hvsock"
     line = [binary, f"--guest-cid={GUEST_CID}", f"--socket={control}", f"--uds-path={ports}"]
@@ -80,12 +80,15 @@ async def _first(created: asyncio.Event, program: Program) -> None:
 
 async def _connect(sock: socket.socket, path: Path) -> None:
     """Connect to the program, which binds its socket itself: between bind and listen it refuses."""
-    async with asyncio.timeout(START_TIMEOUT):
-        while True:
-            try:
-                return sock.connect(bytes(path))
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.001)
+    try:
+        async with asyncio.timeout(START_TIMEOUT):
+            while True:
+                try:
+                    return sock.connect(bytes(path))
+                except ConnectionRefusedError:
+                    await asyncio.sleep(0.001)
+    except TimeoutError:
+        raise HypervisorError("qemu", f"{NAME} did not listen at {path} within {START_TIMEOUT:g} s") from None
 
 
 @contextmanager

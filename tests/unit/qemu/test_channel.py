@@ -13,7 +13,7 @@ import pytest
 
 from kata_py.hypervisor.api import AgentChannel, HypervisorError
 from kata_py.ttrpc.address import HybridVsockAddress, SerialAddress, VsockAddress
-from kata_qemu import channel
+from kata_qemu import channel, hybrid
 from kata_qemu.bus import PciPlace
 from kata_qemu.channel import Channel, claim_cid, open_channel
 from kata_qemu.devices.serial import AgentPort
@@ -36,6 +36,13 @@ control.bind(arguments["--socket"])
 control.listen()
 connection, _ = control.accept()
 connection.recv(1)
+"""
+SILENT_VHOST_DEVICE_VSOCK = """\
+#!/usr/bin/python3 -S
+import socket, sys, time
+control = socket.socket(socket.AF_UNIX)
+control.bind(dict(argument.split("=") for argument in sys.argv[1:])["--socket"])
+time.sleep(60)
 """
 
 
@@ -157,6 +164,18 @@ async def test_a_hybrid_device_that_dies_at_once_is_told(
     with pytest.raises(HypervisorError, match="vhost-device-vsock exited with status 4"):
         await host.open(AgentChannel.HYBRID_VSOCK)
     assert host.journal.entries == []
+
+
+async def test_a_hybrid_device_that_never_listens_is_told(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "vhost-device-vsock"
+    program.write_text(SILENT_VHOST_DEVICE_VSOCK)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(hybrid, "START_TIMEOUT", 1.0)
+    with pytest.raises(HypervisorError, match=r"vhost-device-vsock did not listen at .*/vhost-vsock.sock within 1 s"):
+        await host.open(AgentChannel.HYBRID_VSOCK)
 
 
 async def test_a_host_without_the_hybrid_device_is_told_what_to_do(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
