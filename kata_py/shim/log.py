@@ -37,6 +37,8 @@ _PARTS = {
     "kata_py.storage": ("virtcontainers", "fs_share"),
     "kata_py.ttrpc": ("containerd-kata-shim-v2", "ttrpc"),
     "kata_qemu": ("virtcontainers/hypervisor", "qemu"),
+    "kata_qemu.console": ("virtcontainers", "sandbox"),
+    "kata_qemu.hybrid": ("virtcontainers/hypervisor", "vhost-device-vsock"),
     "kata_qemu.monitor": ("virtcontainers/hypervisor", "qmp"),
     "kata_qemu.virtiofsd": ("virtcontainers/hypervisor", "virtiofsd"),
 }

@@ -35,12 +35,7 @@ class Console:
         self._clock = clock
         self._began = clock()
         self._stages = {INITRAMFS: "kernel", AGENT: "userland"}
-        self._fields = {
-            "console-protocol": "unix",
-            "console-url": str(socket),
-            "source": "virtcontainers",
-            "subsystem": "sandbox",
-        }
+        self._fields = {"console-protocol": "unix", "console-url": str(socket)}
 
     def take(self, line: str) -> None:
         """Take a line. The words are those that users search their logs for (OpenShift guide, 11.2.2)."""

@@ -162,20 +162,17 @@ class Launch:
     async def _qemu(self, line: Sequence[str], inherited: Sequence[int]) -> AsyncIterator[Program]:
         """QEMU's process, its stderr in the log as the OpenShift guide promises (11.2.2)."""
 
-        def fields(pid: int) -> dict[str, object]:
-            return {"qemuPid": pid, "source": "virtcontainers/hypervisor", "subsystem": "qemu"}
-
         def on_line(pid: int, text: str) -> None:
             self.tail.add(text)
             mild = ": warning: " in text or ": info: " in text  # QEMU marks these, and never an error
-            log.log(logging.WARNING if mild else logging.ERROR, "%s", text, extra=fields(pid))
+            log.log(logging.WARNING if mild else logging.ERROR, "%s", text, extra={"qemuPid": pid})
 
         async with running(self.journal, "qemu", line, pass_fds=inherited, on_line=on_line) as qemu:
-            log.info("Start logging QEMU (qemuPid=%d)", qemu.pid, extra=fields(qemu.pid))
+            log.info("Start logging QEMU (qemuPid=%d)", qemu.pid, extra={"qemuPid": qemu.pid})
             try:
                 yield qemu
             finally:
-                log.info("Stop logging QEMU (qemuPid=%d)", qemu.pid, extra=fields(qemu.pid))
+                log.info("Stop logging QEMU (qemuPid=%d)", qemu.pid, extra={"qemuPid": qemu.pid})
 
     async def _connect(self, ours: socket.socket, qemu: Program, daemons: Sequence[Program]) -> Monitor:
         try:

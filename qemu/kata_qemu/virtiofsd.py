@@ -139,7 +139,7 @@ async def serving(
     def on_line(pid: int, line: str) -> None:
         if not line.endswith(_FAREWELL):
             tail.add(f"{NAME}: {line}")
-            log.warning("%s", line, extra={"source": "virtcontainers/hypervisor", "subsystem": NAME})
+            log.warning("%s", line)
 
     kind = await recognise(settings.binary)
     async with AsyncExitStack() as stack:

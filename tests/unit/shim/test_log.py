@@ -60,6 +60,8 @@ def test_a_field_is_quoted_only_where_it_must_be(value: object, written: str) ->
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
+        ("kata_qemu.launch", "source=virtcontainers/hypervisor subsystem=qemu"),
+        ("kata_qemu.console", "source=virtcontainers subsystem=sandbox"),
         ("kata_qemu.virtiofsd", "source=virtcontainers/hypervisor subsystem=virtiofsd"),
         ("kata_py.shim.daemon", "source=containerd-kata-shim-v2 subsystem=shim"),
         ("somebody.else", "source=containerd-kata-shim-v2 subsystem=shim"),
