@@ -32,9 +32,14 @@ def test_what_is_mounted_is_among_the_mount_points_until_it_is_detached(place: P
     assert target not in mount.mount_points()
 
 
-@pytest.mark.parametrize("name", ["with space", "with\ttab", "with\nnewline", "with\\backslash", "with\\040both"])
+@pytest.mark.parametrize(
+    "name", ["with space", "with\ttab", "with\nnewline", "with\\backslash", "with\\040both", "not UTF-8 \udcff"]
+)
 def test_a_mount_point_is_read_as_it_is_named(place: Path, name: str) -> None:
-    assert str(tmpfs(place / name)) in mount.mount_points()
+    target = str(tmpfs(place / name))
+    assert target in mount.mount_points()
+    mount.detach_below(target)
+    assert target not in mount.mount_points()
 
 
 def test_a_bind_mount_shows_the_source_and_can_be_made_read_only(place: Path) -> None:
