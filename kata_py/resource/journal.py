@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from kata_py.resource.undo import Undo
+if TYPE_CHECKING:
+    from kata_py.resource.undo import Undo
 
 
 class Journal(Protocol):

@@ -14,7 +14,8 @@ import select
 import signal as signals
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import asyncio
@@ -67,6 +68,27 @@ def kill(pid: int, born: int, signal: int, *, name: str, timeout: float = KILL_T
             raise KillError(f"{name} (pid {pid}) is still there {timeout:g} s after signal {signal}")
 
 
+@dataclass(frozen=True, slots=True)
+class KillProcess:
+    """A child process: killed, and waited for, if it still is the one that was started.
+
+    Attributes:
+        pid: Its process id on the host.
+        start_time: Field 22 of `/proc/<pid>/stat`, in clock ticks since boot: tells it from a later process
+            that got the same id.
+        name: What it is, for people: `qemu`, `virtiofsd`.
+    """
+
+    kind: ClassVar[str] = "kill-process"
+    pid: int
+    start_time: int
+    name: str
+
+    def perform(self) -> None:
+        """Kill the process and wait until it is gone, at most five seconds."""
+        kill(self.pid, self.start_time, signals.SIGKILL, name=self.name)
+
+
 def send(pid: int, born: int, signal: int) -> None:
     """Signal the process if it still is the one born then; it being gone is fine."""
     with _signalled(pid, born, signal):
@@ -102,8 +124,6 @@ async def spawn(
         KillError: On leaving: it outlived SIGKILL; the entry stays in the journal.
     """
     import asyncio
-
-    from kata_py.resource.undo import KillProcess  # undo imports this module
 
     nothing = asyncio.subprocess.DEVNULL
     gate_read, gate_write = os.pipe()

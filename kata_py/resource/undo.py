@@ -18,27 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from kata_py.resource import mount, process
-
-
-@dataclass(frozen=True, slots=True)
-class KillProcess:
-    """A child process: killed, and waited for, if it still is the one that was started.
-
-    Attributes:
-        pid: Its process id on the host.
-        start_time: Field 22 of `/proc/<pid>/stat`, in clock ticks since boot: tells it from a later process
-            that got the same id.
-        name: What it is, for people: `qemu`, `virtiofsd`.
-    """
-
-    kind: ClassVar[str] = "kill-process"
-    pid: int
-    start_time: int
-    name: str
-
-    def perform(self) -> None:
-        """Kill the process and wait until it is gone, at most five seconds."""
-        process.kill(self.pid, self.start_time, signal.SIGKILL, name=self.name)
+from kata_py.resource.process import KillProcess as KillProcess
 
 
 @dataclass(frozen=True, slots=True)
