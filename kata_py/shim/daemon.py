@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NoReturn, Protocol
 
+from kata_py.config.model import Configuration
 from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.events import EventQueue
 from kata_py.sandbox.record import Record
@@ -183,9 +184,29 @@ def _task_service(invocation: Invocation) -> TasksFactory:
     def make(events: EventQueue, open_stdio: StdioOpener, shut_down: Callable[[], None]) -> Tasks:
         from kata_py.shim.service import TaskService
 
-        return TaskService(invocation.namespace, events=events, open_stdio=open_stdio, shut_down=shut_down)
+        return TaskService(
+            invocation.namespace,
+            events=events,
+            open_stdio=open_stdio,
+            shut_down=shut_down,
+            load_configuration=configuration_of,
+        )
 
     return make
+
+
+def configuration_of(file: Path | None) -> Configuration:
+    """Read the configuration, and log as it says: its `[runtime] enable_debug` does what `-debug` does.
+
+    Raises:
+        ConfigurationError: As `kata_py.config.load.load`.
+    """
+    from kata_py.config.load import load
+
+    configuration = load(file)
+    if configuration.runtime.enable_debug:
+        logging.getLogger().setLevel(logging.DEBUG)
+    return configuration
 
 
 def _unwind(sandbox_id: str) -> None:

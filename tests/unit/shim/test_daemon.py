@@ -191,3 +191,14 @@ async def test_a_failure_while_serving_still_removes_the_socket(running: Running
     await asyncio.wait([running.serving])
     assert running.tasks.closed
     assert not running.path.exists()
+
+
+@pytest.mark.parametrize(("enable_debug", "level"), [("true", logging.DEBUG), ("false", logging.WARNING)])
+def test_the_configuration_can_let_the_shim_talk(
+    enable_debug: str, level: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    file = tmp_path / "configuration.toml"
+    file.write_text(f"[runtime]\nenable_debug = {enable_debug}\n")
+    assert daemons.configuration_of(file).source == file
+    assert logging.getLogger().level == level
