@@ -7,9 +7,9 @@ BUILD       := build
 BIN         := .venv/bin
 
 # What a node needs to run pods, what building the guest needs, and what developing needs.
-HOST_PACKAGES  := containerd runc crun qemu-system-x86 qemu-system-common seabios iproute2 kmod
-GUEST_PACKAGES := mmdebstrap erofs-utils busybox-static cpio lz4
-DEV_PACKAGES   := python3 python3-venv python3-dev protobuf-compiler libprotobuf-dev qemu-system-misc
+HOST_PACKAGES  := containerd qemu-system-x86 qemu-system-common
+GUEST_PACKAGES := erofs-utils lz4
+DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-system-misc busybox-static crun cpio iproute2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check guest bench protos clean
