@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeVar, overload
@@ -39,9 +39,7 @@ async def connect(address: Address, *, timeout: float, retry: float | None = Non
     Raises:
         ConnectError: It could not be reached.
     """
-    # A serial line has no connections: answers to whoever used it before may still be under way. Stream ids
-    # that it never used make them late answers, which are ignored.
-    first_id = int.from_bytes(os.urandom(3)) * 2 + 1 if isinstance(address, SerialAddress) else 1
+    first_id = _id_by_the_clock() if isinstance(address, SerialAddress) else 1
     async with Client(str(address), first_id=first_id) as client:
         await transport.connect(address, lambda: client.link, timeout, retry)
         yield client
@@ -262,6 +260,13 @@ class Client:
                 answer.set_exception(ConnectionClosed(text))
         for inbox in self._inboxes.values():
             inbox.end(ConnectionClosed(text))
+
+
+def _id_by_the_clock() -> int:
+    # A serial line has no connections: answers to whoever used it before may still be under way, and the guest may
+    # not have noticed the change of hosts. Stream ids above all earlier ones make the former late answers, which are
+    # ignored, and the latter no fault. The clock gives them, one a millisecond; they come round after twelve days.
+    return int(time.monotonic() * 1024) % (1 << 30) * 2 + 1
 
 
 def _deliver(event: ClientEvent, inbox: Inbox) -> None:

@@ -6,8 +6,9 @@ again, nothing but a wake-up tells. So on the guest:
 
 - A connection begins when the line is open, and ends with end-of-file; what was unsent by then is dropped.
 - The next opening begins a new connection, with nothing kept of the one before.
-- A host that closes and opens again before the guest has run at all is not noticed. So whoever takes over a
-  line does well to wait for a first answer (`Health/Check`), and if none comes, to close and connect again.
+- A host that closes and opens again before the guest has run at all is not noticed, nor one that does so within
+  0.05 s of opening. So whoever takes over a line waits for a first answer (`Health/Check`), and if none comes,
+  closes, pauses and connects again.
 
 Edge-triggered polling makes waiting free: the kernel wakes us at each change, and a line that stays hung up,
 which level-triggered polling would report for ever, is silent.
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 _READS_PER_TURN: Final = 16  # then other work of the event loop gets its turn
 _HEAD: Final = 4096  # bytes read before it is clear that there is a connection
-_OPENING_TIMEOUT: Final = 1.0  # seconds from the first bytes of a connection to the word that the line is open
+_OPENING_TIMEOUT: Final = 0.05  # seconds from a connection's first bytes to the word that the line is open
 _VIRTIO_PORTS: Final = "/sys/class/virtio-ports"
 
 
