@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from kata_py.ttrpc import envelope, frames
-from kata_py.ttrpc.address import UnixAddress
+from kata_py.ttrpc.address import SerialAddress, UnixAddress
 from kata_py.ttrpc.client import Client, connect
 from kata_py.ttrpc.envelope import Response
 from kata_py.ttrpc.errors import ConnectError, ConnectionClosed, MessageTooLong, StatusError
@@ -329,3 +329,18 @@ async def test_a_connected_socket_is_enough():
         with pytest.raises(ConnectionClosed, match="connection to the pair"):
             await call
     assert ours.fileno() == -1
+
+
+async def test_the_streams_of_a_serial_line_are_numbered_by_the_clock(short_tmp):
+    path = str(short_tmp / "line.sock")
+    server = Server()
+    await server.listen(UnixAddress(path))
+    firsts = []
+    for _ in range(2):
+        async with connect(SerialAddress(path), timeout=PATIENCE) as client:
+            firsts.append(client._connection.request("s", "m", b""))
+        await asyncio.sleep(0.002)  # two of its milliseconds
+    assert firsts[0] < firsts[1] < 2**31
+    assert all(number % 2 for number in firsts)
+    server.close()
+    await server.wait_closed(PATIENCE)
