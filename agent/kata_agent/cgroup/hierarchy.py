@@ -81,9 +81,12 @@ def of(pid: int, root: Path = ROOT) -> Cgroup:
     )
 
 
+_ELSEWHERE = 0  # how cgroup.procs lists a process of another pid namespace; to kill(2) it is our own group
+
+
 def _kill_listed(tree: Path) -> None:
     killed: set[int] = set()
-    while listed := set(_pids(tree)) - killed:
+    while listed := set(_pids(tree)) - killed - {_ELSEWHERE}:
         for pid in listed:
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -82,8 +82,10 @@ def answering(handler: Handler[Request, Response]) -> Handler[Request, Response]
             code = _CODES.get(type(error), Code.INTERNAL)
             _LOG.info("%s: %s: %s", context.method, code.name, error)
             raise StatusError(code, str(error)) from error
-        except OSError as error:
+        except StatusError:
+            raise
+        except Exception as error:  # hosts know INTERNAL as the code of whatever has none of its own
             _LOG.exception("%s failed", context.method)
-            raise StatusError(Code.INTERNAL, f"{context.method}: {error}") from error
+            raise StatusError(Code.INTERNAL, f"{context.method}: {type(error).__name__}: {error}") from error
 
     return answer

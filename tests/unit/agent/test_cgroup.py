@@ -151,6 +151,18 @@ def cgroup() -> Iterator[CgroupV1 | CgroupV2]:
         directory.rmdir()
 
 
+def test_a_process_of_another_pid_namespace_is_not_taken_for_our_own_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cgroup.procs").write_text("0\n")
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, _signal: killed.append(pid))
+
+    CgroupV2(tmp_path).kill()
+
+    assert killed == []
+
+
 @pytest.mark.root
 def test_killing_a_cgroup_reaches_all_in_it_and_below(cgroup: CgroupV1 | CgroupV2) -> None:
     directory = cgroup.directory if isinstance(cgroup, CgroupV2) else cgroup.directories["freezer"]

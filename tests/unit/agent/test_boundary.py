@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from kata_agent.errors import NotFound
+from kata_agent.rpc.boundary import answering
+from kata_py.ttrpc.context import Context
+from kata_py.ttrpc.errors import StatusError
+from kata_py.ttrpc.status import Code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (NotFound("no such exec"), Code.NOT_FOUND),
+        (OSError(5, "Input/output error"), Code.INTERNAL),
+        (OverflowError("signed integer is greater than maximum"), Code.INTERNAL),
+        (StatusError(Code.OUT_OF_RANGE, "said so"), Code.OUT_OF_RANGE),
+    ],
+)
+async def test_every_error_of_a_handler_becomes_a_status_that_hosts_know(error: Exception, code: Code) -> None:
+    async def handler(_request: None, _context: Context) -> None:
+        raise error
+
+    with pytest.raises(StatusError) as caught:
+        await answering(handler)(None, Context("grpc.AgentService", "SignalProcess"))
+
+    assert caught.value.code == code
