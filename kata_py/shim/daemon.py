@@ -30,8 +30,7 @@ from kata_py.shim.listener import LISTEN_FD
 from kata_py.shim.log import logging_to
 from kata_py.shim.publisher import publisher
 from kata_py.shim.stdio import ManagerStdioOpener
-from kata_py.ttrpc.context import Peer
-from kata_py.ttrpc.server import Server
+from kata_py.ttrpc.server import Server, same_user
 from kata_py.ttrpc.service import Entry, Service
 
 logger = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ class Daemon:
             await stack.enter_async_context(events.sending())
             tasks = self._make_tasks(events, opener, self.end)
             stack.push_async_callback(tasks.aclose)
-            server = Server(admit=_same_user)
+            server = Server(admit=same_user)
             server.add(tasks)
             server.add(_Version3(tasks))
             stack.push_async_callback(server.wait_closed, ANSWER_TIMEOUT)
@@ -140,10 +139,6 @@ class _Version3:
 
     def ttrpc_methods(self) -> Mapping[str, Entry]:
         return self._tasks.ttrpc_methods()
-
-
-def _same_user(peer: Peer | None) -> bool:
-    return peer is not None and peer.uid == os.geteuid()
 
 
 def _dump_stacks() -> None:
