@@ -73,29 +73,28 @@ class PrivateContainerd:
         self._resources = ExitStack()
 
     def __enter__(self) -> Self:
-        self._resources.enter_context(without_new_parents())
-        self.directory.mkdir(parents=True, exist_ok=True)
-        config = self.directory / "config.toml"
-        config.write_text(_CONFIG.format(directory=self.directory, level="debug" if self._debug else "info"))
-        self.start()
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(without_new_parents())
+            stack.callback(self._clean_up)
+            self.directory.mkdir(parents=True, exist_ok=True)
+            config = self.directory / "config.toml"
+            config.write_text(_CONFIG.format(directory=self.directory, level="debug" if self._debug else "info"))
+            self.start()
             self._import_image()
-        except BaseException:
-            self.stop()
-            raise
+            self._resources = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with self._resources:
             if self._process is not None:
                 self.remove_all()
-        finally:
-            self.stop()
-            self._end_shims()
-            shutil.rmtree(self._fifos, ignore_errors=True)
-            self._resources.close()
+
+    def _clean_up(self) -> None:
+        self.stop()
+        self._end_shims()
+        shutil.rmtree(self._fifos, ignore_errors=True)
 
     def start(self) -> None:
         """Start containerd and wait until it serves.

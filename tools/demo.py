@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tools.footprint import Footprint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BUILD = REPOSITORY / "build"
+TTY_TIMEOUT = 60.0  # seconds
 OURS = ("demo-", "kata", "containerd", "/run/vc", str(BUILD))  # what else changes on the machine is not our doing
 LAUNCHER = Path(sys.executable).with_name("containerd-shim-kata-v2")
 
@@ -128,13 +130,17 @@ def shown_on_tty(containerd: PrivateContainerd, *arguments: str) -> str:
             process = subprocess.Popen(containerd.command(*arguments), stdin=slave, stdout=slave, stderr=slave)
         finally:
             os.close(slave)
+        hung = threading.Timer(TTY_TIMEOUT, process.kill)  # the last holder of the other end: reading ends with it
+        hung.start()
         chunks = []
         try:
             while chunk := terminal.read(4096):
                 chunks.append(chunk)
-        except OSError:  # EIO: the last holder of the other end is gone
+        except OSError:  # EIO: nobody holds the other end any more
             pass
-        expect(process.wait(60) == 0, f"ctr ended with {process.returncode} on a terminal")
+        finally:
+            hung.cancel()
+        expect(process.wait() == 0, f"ctr ended with {process.returncode} on a terminal")
     output = b"".join(chunks).decode(errors="replace")
     print("".join(f"      {line}\n" for line in output.splitlines()), end="")
     return output
