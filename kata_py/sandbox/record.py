@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kata_py.resource import process, undo
+from kata_py.resource import file, process, undo
 from kata_py.resource.undo import Undo
 from kata_py.sandbox.errors import AlreadyExists, NotFound, SandboxError
 from kata_py.sandbox.timeline import Span
@@ -118,7 +118,11 @@ class Record:
                 "state": State.CREATING, "undo": [], "timeline": [],
             },
         )  # fmt: skip
-        record._write()
+        try:
+            record._write()
+        except OSError:
+            directory.rmdir()
+            raise
         return record
 
     @classmethod
@@ -259,9 +263,7 @@ class Record:
             "undo": [undo.to_json(entry) for entry in self._undo],
             "timeline": [asdict(span) for span in self._timeline],
         }
-        beside = self._directory / "record.json.new"
-        beside.write_text(json.dumps(content, indent=1))
-        beside.rename(self._directory / "record.json")
+        file.replace(str(self._directory / "record.json"), json.dumps(content, indent=1))
 
 
 _EMPTY: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The stages of a sandbox's start: each timed, and each failure told with its stage and the machine's last words."""
+"""The stages of a sandbox's start: each timed, and each failure told with its stage and what is known of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from kata_py.hypervisor.api import HypervisorError, Vm
 from kata_py.resource.journal import Journal
-from kata_py.sandbox.errors import StageFailed, Unavailable
+from kata_py.sandbox.errors import DeadlineExceeded, StageFailed, Unavailable
 
 DEATH_TIMEOUT = 1.0  # seconds that a lost connection waits to learn of its machine's end
 EVIDENCE_LINES = 10
@@ -57,7 +57,9 @@ class Stages:
             return name, str(error), ()
         if isinstance(error, Unavailable):
             return name, *(await last_words(self.vm, str(error)))
-        return name, str(error), self.vm.console_tail()[-EVIDENCE_LINES:]
+        if isinstance(error, DeadlineExceeded):
+            return name, str(error), self.vm.console_tail()[-EVIDENCE_LINES:]
+        return name, str(error), ()  # of the host's or told by the agent itself: the console has nothing to add
 
 
 async def last_words(vm: Vm, cause: str) -> tuple[str, tuple[str, ...]]:

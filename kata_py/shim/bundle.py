@@ -3,7 +3,7 @@
 On the start path: the standard library's cheap part only.
 """
 # pathlib would cost the start path 5 ms.
-# ruff: noqa: PTH104, PTH108, PTH118, PTH123
+# ruff: noqa: PTH108, PTH118, PTH123
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 
+from kata_py.resource import file
 from kata_py.shim.errors import UsageError
 
 ADDRESS = "address"
@@ -75,14 +76,16 @@ def sandbox_of(bundle: str, container_id: str) -> str:
 
 def _annotations(path: str) -> dict[str, object]:
     try:
-        with open(path, "rb") as file:
-            spec = json.load(file)
+        with open(path, "rb") as opened:
+            spec = json.loads(opened.read().decode())
     except FileNotFoundError:
         raise UsageError(f"{path} is missing: the manager writes it before it starts the shim") from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
-    except ValueError as error:  # also bytes that are no UTF-8
-        raise UsageError(f"{path} is not JSON: {error}") from None
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8; nesting without end
+        raise UsageError(f"{path}: not JSON that can be read: {error}") from None
     annotations = (spec.get("annotations") if isinstance(spec, dict) else spec) or {}
     if not isinstance(annotations, dict):
         raise UsageError(f"{path}: annotations are not an object of strings")
@@ -90,16 +93,12 @@ def _annotations(path: str) -> dict[str, object]:
 
 
 def write(bundle: str, name: str, text: str) -> None:
-    """Write one of the shim's files, beside its place and renamed into it: a reader sees all of it or none."""
-    path = os.path.join(bundle, name)
-    beside = os.path.join(bundle, f".{name}")
-    try:
-        with open(beside, "w") as file:
-            file.write(text)
-        os.rename(beside, path)
-    except OSError:
-        remove(bundle, f".{name}")
-        raise
+    """Write one of the shim's files; a reader sees all of it or none.
+
+    Raises:
+        OSError: It cannot be written, with its path.
+    """
+    file.replace(os.path.join(bundle, name), text)
 
 
 def remove(bundle: str, *names: str) -> None:

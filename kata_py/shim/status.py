@@ -63,7 +63,7 @@ def code_of(error: BaseException | None) -> Code:
     if isinstance(error, errors.StageFailed):
         code = code_of(error.__cause__)
         return Code.UNKNOWN if code in _ABOUT_TASKS else code
-    if isinstance(error, StorageError) and code_of(error.__cause__) is not Code.UNKNOWN:
+    if isinstance(error, StorageError | HypervisorError) and code_of(error.__cause__) is not Code.UNKNOWN:
         return code_of(error.__cause__)
     return next((code for kind, code in _CODES if isinstance(error, kind)), Code.UNKNOWN)
 

@@ -70,7 +70,8 @@ class QemuHypervisor:
         if boot.image:
             self._need("qemu", "image", boot.image, "build the guest with `make guest`")
         if any(isinstance(device, SharedDirectory) for device in spec.devices):
-            self._need(virtiofsd.NAME, "virtio_fs_daemon", self._config.virtio_fs_daemon, virtiofsd.HINT, os.X_OK)
+            fix = f"install one: {virtiofsd.DEBIAN}"
+            self._need(virtiofsd.NAME, "virtio_fs_daemon", self._config.virtio_fs_daemon, fix, os.X_OK)
 
     def _need(self, stage: str, key: str, path: Path, fix: str, mode: int = os.R_OK) -> None:
         if not path.exists():

@@ -21,7 +21,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
 
     Raises:
         HypervisorError: The path is longer than a socket's can be.
-        OSError: It cannot be bound.
+        OSError: It cannot be bound, with its path.
     """
     if len(bytes(path)) > PATH_MAX:
         raise HypervisorError(
@@ -30,7 +30,10 @@ def listening(path: Path) -> Iterator[socket.socket]:
             hint="shorten the sandbox's id, or the directory for machines",
         )
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(bytes(path))
+        try:
+            sock.bind(bytes(path))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
         sock.listen(1)
         yield sock
 

@@ -20,7 +20,8 @@ from kata_qemu.process import Program, running
 from kata_qemu.sockets import listening
 
 NAME = "virtiofsd"
-HINT = "set virtio_fs_daemon to a virtiofsd; Debian 12 has one in qemu-system-common: /usr/lib/qemu/virtiofsd"
+DEBIAN = "Debian 12's is /usr/lib/qemu/virtiofsd, in qemu-system-common"
+HINT = f"set virtio_fs_daemon to a virtiofsd; {DEBIAN}"
 VERSION_TIMEOUT = 5.0  # seconds
 GRACE = 0.5  # seconds in which the daemon notices that its machine is gone
 

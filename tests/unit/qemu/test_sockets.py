@@ -43,6 +43,12 @@ def test_paths_are_counted_in_bytes(short_tmp: Path) -> None:
         raise AssertionError("bound")
 
 
+def test_a_socket_that_cannot_be_bound_is_named(short_tmp: Path) -> None:
+    path = short_tmp / "gone" / "socket"
+    with pytest.raises(FileNotFoundError, match=f"'{path}'"), listening(path):
+        raise AssertionError("bound")
+
+
 def test_a_refused_connection_is_the_systems_error(short_tmp: Path) -> None:
     with pytest.raises(FileNotFoundError), connected(short_tmp / "nobody"):
         raise AssertionError("connected")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import signal
 import subprocess
 import time
@@ -20,7 +21,7 @@ from kata_protos import task_v2_pb2 as task
 from kata_protos.mount_pb2 import Mount
 from kata_protos.task_v2_ttrpc import TaskClient
 from kata_py.hypervisor.api import HypervisorError
-from kata_py.resource import mount, process
+from kata_py.resource import file, mount, process
 from kata_py.resource.undo import KillProcess
 from kata_py.sandbox import agent as agents
 from kata_py.sandbox.events import Topic
@@ -94,7 +95,7 @@ async def test_what_the_agent_refuses_is_told(tasks: Tasks, agent: FakeAgent) ->
     agent.fails["CreateContainer"] = StatusError(Code.INTERNAL, "crun: executable file `nope` not found in $PATH")
     error = await refused(tasks)
     assert error.message.startswith("create failed after")
-    assert "executable file `nope` not found in $PATH" in error.message
+    assert error.message.endswith("executable file `nope` not found in $PATH")
 
 
 async def test_an_agent_without_clock_and_seed_calls_is_good_enough(tasks: Tasks, agent: FakeAgent) -> None:
@@ -308,13 +309,13 @@ async def test_a_sandbox_that_ends_badly_is_finished_from_its_record(
 
 
 async def test_no_space_on_the_host_is_told_as_such(tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Path, *args: Any, **kwargs: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+    def full(path: str, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
-    request = tasks.request()
-    monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(StatusError, match=r"RESOURCE_EXHAUSTED: .*No space left on device"):
-        await tasks.client.Create(request)
+    monkeypatch.setattr(file, "replace", full)
+    error = await refused(tasks)
+    assert error.code is Code.RESOURCE_EXHAUSTED
+    assert re.search(r"No space left on device: '.*/record\.json'", error.message)
 
 
 @pytest.mark.parametrize("id", ["", "a/b", "../etc", "-x", "x" * 77, "a b", "ä"])

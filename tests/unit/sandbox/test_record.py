@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -46,9 +47,20 @@ def test_an_intention_is_on_disk_when_intend_returns(record: Record) -> None:
 
 def test_an_intention_that_cannot_be_written_is_an_error_and_not_on_record(record: Record) -> None:
     (record.directory / "record.json.new").mkdir()
-    with pytest.raises(OSError, match=r"record\.json\.new"):
+    with pytest.raises(OSError, match=r"record\.json"):
         record.intend(RemoveFile("/a"))
     assert record.undo == ()
+
+
+def test_a_record_that_cannot_be_begun_leaves_nothing(tmp_path: Path) -> None:
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, unlimited[1]))
+    try:
+        with pytest.raises(OSError, match=r"pod/record\.json"):
+            Record.create("pod", namespace="default", bundle="/bundle", root=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_settled_strikes_the_newest_of_equal_entries(record: Record) -> None:

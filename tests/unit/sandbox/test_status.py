@@ -42,6 +42,7 @@ def stage(cause: Exception) -> Exception:
         (UnsupportedMount("x"), Code.UNIMPLEMENTED),
         (StorageError("x"), Code.FAILED_PRECONDITION),
         (caused(StorageError("x"), OSError(errno.ENOSPC, "full")), Code.RESOURCE_EXHAUSTED),
+        (caused(HypervisorError("qemu", "x"), OSError(errno.ENOSPC, "full")), Code.RESOURCE_EXHAUSTED),
         (OSError(errno.ENOSPC, "full"), Code.RESOURCE_EXHAUSTED),
         (PermissionError(errno.EPERM, "not root"), Code.PERMISSION_DENIED),
         (OSError(errno.EIO, "broken"), Code.UNKNOWN),
