@@ -38,7 +38,7 @@ test: setup guest ## every gate and every test (root)
 	@tools/check
 	@$(BIN)/pytest -q -n 2 tests/unit
 	@$(BIN)/pytest -q tests/functional tests/conformance
-	@$(BIN)/pytest -q tests/integration
+	@$(BIN)/pytest -q tests/integration tests/e2e
 
 check: setup ## ruff, mypy --strict, import-linter, generated code, unit tests
 	@tools/check

@@ -21,6 +21,7 @@ from tools.footprint import Footprint
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BUILD = REPOSITORY / "build"
+SETTLE_TIMEOUT = 3.0  # seconds
 TTY_TIMEOUT = 60.0  # seconds
 OURS = ("demo-", "kata", "containerd", "/run/vc", str(BUILD))  # what else changes on the machine is not our doing
 LAUNCHER = Path(sys.executable).with_name("containerd-shim-kata-v2")
@@ -50,7 +51,7 @@ def main() -> int:
     except (ContainerdError, DemoError, subprocess.SubprocessError) as error:
         print(f"\nfailed: {error}\n{containerd.log_tail(40)}", file=sys.stderr)
         status = 1
-    left = [line for line in Footprint.take().added_since(before) if any(word in line for word in OURS)]
+    left = left_behind(before)
     for line in left:
         print(f"left behind: {line}", file=sys.stderr)
     if not left:
@@ -94,6 +95,16 @@ def tour(containerd: PrivateContainerd) -> None:
     containerd.until_stopped("demo-2")
     shown(containerd, "tasks", "delete", "demo-2")
     shown(containerd, "containers", "delete", "demo-2")
+
+
+def left_behind(before: Footprint) -> list[str]:
+    """What is left of ours, once what was killed has had its time to go."""
+    deadline = time.monotonic() + SETTLE_TIMEOUT
+    while True:
+        left = [line for line in Footprint.take().added_since(before) if any(word in line for word in OURS)]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)
 
 
 def step(title: str, note: str = "") -> None:

@@ -11,7 +11,15 @@ from pathlib import Path
 from kata_py.resource.mount import mount_points
 
 # Programs that a sandbox consists of; other processes of the machine are none of our business.
-_PROGRAMS = ("containerd-shim-kata", "qemu-system-", "virtiofsd", "kata_agent", "crun")
+_PROGRAMS = (
+    "containerd --config",
+    "ctr --address",
+    "containerd-shim-kata",
+    "qemu-system-",
+    "virtiofsd",
+    "kata_agent",
+    "crun",
+)
 _RUN_DEPTH = 4
 
 # Directories that containerd, shims and CRI-O make and share; nobody can tell when the last one has left.
