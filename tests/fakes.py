@@ -281,11 +281,17 @@ class MemoryStdio:
 
 
 class MemoryOpener:
-    """Opens `MemoryStdio`s, kept by the path of their stdout; `error` is raised instead if it is set."""
+    """Opens `MemoryStdio`s, kept by the path of their stdout.
+
+    `error` is raised instead if it is set; `ready` is cleared to hold it back, as a slow logger does.
+    """
 
     def __init__(self) -> None:
         self.opened: dict[str, MemoryStdio] = {}
         self.error: Exception | None = None
+        self.asked = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.ready.set()
         self.stalled = False
         self.undrained = False
 
@@ -293,6 +299,8 @@ class MemoryOpener:
     async def __call__(self, spec: StdioSpec, container_id: str, namespace: str) -> AsyncIterator[MemoryStdio]:
         if self.error is not None:
             raise self.error
+        self.asked.set()
+        await self.ready.wait()
         stdio = self.opened[spec.stdout] = MemoryStdio(spec)
         if self.stalled:
             stdio.reading.clear()

@@ -195,12 +195,15 @@ class Container:
             except (SandboxError, TimeoutError) as error:
                 logger.warning("container %s is not seen to end: %s", self.id, str(error) or "no exit in time")
 
-    def lost(self) -> None:
-        """The machine or its agent is gone. What ran is seen to end by those who follow it; the rest ends here."""
-        self._end_unstarted(Exit(LOST))
+    async def lost(self, timeout: float) -> None:
+        """The agent is gone: whatever is not seen to end within some seconds, its outputs taken, ends as `LOST`."""
+        await self.closed(timeout)
+        self._ending = True
+        for process in (*self._execs.values(), self._init):
+            self._finish(process, Exit(LOST))
 
-    async def settled(self, timeout: float) -> None:
-        """Wait until every process that ran is closed, for some seconds at most."""
+    async def closed(self, timeout: float) -> None:
+        """Wait until the streams of every process that ran are closed, for some seconds at most."""
         if self._following:
             await asyncio.wait(self._following, timeout=timeout)
 

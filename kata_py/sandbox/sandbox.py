@@ -29,7 +29,8 @@ from kata_py.storage.share import off_loop, open_share
 logger = logging.getLogger(__name__)
 
 END_TIMEOUT = 2.0  # seconds that killed containers may take to be seen ending
-SETTLE_TIMEOUT = 10.0  # seconds that a sandbox's end waits for its processes' streams
+LOST_TIMEOUT = 0.5  # seconds that a lost process's outputs may be taken before its end is told
+CLOSE_TIMEOUT = 10.0  # seconds that a sandbox's end waits for its processes' streams
 
 
 class Sandbox:
@@ -120,8 +121,9 @@ class Sandbox:
         if container is self._first:
             await self.stop()
         self.container(container.id)  # another caller may have been faster
+        exit = container.delete()
         del self._containers[container.id]
-        return container.delete()
+        return exit
 
     async def stop(self) -> None:
         """End it, with all that runs in it; returns when nothing is left. Any number of callers, at any time."""
@@ -152,14 +154,14 @@ class Sandbox:
             except SandboxError as error:
                 logger.warning("sandbox %s: the guest does not end by itself: %s", self.id, error)
             await self._agent.close()
-        for container in self._containers.values():
-            container.lost()
+        for container in list(self._containers.values()):
+            await container.lost(LOST_TIMEOUT)
         try:
             await self._teardown.aclose()
         except Exception:
             logger.exception("sandbox %s: its end failed in part", self.id)
         for container in list(self._containers.values()):
-            await container.settled(SETTLE_TIMEOUT)
+            await container.closed(CLOSE_TIMEOUT)
 
 
 @asynccontextmanager

@@ -1,0 +1,57 @@
+"""Processes whose end nobody sees: it is told all the same, and their sandbox can always be deleted."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from kata_py.sandbox import sandbox
+from kata_py.sandbox.events import Topic
+from kata_py.ttrpc.errors import StatusError
+from tests.fakes import FakeAgent, MemoryOpener
+from tests.tasks import Tasks
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox's end that waits for nobody."""
+    for name in ("END_TIMEOUT", "LOST_TIMEOUT", "CLOSE_TIMEOUT"):
+        monkeypatch.setattr(sandbox, name, 0.05)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_container_whose_start_waits_for_a_logger_can_be_deleted(tasks: Tasks, opener: MemoryOpener) -> None:
+    opener.ready.clear()
+    await tasks.create()
+    waiter = asyncio.create_task(tasks.wait())
+    starting = asyncio.create_task(tasks.start())
+    await opener.asked.wait()
+    assert (await tasks.delete()).exit_status == 255
+    assert (await waiter).exit_status == 255
+    assert tasks.service.vacant.is_set()
+    opener.ready.set()
+    with pytest.raises(StatusError, match="UNAVAILABLE: the agent is gone"):
+        await starting
+    await tasks.event(Topic.DELETE)
+    assert tasks.topics == [Topic.CREATE, Topic.DELETE]
+    assert tasks.leftovers() == []
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_container_whose_output_is_still_being_taken_can_be_deleted(
+    tasks: Tasks, agent: FakeAgent, opener: MemoryOpener
+) -> None:
+    opener.stalled = True
+    await tasks.run()
+    stdio = opener.opened["c1-stdout"]
+    agent.process("c1").write(b"the end")
+    await stdio.asked.wait()
+    assert (await tasks.delete()).exit_status == 255
+    assert tasks.service.vacant.is_set()
+    await tasks.event(Topic.DELETE)
+    assert tasks.topics == [Topic.CREATE, Topic.START, Topic.EXIT, Topic.DELETE]
+    assert tasks.leftovers() == []
+    stdio.reading.set()
