@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 
 from kata_py.sandbox.agent import Agent
-from kata_py.sandbox.errors import FailedPrecondition, NotFound, SandboxError
+from kata_py.sandbox.errors import FailedPrecondition, NotFound, SandboxError, Unavailable
 from kata_py.sandbox.pump import Pump
 from kata_py.sandbox.stdio import Stdio, StdioSpec
 
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 LOST = 255  # the exit status of a process whose end nobody saw
 PATIENCE = 5.0  # seconds that an ended process's outputs wait for a reader that takes nothing
+_ENDING = frozenset({signals.SIGKILL, signals.SIGTERM})
 _STDIN_PIECE = 1 << 20  # bytes
 _OUTPUT_PIECE = 64 << 10  # bytes: what a fifo takes at once
 
@@ -200,16 +201,21 @@ class Process:
         Raises:
             FailedPrecondition: It is an exec that was never started.
             NotFound: It has ended. Only that it is to end may be asked again, which is fine.
+            Unavailable: The agent is gone. That it is to end may be asked: it does.
         """
         if self._status in (Status.STOPPED, Status.DELETED):
-            if number in (signals.SIGKILL, signals.SIGTERM):
+            if number in _ENDING:
                 return
             raise NotFound(f"{self}: process already finished")
         if self._status is Status.CREATED and self.exec_id:
             raise FailedPrecondition(f"{self} was never started")
         if number == 0:
             return
-        await self._agent.signal_process(*self._names, number)
+        try:
+            await self._agent.signal_process(*self._names, number)
+        except Unavailable:
+            if number not in _ENDING:
+                raise
         for pump in self._outputs:
             pump.widen()
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import pytest
 
-from kata_py.sandbox import sandbox
+from kata_protos import task_types_pb2 as types
+from kata_py.sandbox import process, sandbox
 from kata_py.sandbox.events import Topic
 from kata_py.ttrpc.errors import StatusError
-from tests.fakes import FakeAgent, MemoryOpener
+from tests.fakes import FakeAgent, FakeHypervisor, MemoryOpener
 from tests.tasks import Tasks
 
 pytestmark = pytest.mark.root
@@ -54,4 +56,39 @@ async def test_a_container_whose_output_is_still_being_taken_can_be_deleted(
     await tasks.event(Topic.DELETE)
     assert tasks.topics == [Topic.CREATE, Topic.START, Topic.EXIT, Topic.DELETE]
     assert tasks.leftovers() == []
+    stdio.reading.set()
+
+
+async def test_from_the_machines_death_on_a_process_can_be_killed(
+    tasks: Tasks, agent: FakeAgent, hypervisor: FakeHypervisor, opener: MemoryOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "LOST_TIMEOUT", 30.0)
+    opener.stalled = True
+    await tasks.run()
+    stdio = opener.opened["c1-stdout"]
+    agent.process("c1").write(b"the end")
+    await stdio.asked.wait()
+    hypervisor.vm.end("qemu was killed by signal 9")
+    assert tasks.service._sandbox is not None
+    await tasks.service._sandbox._agent.wait_gone()
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        await tasks.kill(number)
+    with pytest.raises(StatusError, match="UNAVAILABLE: the agent is gone"):
+        await tasks.kill(signal.SIGHUP)
+    assert (await tasks.state()).status == types.RUNNING
+    stdio.reading.set()
+    assert (await tasks.wait()).exit_status == 255
+
+
+async def test_a_reader_that_stalls_does_not_hide_the_machines_death(
+    tasks: Tasks, agent: FakeAgent, hypervisor: FakeHypervisor, opener: MemoryOpener
+) -> None:
+    opener.stalled = True
+    await tasks.run()
+    stdio = opener.opened["c1-stdout"]
+    agent.process("c1").write(b"the end")
+    await stdio.asked.wait()
+    hypervisor.vm.end("qemu was killed by signal 9")
+    async with asyncio.timeout(process.PATIENCE / 2):
+        assert (await tasks.wait()).exit_status == 255
     stdio.reading.set()
