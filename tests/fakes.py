@@ -218,12 +218,16 @@ class FakeHealth(HealthService):
 
 
 class FakeHypervisor(MemoryHypervisor):
-    """A driver of machines with a `FakeAgent`. `error` is raised by the next launch; `leave` holds back the end."""
+    """A driver of machines with a `FakeAgent`.
+
+    `error` is raised by the next launch; `leave` holds back the end of a machine, `leaving` tells of it.
+    """
 
     def __init__(self, agent: FakeAgent) -> None:
         super().__init__(make_configuration(), lambda: [agent, FakeHealth(agent)])
         self.specs: list[VmSpec] = []
         self.error: HypervisorError | None = None
+        self.leaving = asyncio.Event()
         self.leave = asyncio.Event()
         self.leave.set()
 
@@ -240,6 +244,7 @@ class FakeHypervisor(MemoryHypervisor):
             try:
                 yield vm
             finally:
+                self.leaving.set()
                 await self.leave.wait()
 
 

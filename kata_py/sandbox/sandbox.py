@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal as signals
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from kata_py.hypervisor.api import Hypervisor, Vm
@@ -74,7 +74,7 @@ class Sandbox:
             AlreadyExists: A live shim serves a sandbox of this id.
             StageFailed: A stage failed; nothing is left behind.
         """
-        async with AsyncExitStack() as stack:
+        async with _transaction() as stack:
             on_record = _on_record(plan.id, namespace, first.bundle, plan.paths.records)
             record = await stack.enter_async_context(on_record)
             stages = Stages(record)
@@ -162,6 +162,21 @@ class Sandbox:
             logger.exception("sandbox %s: its end failed in part", self.id)
         for container in list(self._containers.values()):
             await container.closed(CLOSE_TIMEOUT)
+
+
+@asynccontextmanager
+async def _transaction() -> AsyncIterator[AsyncExitStack]:
+    """A stack that a failure undoes to its end: whoever is cancelled meanwhile goes on waiting."""
+    stack = AsyncExitStack()
+    try:
+        yield stack
+    except BaseException:
+        undoing = asyncio.create_task(stack.aclose(), name="undoing")
+        while not undoing.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([undoing])
+        undoing.result()
+        raise
 
 
 @asynccontextmanager

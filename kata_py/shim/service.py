@@ -128,14 +128,13 @@ class TaskService(task_v2_ttrpc.TaskService):
         if serves is not None:
             raise FailedPrecondition(f"this shim serves sandbox {serves}, it cannot create {request.id}")
         creation = asyncio.create_task(self._create(request), name=f"creation of {request.id}")
+        creation.add_done_callback(lambda _: self._creation_ended(request.id))
         self._creations[request.id] = creation
         self._note_vacancy()
         try:
             await asyncio.wait([creation], timeout=context.remaining())
         finally:
             await _cancelled(creation)
-            del self._creations[request.id]
-            self._note_vacancy()
         if creation.cancelled():
             raise DeadlineExceeded(
                 f"creation of {request.id} was given up: its caller's time was up, or it was deleted"
@@ -333,6 +332,10 @@ class TaskService(task_v2_ttrpc.TaskService):
     def _container(self, id: str) -> Container:
         return self._sandbox_of(id).container(id)
 
+    def _creation_ended(self, id: str) -> None:
+        del self._creations[id]
+        self._note_vacancy()
+
     def _note_vacancy(self) -> None:
         if self._sandbox or self._creations:
             self.vacant.clear()
@@ -341,8 +344,12 @@ class TaskService(task_v2_ttrpc.TaskService):
 
 
 async def _cancelled(creation: asyncio.Task[Container]) -> None:
-    """Cancel a creation unless it is done; returns when its undo list has run to the end."""
-    creation.cancel()
+    """Cancel a creation unless it is done; returns when its undo list has run to the end.
+
+    A second cancellation would only cut the undoing short.
+    """
+    if not creation.cancelling():
+        creation.cancel()
     await asyncio.wait([creation])
 
 
