@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import math
 import signal as signals
 import time
 from collections.abc import Awaitable, Callable
@@ -24,7 +25,7 @@ from kata_py.sandbox.stdio import Stdio, StdioSpec
 logger = logging.getLogger(__name__)
 
 LOST = 255  # the exit status of a process whose end nobody saw
-PATIENCE = 5.0  # seconds that an ended process's outputs wait for a reader that takes nothing
+PATIENCE = 5.0  # seconds that outputs wait for a reader that takes nothing, see `Pump`
 _ENDING = frozenset({signals.SIGKILL, signals.SIGTERM})
 _STDIN_PIECE = 1 << 20  # bytes
 _OUTPUT_PIECE = 64 << 10  # bytes: what a fifo takes at once
@@ -264,7 +265,7 @@ class Process:
             await self._agent.write_stdin(*self._names, data)
 
         if stdio.has_stdin:
-            await Pump(f"stdin of {self}", stdio.read_stdin, write, piece=_STDIN_PIECE, patience=None).run()
+            await Pump(f"stdin of {self}", stdio.read_stdin, write, piece=_STDIN_PIECE, patience=math.inf).run()
         if not self.stdio.terminal:  # the agent would hang up a terminal
             try:
                 await self._agent.close_stdin(*self._names)

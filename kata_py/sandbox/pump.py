@@ -1,9 +1,14 @@
 """Copying a stream through a bounded buffer, so that reading goes on while writing waits.
 
 The guest's agent tells how a process ended to those who have read its output to the end. A manager that
-stops reading must not keep us from that end: up to a limit we read ahead, and whoever signals the process
-may `widen` the limit by as much as a pipe can hold, so that the end of a process that the signal killed is
-seen whatever its output's reader does.
+stops reading must not keep us from that end. So we read ahead up to a limit, which is widened, by as much as an
+ended process can leave unread in its pipe, whenever the process may have ended:
+
+- at each signal: whoever sends one calls `widen`;
+- as time goes by, for it may end by itself: after `patience`, then after twice as long, and so on.
+
+An end is seen at the latest `patience` after twice the time that nobody has taken anything, and a day of that
+costs 15 MiB. Once all is taken the limit is as at first.
 """
 
 from __future__ import annotations
@@ -27,7 +32,8 @@ class Pump:
         read: Gives the next bytes; empty at the end.
         write: Takes bytes. Once it has raised, the rest is read and thrown away.
         piece: The most bytes written at once; what has gathered in the buffer is joined up to it.
-        patience: Seconds that writing may make no progress once reading has ended; None is without end.
+        patience: Seconds that writing may make no progress once reading has ended, and that reading first waits
+            for room; `math.inf` is without end.
     """
 
     def __init__(
@@ -37,7 +43,7 @@ class Pump:
         write: Callable[[bytes], Awaitable[None]],
         *,
         piece: int,
-        patience: float | None,
+        patience: float,
     ) -> None:
         self.name = name
         self._read = read
@@ -45,6 +51,7 @@ class Pump:
         self._piece = piece
         self._patience = patience
         self._limit = LIMIT
+        self._pause = patience
         self._buffer = bytearray()
         self._ended = False
         self._written = 0
@@ -79,7 +86,12 @@ class Pump:
             self._filled.set()
             while len(self._buffer) >= self._limit:
                 self._room.clear()
-                await self._room.wait()
+                try:
+                    async with asyncio.timeout(self._pause):
+                        await self._room.wait()
+                except TimeoutError:
+                    self._pause *= 2
+                    self.widen()
         self._ended = True
         self._filled.set()
 
@@ -101,7 +113,7 @@ class Pump:
             piece = bytes(view[: self._piece])
         del self._buffer[: self._piece]
         if not self._buffer:
-            self._limit = LIMIT
+            self._limit, self._pause = LIMIT, self._patience
         self._room.set()
         return piece
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -54,7 +55,7 @@ def make(
     write: Callable[[bytes], Awaitable[None]],
     *,
     piece: int = 64 * KIB,
-    patience: float | None = 0.05,
+    patience: float = 0.05,
 ) -> Pump:
     return Pump("stdout", read, write, piece=piece, patience=patience)
 
@@ -77,7 +78,7 @@ async def test_everything_arrives_in_order() -> None:
 
 async def test_what_has_gathered_is_written_in_one_piece() -> None:
     source, sink = Source(512 * KIB), Sink(open=False)
-    running = asyncio.create_task(make(source.read, sink.write, piece=1 << 20, patience=None).run())
+    running = asyncio.create_task(make(source.read, sink.write, piece=1 << 20, patience=math.inf).run())
     await source.ended.wait()
     sink.open.set()
     await running
@@ -87,7 +88,7 @@ async def test_what_has_gathered_is_written_in_one_piece() -> None:
 
 async def test_reading_stops_at_the_limit_while_nobody_takes_the_bytes() -> None:
     source, sink = Source(8 << 20), Sink(open=False)
-    running = asyncio.create_task(make(source.read, sink.write).run())
+    running = asyncio.create_task(make(source.read, sink.write, patience=30.0).run())
     await until(lambda: source.taken >= pump.LIMIT)
     for _ in range(100):
         await asyncio.sleep(0)
@@ -110,7 +111,7 @@ async def test_widening_reaches_the_end_though_nobody_takes_the_bytes() -> None:
 
 async def test_widening_has_a_limit() -> None:
     source, sink = Source(64 << 20, chunk=1 << 20), Sink(open=False)
-    pumped = make(source.read, sink.write, patience=None)
+    pumped = make(source.read, sink.write, patience=math.inf)
     running = asyncio.create_task(pumped.run())
     for _ in range(100):
         pumped.widen()
@@ -118,6 +119,23 @@ async def test_widening_has_a_limit() -> None:
     for _ in range(200):
         await asyncio.sleep(0)
     assert source.taken <= pump.LIMIT_MAX + (2 << 20)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_the_end_of_a_process_that_nobody_signals_is_seen_though_nobody_takes_the_bytes() -> None:
+    source, sink = Source(pump.LIMIT + 2 * pump.WIDTH), Sink(open=False)
+    async with asyncio.timeout(5):
+        await make(source.read, sink.write, patience=0.02).run()
+    assert source.ended.is_set()
+
+
+async def test_time_widens_ever_more_slowly() -> None:
+    source, sink = Source(64 << 20), Sink(open=False)
+    running = asyncio.create_task(make(source.read, sink.write, patience=0.01).run())
+    began = asyncio.get_running_loop().time()
+    await until(lambda: source.taken > pump.LIMIT + 3 * pump.WIDTH + 128 * KIB)
+    assert asyncio.get_running_loop().time() - began >= 0.01 + 0.02 + 0.04 + 0.08 - 0.001
     running.cancel()
     await asyncio.wait([running])
 

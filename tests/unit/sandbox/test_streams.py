@@ -76,6 +76,19 @@ async def test_a_reader_that_stalls_stops_neither_kill_nor_the_exit(
     assert tasks.leftovers() == []
 
 
+async def test_a_reader_that_stalls_does_not_hide_the_end_of_a_process_that_nobody_signals(
+    tasks: Tasks, agent: FakeAgent, opener: MemoryOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "PATIENCE", 0.05)
+    opener.stalled = True
+    await tasks.run()
+    for _ in range(40):  # more than is read ahead
+        agent.process("c1").write(bytes(32 << 10))
+    agent.process("c1").exit(3)
+    async with asyncio.timeout(5):
+        assert (await tasks.wait()).exit_status == 3
+
+
 async def test_a_reader_that_stalls_leaves_stdin_running(tasks: Tasks, agent: FakeAgent, opener: MemoryOpener) -> None:
     opener.stalled = True
     await tasks.run(stdin="c1-stdin")
