@@ -1,8 +1,8 @@
 """A container manager for tests: starts the real shim and calls it as CRI-O does.
 
-It starts the launcher once per container, with an empty address and the namespace `default`, makes the fifos,
-speaks Task v2 over its own connection, and never runs the delete binary unless told to. What containerd does
-differently is tested with a real containerd.
+It starts the launcher once per container, with an empty address and the namespace `default`, makes the fifos and
+speaks Task v2 over its own connection. At last it runs the delete binary, as containerd would, and makes sure that
+nothing was left for it to do. What containerd does differently is tested with a real containerd.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,14 +25,17 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kata_protos import cgroups_v1_pb2, cgroups_v2_pb2, runtimeoptions_pb2, task_v2_pb2
 from kata_protos.task_v2_ttrpc import TaskClient
+from kata_py.sandbox import record as records
 from kata_py.ttrpc import address
-from kata_py.ttrpc.client import Client, connect
+from kata_py.ttrpc.client import connect
+from kata_py.ttrpc.errors import ConnectionClosed, TtrpcError
 from tests import bundle as bundles
 
 NAMESPACE = "default"
 START_TIMEOUT = 10.0
 CREATE_TIMEOUT = 90.0
 CALL_TIMEOUT = 30.0
+DELETE_TIMEOUT = 5.0  # containerd's
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 
 
@@ -56,7 +60,7 @@ class Streams:
         for path in self._paths.values():
             os.mkfifo(path, 0o700)
         self._collected: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-        self._ended = {stream: asyncio.Event() for stream in self._collected}
+        self._ended: dict[str, asyncio.Event] = {}
         self._grown = asyncio.Condition()
         self._transports: list[asyncio.ReadTransport] = []
         self._stdin: int | None = None
@@ -68,13 +72,14 @@ class Streams:
     async def open(self) -> None:
         """Open our ends, without waiting for the shim's."""
         loop = asyncio.get_running_loop()
+        self._ended = {stream: asyncio.Event() for stream in self._collected}
         for stream in ("stdout",) if self.terminal else ("stdout", "stderr"):
             # Without a writer yet there is nothing to poll: the end is seen only after one came and went.
             fd = os.open(self._paths[stream], os.O_RDONLY | os.O_NONBLOCK)
             if self._pipe_size:
                 fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, self._pipe_size)
             transport, _ = await loop.connect_read_pipe(
-                lambda stream=stream: _Collector(self, stream), os.fdopen(fd, "rb", buffering=0)
+                lambda stream=stream: _Collector(self, stream, self._ended[stream]), os.fdopen(fd, "rb", buffering=0)
             )
             self._transports.append(transport)
         if "stdin" in self._paths:
@@ -114,10 +119,6 @@ class Streams:
         async with self._grown:
             self._grown.notify_all()
 
-    def end(self, stream: str) -> None:
-        """A stream's last writer is gone."""
-        self._ended[stream].set()
-
     def output(self, stream: str = "stdout") -> bytes:
         """What came out so far."""
         return bytes(self._collected[stream])
@@ -133,26 +134,30 @@ class Streams:
             await self._ended[stream].wait()
         return self.output(stream)
 
-    def close(self) -> None:
-        """Close our ends and remove the fifos."""
-        for transport in self._transports:
-            transport.close()
+    def detach(self) -> None:
+        """Close our ends: the manager is gone, and may come back and `open` them again."""
+        while self._transports:
+            self._transports.pop().close()
         if self._stdin is not None:
             os.close(self._stdin)
             self._stdin = None
+
+    def close(self) -> None:
+        """Close our ends and remove the fifos."""
+        self.detach()
         for path in self._paths.values():
             path.unlink(missing_ok=True)
 
 
 class _Collector(asyncio.Protocol):
-    def __init__(self, streams: Streams, stream: str) -> None:
-        self._streams, self._stream = streams, stream
+    def __init__(self, streams: Streams, stream: str, ended: asyncio.Event) -> None:
+        self._streams, self._stream, self._ended = streams, stream, ended
 
     def data_received(self, data: bytes) -> None:
         self._streams.collect(self._stream, data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._streams.end(self._stream)
+        self._ended.set()  # the last writer is gone
 
 
 class Process:
@@ -204,11 +209,22 @@ class Process:
 class Container(Process):
     """A container made through its own start of the launcher and its own connection."""
 
-    def __init__(self, manager: Manager, id: str, bundle: Path, client: Client, streams: Streams) -> None:
-        self.manager, self.id, self.bundle, self.client = manager, id, bundle, client
-        self.task = TaskClient(client)
+    def __init__(self, manager: Manager, id: str, bundle: Path, address: str, streams: Streams) -> None:
+        self.manager, self.id, self.bundle, self.address = manager, id, bundle, address
         super().__init__(self, "", streams)
+        self._connection = AsyncExitStack()
         self._exec_ids = itertools.count(1)
+
+    async def connect(self) -> None:
+        """Connect to the shim, as a manager does at first and after its restart."""
+        await self.disconnect()
+        to = address.parse(self.address)
+        client = await self._connection.enter_async_context(connect(to, timeout=START_TIMEOUT))
+        self.task = TaskClient(client)
+
+    async def disconnect(self) -> None:
+        """Close the connection, in the midst of whatever goes on over it."""
+        await self._connection.aclose()
 
     async def create(self, *, timeout: float = CREATE_TIMEOUT) -> int:
         """Ask for it and return the pid answered."""
@@ -303,8 +319,6 @@ class Container(Process):
 
     async def shutdown(self, *, now: bool = False) -> None:
         """Ask the shim to end; a closed connection is as good as an answer."""
-        from kata_py.ttrpc.errors import ConnectionClosed
-
         try:
             await self.task.Shutdown(task_v2_pb2.ShutdownRequest(id=self.id, now=now), timeout=CALL_TIMEOUT)
         except ConnectionClosed:
@@ -326,6 +340,13 @@ class Manager:
         self.launcher, self.directory, self.config, self.rootfs = launcher, directory, config, rootfs
         self._ttrpc_address = ttrpc_address
 
+    def using(self, *, launcher: Path | None = None, config: Path | None = None) -> Manager:
+        """The same manager with another launcher or configuration."""
+        return Manager(
+            launcher or self.launcher, self.directory, config or self.config, self.rootfs,
+            ttrpc_address=self._ttrpc_address,
+        )  # fmt: skip
+
     def command(self, container_id: str, *action: str) -> list[str]:
         """The launcher's command line for a container."""
         flags = ["-namespace", NAMESPACE, "-address", "", "-publish-binary", "/usr/bin/crio", "-id", container_id]
@@ -339,14 +360,14 @@ class Manager:
             "MAX_SHIM_VERSION": "2", "GOMAXPROCS": "2",
         }  # fmt: skip
 
-    async def start_shim(self, container_id: str, bundle: Path) -> str:
-        """Run `start` and return what it printed.
+    async def start_shim(self, container_id: str, bundle: Path, *flags: str) -> str:
+        """Run `start`, with further flags, and return what it printed.
 
         Raises:
             subprocess.CalledProcessError: It failed; `output` is what the user would see.
         """
         process = await asyncio.create_subprocess_exec(
-            *self.command(container_id, "start"), cwd=bundle, env=self.environment, start_new_session=True,
+            *self.command(container_id, *flags, "start"), cwd=bundle, env=self.environment, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         async with asyncio.timeout(START_TIMEOUT):
@@ -367,19 +388,25 @@ class Manager:
         spec: Mapping[str, Any] | None = None,
         **process: Any,
     ) -> AsyncIterator[Container]:
-        """A container, created unless told otherwise; afterwards killed, deleted, its shim shut down."""
+        """A container, created unless told otherwise; afterwards killed, deleted, its shim shut down.
+
+        Raises:
+            AssertionError: The sandbox was still on record after that.
+        """
         content = spec or bundles.spec(
             id, self.rootfs, bundles.process(args, terminal=terminal, **process), mounts=mounts
         )
         bundle = bundles.write(self.directory / "bundles" / id, content)
         async with AsyncExitStack() as stack:
+            stack.callback(shutil.rmtree, bundle)
             streams = Streams(self.directory / "fifo", id, stdin=stdin, terminal=terminal)
             stack.callback(streams.close)
             await streams.open()
             printed = await self.start_shim(id, bundle)
-            stack.callback(self.run_delete, id, bundle)
-            client = await stack.enter_async_context(connect(address.parse(printed), timeout=START_TIMEOUT))
-            container = Container(self, id, bundle, client, streams)
+            stack.callback(self._check_gone, id, bundle)
+            container = Container(self, id, bundle, printed, streams)
+            stack.push_async_callback(container.disconnect)
+            await container.connect()
             if create:
                 await container.create()
             try:
@@ -388,8 +415,6 @@ class Manager:
                 await self._remove(container)
 
     async def _remove(self, container: Container) -> None:
-        from kata_py.ttrpc.errors import TtrpcError
-
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
                 await container.kill(all=True)
@@ -407,14 +432,21 @@ class Manager:
         except (TtrpcError, TimeoutError):
             pass
 
-    def run_delete(self, container_id: str, bundle: Path, timeout: float = 10.0) -> subprocess.CompletedProcess[bytes]:
-        """Run the delete binary, as containerd would."""
-        return subprocess.run(
-            self.command(container_id, "-bundle", str(bundle), "delete"),
-            cwd=bundle,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-        )
+    def _check_gone(self, container_id: str, bundle: Path) -> None:
+        left = (records.ROOT / container_id).exists()
+        self.delete(container_id, bundle)
+        assert not left, f"{container_id} was still on record after Delete and Shutdown"
+
+    def delete(self, container_id: str, bundle: Path) -> None:
+        """Run the delete binary to its end, as containerd does when it has lost a shim.
+
+        Raises:
+            AssertionError: It failed, or answered nothing.
+            subprocess.TimeoutExpired: It took longer than containerd would wait.
+        """
+        deleted = subprocess.run(
+            self.command(container_id, "-bundle", str(bundle), "delete"), cwd=bundle, env=self.environment,
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=DELETE_TIMEOUT, check=False,
+        )  # fmt: skip
+        assert deleted.returncode == 0, deleted.stderr
+        assert deleted.stdout  # a DeleteResponse, whatever there was to delete

@@ -149,6 +149,10 @@ class PrivateContainerd:
         assert self._process is not None, "containerd is not running"
         return self._process.pid
 
+    def bundle(self, container_id: str) -> Path:
+        """A task's bundle directory."""
+        return self.directory / "state/io.containerd.runtime.v2.task" / NAMESPACE / container_id
+
     def command(self, *arguments: str) -> list[str]:
         """The `ctr` command line for this containerd."""
         return ["ctr", "--address", str(self.address), "--namespace", NAMESPACE, *arguments]
@@ -216,7 +220,7 @@ class PrivateContainerd:
 
     def _end_shims(self) -> None:
         """End the shims of bundles that are still there: containerd was stopped in the midst of something."""
-        for pid_file in self.directory.glob(f"state/io.containerd.runtime.v2.task/{NAMESPACE}/*/shim.pid"):
+        for pid_file in self.bundle("any").parent.glob("*/shim.pid"):
             bundle = pid_file.parent
             with suppress(ProcessLookupError):
                 os.kill(int(pid_file.read_text()), signal.SIGKILL)

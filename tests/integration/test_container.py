@@ -6,17 +6,15 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from kata_protos.task_types_pb2 import Status
-from kata_py.sandbox.record import Record
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
-from tests import bundle as bundles
+from tests.faults import stopped
 from tests.manager import Manager
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean")]
@@ -56,18 +54,13 @@ async def test_kill_ends_all_of_a_container(manager: Manager) -> None:
 
 async def test_state_answers_at_once_while_the_machine_hangs(manager: Manager) -> None:
     async with manager.container("hung", "sleep", "1000") as container:
-        pid = await container.start()
-        os.kill(pid, signal.SIGSTOP)
-        try:
+        with stopped(await container.start()):
             stats = asyncio.create_task(container.stats(timeout=60))
-            await asyncio.sleep(0)
             for _ in range(5):
                 began = time.monotonic()
                 assert (await container.state()).status == Status.RUNNING
                 assert time.monotonic() - began < 0.05
             assert not stats.done()
-        finally:
-            os.kill(pid, signal.SIGCONT)
         await stats
 
 
@@ -108,75 +101,6 @@ async def test_a_read_only_bind_mount_is_seen_and_kept_read_only(manager: Manage
         assert await container.io.ended() == b"from the host\n"
         assert b"Read-only" in await container.io.ended("stderr")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-async def test_a_timeline_names_the_stages(manager: Manager, driver: str) -> None:
-    async with manager.container("timed", "sleep", "1000") as container:
-        await container.start()
-        stages = {span.name for span in Record.load("timed").timeline}
-    expected = {"request", "plan", "agent", "create", "start"}
-    assert stages >= (expected if driver == "namespace" else expected | {"virtiofsd", "qemu", "kernel", "userland"})
-
-
-async def refused(manager: Manager, id: str, *args: str, **how: object) -> StatusError:
-    """Create a container that cannot be, and return what the manager is told."""
-    async with manager.container(id, *args, create=False, **how) as container:  # type: ignore[arg-type]
-        with pytest.raises(StatusError) as caught:
-            await container.create()
-        return caught.value
-
-
-async def test_an_unknown_command_fails_create_by_name(manager: Manager) -> None:
-    assert "no-such-command" in (await refused(manager, "wrong", "no-such-command")).message
-
-
-async def test_a_garbled_config_json_is_refused_with_its_place(manager: Manager) -> None:
-    async with manager.container("garbled", "true", create=False) as container:
-        (container.bundle / "config.json").write_text('{"process": {,}}')
-        with pytest.raises(StatusError, match=r"config\.json.*line 1") as caught:
-            await container.create()
-    assert caught.value.code == Code.INVALID_ARGUMENT
-
-
-async def test_a_missing_config_json_is_refused_by_path(manager: Manager) -> None:
-    async with manager.container("missing", "true", create=False) as container:
-        (container.bundle / "config.json").unlink()
-        with pytest.raises(StatusError, match=r"missing/config\.json"):
-            await container.create()
-
-
-async def test_an_id_with_a_slash_is_refused_at_start(manager: Manager, tmp_path: Path) -> None:
-    bundle = bundles.write(tmp_path / "bundle", bundles.spec("x", manager.rootfs, bundles.process(["true"])))
-    with pytest.raises(subprocess.CalledProcessError) as caught:
-        await manager.start_shim("a/b", bundle)
-    assert b"a/b" in caught.value.output
-    assert sorted(entry.name for entry in bundle.iterdir()) == ["config.json"]
-
-
-async def test_an_unknown_key_names_key_file_line_and_the_nearest(
-    manager: Manager, driver: str, tmp_path: Path
-) -> None:
-    text = manager.config.read_text().replace("default_memory", "default_memroy")
-    config = tmp_path / "configuration.toml"
-    config.write_text(text)
-    line = 1 + text[: text.index("default_memroy")].count("\n")
-    other = Manager(manager.launcher, manager.directory, config, manager.rootfs)
-    error = await refused(other, "unknown-key", "true")
-    for part in ("default_memroy", str(config), str(line), "default_memory"):
-        assert part in error.message
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("kernel", "/no/such/kernel"), ("image", "/no/such/image"), ("path", "/no/such/qemu")]
-)
-@pytest.mark.parametrize("driver", [pytest.param("qemu", marks=pytest.mark.qemu)], indirect=True)
-async def test_a_missing_file_is_named_with_its_key(manager: Manager, tmp_path: Path, key: str, value: str) -> None:
-    lines = manager.config.read_text().splitlines()
-    config = tmp_path / "configuration.toml"
-    config.write_text("\n".join(f'{key} = "{value}"' if line.startswith(f"{key} =") else line for line in lines))
-    error = await refused(Manager(manager.launcher, manager.directory, config, manager.rootfs), f"no-{key}", "true")
-    assert value in error.message
-    assert key in error.message
 
 
 async def test_an_exec_spec_of_another_type_is_refused(manager: Manager) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import platform
 import pty
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from kata_protos.task_v2_pb2 import KillRequest, WaitRequest
+from kata_protos.task_v2_ttrpc import TaskClient
+from kata_py.ttrpc import address
+from kata_py.ttrpc.client import connect
 from tests.integration.conftest import left_behind
+from tests.tasks import until
 from tools.containerd import PrivateContainerd
 from tools.footprint import Footprint
 
@@ -141,6 +147,36 @@ def test_a_restarted_containerd_finds_its_container_and_sees_the_exit(containerd
         containerd.ctr("tasks", "kill", "--signal", "SIGKILL", name)
         containerd.until_stopped(name)
         assert b"exit code 137" in containerd.ctr("tasks", "delete", name).stderr
+
+
+async def test_an_exec_ends_while_containerd_is_away_and_nothing_of_it_is_lost(
+    containerd: PrivateContainerd, pod: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    script = "trap 'echo meanwhile; exit 3' USR1; echo before; while :; do sleep 0.1; done"
+    logged = ["--detach", "--exec-id", "patient", "--log-uri", f"file://{log}"]
+    containerd.ctr("tasks", "exec", *logged, pod, "sh", "-c", script)
+    containerd.stop(signal.SIGKILL)
+    async with connect(address.parse((containerd.bundle(pod) / "address").read_text()), timeout=10) as client:
+        shim = TaskClient(client)
+        await until(lambda: log.exists() and log.read_text() == "before\n")
+        await shim.Kill(KillRequest(id=pod, exec_id="patient", signal=signal.SIGUSR1), timeout=10)
+        await shim.Wait(WaitRequest(id=pod, exec_id="patient"), timeout=10)
+    containerd.start()
+    assert containerd.ctr("tasks", "delete", "--exec-id", "patient", pod, check=False).returncode == 3
+    assert log.read_text() == "before\nmeanwhile\n"
+
+
+def test_a_wrong_configuration_is_told_to_the_user_whole(containerd: PrivateContainerd, tmp_path: Path) -> None:
+    before = Footprint.take()
+    config = tmp_path / "configuration.toml"
+    config.write_text(containerd.runtime_config.read_text().replace("default_memory", "default_memroy"))
+    result = containerd.run("bad", "true", options=["--runtime-config-path", str(config)], check=False)
+    assert result.returncode != 0
+    said = rf"{config}:\d+: unknown key default_memroy in .*; the nearest valid key is default_memory"
+    assert re.search(said.encode(), result.stderr)
+    containerd.ctr("containers", "delete", "bad")
+    assert left_behind(before) == []
 
 
 def test_a_killed_machine_ends_the_task(containerd: PrivateContainerd) -> None:

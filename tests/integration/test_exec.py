@@ -158,6 +158,20 @@ async def test_two_waiters_get_the_same_exit(running: Container) -> None:
     assert (await process.delete()) == exits[0]
 
 
+async def test_output_and_exit_of_an_exec_wait_for_a_manager_that_restarts(running: Container) -> None:
+    process = await running.exec("sh", "-c", "echo before; read x; echo meanwhile; exit 3", stdin=True)
+    await process.start()
+    await process.io.until(b"before\n")
+    await process.io.write(b"\n")
+    process.io.detach()
+    await running.disconnect()
+    await process.io.open()
+    await running.connect()
+    assert (await process.wait()).status == 3
+    assert await process.io.ended() == b"before\nmeanwhile\n"
+    await process.delete()
+
+
 async def test_an_unknown_command_is_named_in_the_error(running: Container) -> None:
     process = await running.exec("no-such-command")
     with pytest.raises(StatusError, match="no-such-command"):

@@ -1,122 +1,147 @@
-"""Kill -9 of each part at each stage of the start: afterwards `delete` leaves nothing.
+"""Parts that die or hang, in each stage: afterwards `delete` leaves nothing, in the time that containerd gives it.
 
-The stages are those of a good start's timeline. The record is watched as it is written; the victim is killed as
-soon as the stage is on record as begun.
+A victim is killed as soon as the stage is on record as begun.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from kata_protos.task_types_pb2 import Status
 from kata_py.resource import process
-from kata_py.sandbox import record as records
-from kata_py.ttrpc.errors import TtrpcError
-from tests.integration.conftest import left_behind
+from kata_py.sandbox.record import ROOT, Record, State
+from kata_py.ttrpc.errors import ConnectionClosed, TtrpcError
+from tests.faults import TIMEOUT, in_stage, in_state, kill_when, on_record
 from tests.manager import Container, Manager
-from tools.footprint import Footprint
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean")]
 
-# In the order in which they begin; a victim is killed in each stage in which it may live.
-STAGES = ("request", "plan", "share", "virtiofsd", "qemu", "agent", "sandbox", "create", "start")
+# In the order in which they come on record: the guest's own do when they have ended.
+STAGES = {
+    "namespace": ["request", "plan", "share", "machine", "namespace", "agent", "sandbox", "create", "start"],
+    "qemu": [
+        "request", "plan", "share", "machine", "virtiofsd", "qemu", "agent", "kernel", "userland", "sandbox", "create",
+        "start",
+    ],
+}  # fmt: skip
+# Who can be killed, and from which stage on.
 VICTIMS = {
-    "namespace": {"shim": "request", "agent": "agent"},
+    "namespace": {"shim": "request", "agent": "namespace"},
     "qemu": {"shim": "request", "virtiofsd": "virtiofsd", "qemu": "qemu"},
 }
-CASES = [
-    pytest.param(driver, victim, stage, marks=[pytest.mark.qemu] if driver == "qemu" else [])
+MARKS = {"namespace": [], "qemu": [pytest.mark.qemu]}
+
+EACH_VICTIM = [
+    pytest.param(driver, victim, marks=MARKS[driver]) for driver, victims in VICTIMS.items() for victim in victims
+]
+EACH_VICTIM_IN_EACH_STAGE = [
+    pytest.param(driver, victim, stage, marks=MARKS[driver])
     for driver, victims in VICTIMS.items()
     for victim, first in victims.items()
-    for stage in STAGES[STAGES.index(first) :]
-    if driver == "qemu" or stage not in ("virtiofsd", "qemu")
+    for stage in STAGES[driver][STAGES[driver].index(first) :]
 ]
 
 
-def victims(sandbox: str) -> Iterator[tuple[str, int]]:
-    """Name and pid of the sandbox's processes: the shim, and what the record names."""
-    content = json.loads((records.ROOT / sandbox / "record.json").read_bytes())
-    yield "shim", content["shim"]["pid"]
-    for entry in content["undo"]:
-        if entry["kind"] == "kill-process":
-            yield entry["name"], entry["pid"]
-
-
-async def kill_at(stage: str, victim: str, sandbox: str) -> bool:
-    """Kill the victim once the stage has begun; False when the sandbox was gone before that."""
-    path = records.ROOT / sandbox / "record.json"
-    seen = False
-    while True:
-        try:
-            content = json.loads(path.read_bytes())
-        except (FileNotFoundError, ValueError):
-            if seen:
-                return False
-        else:
-            seen = True
-            if any(span["name"] == stage for span in content["timeline"]):
-                for name, pid in victims(sandbox):
-                    if name == victim:
-                        os.kill(pid, signal.SIGKILL)
-                        return True
-        await asyncio.sleep(0)  # the record is a file: nothing tells us of it but looking
-
-
-async def live(container: Container) -> None:
+async def start(container: Container) -> None:
     """Create and start, as far as it goes."""
-    await container.create()
-    await container.start()
+    with suppress(TtrpcError):
+        await container.create()
+        await container.start()
 
 
-@pytest.mark.parametrize(("driver", "victim", "stage"), CASES, indirect=["driver"])
-async def test_a_kill_at_a_stage_leaves_nothing_after_delete(manager: Manager, victim: str, stage: str) -> None:
-    before = Footprint.take()
-    sandbox = f"kill-{victim}-{stage}"
-    async with manager.container(sandbox, "sleep", "1000", create=False) as container:
-        killing = asyncio.create_task(kill_at(stage, victim, sandbox))
-        living = asyncio.create_task(live(container))
-        done, _ = await asyncio.wait({killing, living}, return_when=asyncio.FIRST_COMPLETED, timeout=90)
-        assert done, "neither the stage came nor did the start end"
-        if killing in done:
-            assert killing.result()
-        else:
-            killing.cancel()
-        await asyncio.wait({living}, timeout=90)
-        assert living.done(), "the start hung after the kill"
-        assert living.exception() is None or isinstance(living.exception(), TtrpcError)
-        deleted = await asyncio.to_thread(manager.run_delete, sandbox, container.bundle)
-        assert deleted.returncode == 0, deleted.stderr
-    assert left_behind(before) == []
-    assert not (records.ROOT / sandbox).exists()
+async def end(container: Container) -> None:
+    """Kill and delete, as far as it goes."""
+    with suppress(TtrpcError):
+        await container.kill(all=True)
+        await container.wait()
+        await container.delete()
 
 
-async def test_the_stages_are_those_of_a_start(manager: Manager, driver: str) -> None:
+async def delete(container: Container) -> None:
+    await asyncio.to_thread(container.manager.delete, container.id, container.bundle)
+
+
+async def test_the_stages_are_all_those_of_a_start(manager: Manager, driver: str) -> None:
     async with manager.container("stages", "sleep", "1000") as container:
         await container.start()
-        names = {span.name for span in records.Record.load("stages").timeline}
-    machine = {"virtiofsd", "qemu"} if driver == "qemu" else set()
-    assert names >= (set(STAGES) - {"virtiofsd", "qemu"}) | machine
+        assert [span.name for span in Record.load("stages").timeline] == STAGES[driver]
 
 
-async def test_a_killed_shim_is_cleaned_up_by_delete_while_its_machine_still_runs(manager: Manager) -> None:
-    before = Footprint.take()
+@pytest.mark.parametrize(("driver", "victim", "stage"), EACH_VICTIM_IN_EACH_STAGE, indirect=["driver"])
+async def test_a_kill_in_a_stage_of_the_start_leaves_nothing(manager: Manager, victim: str, stage: str) -> None:
+    async with manager.container(f"kill-{victim}-{stage}", "sleep", "1000", create=False) as container:
+        async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as group:
+            group.create_task(kill_when(container.id, victim, in_stage(stage)))
+            group.create_task(start(container))
+        await delete(container)
+
+
+@pytest.mark.parametrize(("driver", "victim"), EACH_VICTIM, indirect=["driver"])
+async def test_a_kill_while_the_sandbox_ends_leaves_nothing(manager: Manager, victim: str) -> None:
+    async with manager.container(f"kill-{victim}-end", "sleep", "1000") as container:
+        await container.start()
+        async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as group:
+            group.create_task(kill_when(container.id, victim, in_state(State.STOPPING)))
+            group.create_task(end(container))
+        await delete(container)
+
+
+async def test_delete_ends_the_machine_of_a_killed_shim_even_if_it_is_killed_itself(manager: Manager) -> None:
     async with manager.container("orphan", "sleep", "1000") as container:
         pid = await container.start()
         os.kill(container.shim_pid, signal.SIGKILL)
-        assert process.start_time(pid) is not None
-        deleted = await asyncio.to_thread(manager.run_delete, "orphan", container.bundle)
-        assert deleted.returncode == 0, deleted.stderr
+        entries = len(Record.load("orphan").undo)
+        deleting = await asyncio.create_subprocess_exec(
+            *manager.command("orphan", "-bundle", str(container.bundle), "delete"), stdout=subprocess.DEVNULL
+        )
+        with suppress(LookupError):  # it was too quick for us
+            await on_record("orphan", lambda content: len(content["undo"]) < entries)
+            deleting.kill()
+        await deleting.wait()
+        await delete(container)
         assert process.start_time(pid) is None
-    assert left_behind(before) == []
 
 
-async def test_delete_of_what_never_was_says_so_and_succeeds(manager: Manager, tmp_path: Path) -> None:
-    deleted = manager.run_delete("never-was", tmp_path)
-    assert deleted.returncode == 0, deleted.stderr
-    assert deleted.stdout  # a DeleteResponse all the same
+async def test_delete_ends_a_shim_that_hangs_and_its_machine(manager: Manager) -> None:
+    async with manager.container("hanging", "sleep", "1000") as container:
+        pid, shim = await container.start(), container.shim_pid
+        os.kill(shim, signal.SIGSTOP)
+        await delete(container)
+        assert (process.start_time(shim), process.start_time(pid)) == (None, None)
+
+
+async def test_delete_of_what_never_was_succeeds(manager: Manager, tmp_path: Path) -> None:
+    manager.delete("never-was", tmp_path)
+
+
+async def test_a_creation_whose_manager_disappears_is_found_by_the_next(manager: Manager) -> None:
+    async with manager.container("forsaken", "sh", "-c", "exit 7", create=False) as container:
+        creating = asyncio.create_task(container.create())
+        await on_record("forsaken", in_stage("agent"))
+        await container.disconnect()
+        with pytest.raises(ConnectionClosed):
+            await creating
+        await container.connect()
+        await on_record("forsaken", in_state(State.RUNNING))
+        assert (await container.state()).status == Status.CREATED
+        await container.start()
+        assert (await container.wait()).status == 7
+
+
+async def test_a_creation_whose_manager_disappears_is_undone_by_a_delete(manager: Manager) -> None:
+    async with manager.container("regretted", "true", create=False) as container:
+        creating = asyncio.create_task(container.create())
+        await on_record("regretted", in_stage("agent"))
+        await container.disconnect()
+        with pytest.raises(ConnectionClosed):
+            await creating
+        await container.connect()
+        assert (await container.delete()).status == 255
+        assert not (ROOT / "regretted").exists()
