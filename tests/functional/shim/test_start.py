@@ -175,7 +175,8 @@ def test_a_pods_container_without_a_sandbox_is_refused(make_shim: MakeShim) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "config.json is missing"), (b'{"annotations"', "config.json:1:15: not JSON: Expecting")]
+    ("content", "said"),
+    [(None, "config.json is missing"), (b'{"annotations"', "config.json:1:15: not JSON: Expecting")],
 )
 def test_a_bundle_without_a_proper_spec_is_refused(content: bytes | None, said: str, shim: Shim) -> None:
     (shim.bundle / "config.json").unlink()
