@@ -53,7 +53,6 @@ class Container:
         self.id = plan.id
         self.pid = pid
         self.bundle = plan.bundle
-        self.ended = asyncio.Event()  # the exit is published, or never will be
         self._agent = agent
         self._events = events
         self._journal = journal
@@ -191,7 +190,7 @@ class Container:
             try:
                 async with asyncio.timeout(timeout):
                     await self._init.signal(signals.SIGKILL)
-                    await self.ended.wait()
+                    await self._init.wait()
             except (SandboxError, TimeoutError) as error:
                 logger.warning("container %s is not seen to end: %s", self.id, str(error) or "no exit in time")
 
@@ -238,7 +237,6 @@ class Container:
         self._finish(process, exit)
         if process is self._init:
             self._end_unstarted(Exit(LOST))
-            self.ended.set()
         await process.close()
 
     async def _end_execs(self) -> None:
@@ -270,8 +268,6 @@ class Container:
         for process in (*self._execs.values(), self._init):
             if process.status is Status.CREATED:
                 process.settle(exit)
-                if process is self._init:
-                    self.ended.set()
 
     def _finish(self, process: Process, exit: Exit) -> None:
         if process.settle(exit) and process.was_started:

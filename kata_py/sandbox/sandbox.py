@@ -133,14 +133,15 @@ class Sandbox:
 
     async def _watch(self) -> None:
         """Wait for the end of agent or first container, whichever comes first, and end the rest."""
-        ends = [asyncio.ensure_future(wait) for wait in (self._agent.wait_gone(), self._first.ended.wait())]
+        init = self._first.process()
+        ends = [asyncio.ensure_future(wait) for wait in (self._agent.wait_gone(), init.wait())]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for end in ends:
                 end.cancel()
             await asyncio.wait(ends)
-        if not self._first.ended.is_set() and self._stopping is None:
+        if init.exit is None and self._stopping is None:
             cause, evidence = await last_words(self._vm, "the agent's connection is lost")
             logger.error("sandbox %s: %s; last lines: %s", self.id, cause, " | ".join(evidence))
         await self.stop()

@@ -11,6 +11,7 @@ from kata_protos import task_types_pb2 as types
 from kata_py.sandbox import process, sandbox
 from kata_py.sandbox.events import Topic
 from kata_py.ttrpc.errors import StatusError
+from kata_py.ttrpc.status import Code
 from tests.fakes import FakeAgent, FakeHypervisor, MemoryOpener
 from tests.tasks import Tasks
 
@@ -92,3 +93,21 @@ async def test_a_reader_that_stalls_does_not_hide_the_machines_death(
     async with asyncio.timeout(process.PATIENCE / 2):
         assert (await tasks.wait()).exit_status == 255
     stdio.reading.set()
+
+
+async def test_a_start_that_fails_ends_the_sandbox_at_once(
+    tasks: Tasks, agent: FakeAgent, hypervisor: FakeHypervisor
+) -> None:
+    agent.fails["StartContainer"] = StatusError(Code.INTERNAL, "crun: no such file")
+    await tasks.create()
+    waiter = asyncio.create_task(tasks.wait())
+    with pytest.raises(StatusError, match="no such file"):
+        await tasks.start()
+    assert (await waiter).exit_status == 255
+    async with asyncio.timeout(5):
+        await hypervisor.leaving.wait()
+    assert (await tasks.state()).status == types.STOPPED
+    assert (await tasks.delete()).exit_status == 255
+    await tasks.event(Topic.DELETE)
+    assert tasks.topics == [Topic.CREATE, Topic.DELETE]
+    assert tasks.leftovers() == []
