@@ -129,8 +129,7 @@ class VmSpec:
         agent_channel: How the agent is reached.
         accelerator: What runs its instructions.
         machine: Machine type (`q35`, `s390-ccw-virtio`); empty is the driver's default.
-        boot_timeout: Seconds from launch until the agent must answer.
-        debug: Whether the guest's kernel and agent talk much.
+        debug: Whether the guest's kernel talks much.
     """
 
     sandbox_id: str
@@ -142,7 +141,6 @@ class VmSpec:
     agent_channel: AgentChannel = AgentChannel.AUTO
     accelerator: Accelerator = Accelerator.AUTO
     machine: str = ""
-    boot_timeout: float = 45.0
     debug: bool = False
 
 

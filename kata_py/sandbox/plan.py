@@ -141,7 +141,6 @@ def plan_sandbox(
             agent_channel=AgentChannel(hypervisor.agent_channel),
             accelerator=Accelerator(hypervisor.accelerator),
             machine=hypervisor.machine_type,
-            boot_timeout=configuration.agent.dial_timeout,
             debug=hypervisor.enable_debug,
         ),
         guest=agent_pb2.CreateSandboxRequest(

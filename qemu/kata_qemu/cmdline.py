@@ -96,7 +96,7 @@ def kernel_parameters(platform: Platform, boot: Boot, cpus: Vcpus, agent: str, *
         boot: What is booted, with the user's parameters.
         cpus: Virtual processors.
         agent: The address that the agent is to listen on.
-        debug: Whether kernel and agent talk much.
+        debug: Whether the kernel talks much.
     """
     image = ("root=/dev/vda", f"rootfstype={boot.image_fstype}", "ro") if boot.image else ()
     return (
@@ -105,7 +105,7 @@ def kernel_parameters(platform: Platform, boot: Boot, cpus: Vcpus, agent: str, *
         "panic=1",
         f"nr_cpus={cpus.maximum}",
         "net.ifnames=0",
-        *(("debug", "agent.log=debug") if debug else ("quiet",)),
+        "debug" if debug else "quiet",
         *image,
         f"agent.server_addr={agent}",
         *boot.parameters,

@@ -73,7 +73,7 @@ def test_the_machine_is_what_the_configuration_says() -> None:
     assert (vm.boot.kernel, vm.boot.initramfs, vm.boot.image) == (Path("/k"), Path("/i"), Path("/r"))
     assert vm.boot.parameters == ("quiet", "panic=1")
     assert (vm.accelerator, vm.agent_channel) == (Accelerator.TCG, AgentChannel.VIRTIO_SERIAL)
-    assert (vm.machine, vm.debug, vm.boot_timeout) == ("q35", True, 7)
+    assert (vm.machine, vm.debug) == ("q35", True)
     assert (plan.dial_timeout, plan.create_timeout) == (7, 9)
     assert vm.devices == (SharedDirectory("kataShared", Path("/run/kata-containers/shared/sandboxes/pod/shared")),)
 
