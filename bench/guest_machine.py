@@ -20,7 +20,7 @@ from kata_py.ttrpc.errors import TtrpcError
 GUEST = Path(__file__).parents[1] / "build/guest"
 MACHINE = "q35,accel=tcg,memory-backend=ram,smm=off,vmport=off,smbus=off,sata=off,i8042=off"
 CPU = "max,-erms"  # emulated, `rep stosb` goes byte by byte; a kernel that does not know of it clears pages by words
-PARAMETERS = ("console=ttyS0", "quiet", "panic=1", "reboot=t")
+PARAMETERS = ("console=ttyS0", "quiet", "panic=1", "reboot=t", "cryptomgr.notests")
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,10 +136,8 @@ class Architecture:
 CHANNEL_MODULES = ("virtio_console", "vmw_vsock_virtio_transport")  # the initramfs loads that of the agent's address
 _BOOT_MODULES = ("virtio_blk", "erofs")
 _MODULES = ("overlay", "virtio_balloon", "virtio_net", "virtio_rng", "virtiofs", *CHANNEL_MODULES)
-_PARAMETERS = (
-    "cryptomgr.notests",  # the ciphers test themselves for a fifth of an emulated boot
-    "sysctl.vm.min_free_kbytes=8192",  # huge pages make the kernel hold back 66 MB, whatever it has
-)
+# Huge pages make the kernel hold back 66 MB, whatever it has.
+_PARAMETERS = ("sysctl.vm.min_free_kbytes=8192",)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.machine: architecture
