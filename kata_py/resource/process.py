@@ -117,7 +117,8 @@ async def spawn(
         argv: Program and arguments.
         pass_fds: File descriptors it inherits, under the same numbers.
         env: Its environment; None is this process's.
-        stdout: A descriptor, or `asyncio.subprocess.PIPE`; None is /dev/null. Likewise stderr.
+        stdout: A descriptor; None is /dev/null. With `asyncio.subprocess.PIPE` its end comes only when nobody else
+            holds that pipe. Likewise stderr.
 
     Raises:
         OSError: No shell, no memory, no processes left, or the journal cannot be written; nothing runs.

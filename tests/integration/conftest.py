@@ -19,6 +19,7 @@ from tools import configuration, oci_image
 from tools.footprint import SHARED_PARENTS, Footprint
 
 DRIVERS = [pytest.param("namespace", id="namespace"), pytest.param("qemu", id="qemu", marks=pytest.mark.qemu)]
+ON_QEMU = pytest.mark.parametrize("driver", DRIVERS[1:], indirect=True)
 
 # Like an installed launcher, plus the drivers that only tests have.
 _LAUNCHER = """\

@@ -19,7 +19,7 @@ from kata_protos.task_v2_pb2 import KillRequest, WaitRequest
 from kata_protos.task_v2_ttrpc import TaskClient
 from kata_py.ttrpc import address
 from kata_py.ttrpc.client import connect
-from tests.integration.conftest import left_behind
+from tests.integration.conftest import ON_QEMU, left_behind
 from tests.tasks import until
 from tools.containerd import PrivateContainerd
 from tools.footprint import Footprint
@@ -73,7 +73,7 @@ def test_an_attached_run_prints_and_returns_the_exit_code(containerd: PrivateCon
     assert "run-1" not in containerd.containers()
 
 
-@pytest.mark.parametrize("driver", [pytest.param("qemu", marks=pytest.mark.qemu)], indirect=True)
+@ON_QEMU
 def test_the_kernel_is_the_guests(containerd: PrivateContainerd, pod: str) -> None:
     release = execute(containerd, pod, "kernel", "uname", "-r").stdout.decode().strip()
     assert release

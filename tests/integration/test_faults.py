@@ -19,6 +19,7 @@ from kata_py.resource import process
 from kata_py.sandbox.record import ROOT, Record, State
 from kata_py.ttrpc.errors import ConnectionClosed, TtrpcError
 from tests.faults import TIMEOUT, in_stage, in_state, kill_when, on_record
+from tests.integration.conftest import ON_QEMU
 from tests.manager import Container, Manager
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean")]
@@ -91,6 +92,14 @@ async def test_a_kill_while_the_sandbox_ends_leaves_nothing(manager: Manager, vi
             group.create_task(kill_when(container.id, victim, in_state(State.STOPPING)))
             group.create_task(end(container))
         await delete(container)
+
+
+@ON_QEMU
+async def test_a_guest_that_panics_ends_its_container(manager: Manager) -> None:
+    async with manager.container("panicking", "sh", "-c", "echo c > /proc/sysrq-trigger") as container:
+        await container.start()
+        assert (await container.wait()).status == 255
+        assert (await container.state()).status == Status.STOPPED
 
 
 async def test_delete_ends_the_machine_of_a_killed_shim_even_if_it_is_killed_itself(manager: Manager) -> None:
