@@ -37,7 +37,7 @@ SMALL = """\
 unshare --mount --propagation slave sh -ec 'mkdir -p {place}; mount -t tmpfs -o {options} none {place}; exec "$@"' sh"""
 
 # A launcher that is not root, yet may read wherever this repository lies.
-NOT_ROOT = "setpriv --reuid=65534 --clear-groups --inh-caps=+dac_override --ambient-caps=+dac_override"
+NOT_ROOT = "setpriv --reuid=65534 --clear-groups --inh-caps=+dac_read_search --ambient-caps=+dac_read_search"
 
 
 def unspoilt(bundle: Path) -> None:
