@@ -35,16 +35,19 @@ async def publisher(address: str, namespace: str) -> AsyncIterator[Publisher]:
     """A sender of events for `kata_py.sandbox.events.EventQueue`.
 
     Args:
-        address: The manager's ttrpc socket, with or without `unix://`; empty when it takes no events.
+        address: The manager's ttrpc socket, with or without `unix://`; empty when it takes no events. One of no
+            known form costs the manager its events, not the pod its life.
         namespace: The manager's namespace.
-
-    Raises:
-        AddressError: The address has no known form.
     """
-    if not address:
+    try:
+        place = addresses.parse(address) if address else None
+    except addresses.AddressError as error:
+        logger.error("TTRPC_ADDRESS: %s; events are only logged", error)
+        place = None
+    if place is None:
         yield _log
         return
-    async with _Forwarder(addresses.parse(address), namespace) as forwarder:
+    async with _Forwarder(place, namespace) as forwarder:
         yield forwarder.forward
 
 

@@ -138,3 +138,13 @@ async def test_without_an_address_events_are_logged(caplog: pytest.LogCaptureFix
         await publish(exit_of("box"))
     (record,) = caplog.records
     assert record.getMessage() == 'event /tasks/exit: container_id: "box" exit_status: 3'
+
+
+async def test_an_address_of_no_known_form_costs_the_events_alone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async with publisher("carrier-pigeon://roof", "default") as publish:
+        await publish(exit_of("box"))
+
+    assert "carrier-pigeon" in caplog.text
+    assert "/tasks/exit" in caplog.text
