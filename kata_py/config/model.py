@@ -69,8 +69,8 @@ class HypervisorConfig:
     default_maxvcpus: Annotated[int, Range(0)] = 0
 
     # Memory at boot and at most, in MiB, and how many pieces may be plugged in between. 0 at most is all of the
-    # host's. Below 64 MiB no guest of ours reaches its agent.
-    default_memory: Annotated[int, Range(64)] = 2048
+    # host's. Below 96 MiB no guest of ours reaches its agent.
+    default_memory: Annotated[int, Range(96)] = 2048
     default_maxmemory: Mebibytes = 0
     memory_slots: Annotated[int, Range(0, 255)] = 10
 

@@ -74,7 +74,7 @@ def test_keys_become_values(write: Write) -> None:
 
 def test_the_table_s_name_is_the_driver_s(write: Write) -> None:
     assert load(write("[hypervisor.namespace]\n")).hypervisor == HypervisorConfig("namespace")
-    assert load(write("[hypervisor.namespace]\ndefault_memory = 64\n")).hypervisor.default_memory == 64
+    assert load(write("[hypervisor.namespace]\ndefault_memory = 96\n")).hypervisor.default_memory == 96
 
 
 def test_dotted_and_inline_forms_say_the_same(write: Write) -> None:
@@ -157,9 +157,9 @@ def test_what_is_unknown_is_named_with_its_line_and_the_nearest(write: Write, te
     [
         (
             'default_memory = "2G"',
-            'default_memory in [hypervisor.qemu] must be a whole number of at least 64, not "2G"',
+            'default_memory in [hypervisor.qemu] must be a whole number of at least 96, not "2G"',
         ),
-        ("default_memory = 63", "must be a whole number of at least 64, not 63"),
+        ("default_memory = 95", "must be a whole number of at least 96, not 95"),
         ("default_memory = 2048.0", "must be a whole number"),
         ("default_memory = true", "must be a whole number"),
         ("memory_slots = 256", "must be a whole number from 0 to 255, not 256"),
