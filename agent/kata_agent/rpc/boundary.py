@@ -82,6 +82,9 @@ def answering(handler: Handler[Request, Response]) -> Handler[Request, Response]
             code = _CODES.get(type(error), Code.INTERNAL)
             _LOG.info("%s: %s: %s", context.method, code.name, error)
             raise StatusError(code, str(error)) from error
+        except OSError as error:
+            _LOG.warning("%s: %s", context.method, error)
+            raise StatusError(Code.INTERNAL, f"{context.method}: {error}") from error
         except StatusError:
             raise
         except Exception as error:  # hosts know INTERNAL as the code of whatever has none of its own
