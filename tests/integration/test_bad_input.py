@@ -154,7 +154,7 @@ async def test_whoever_is_not_root_is_told(manager: Manager, bundle: Path, tmp_p
         (
             "default_memory = 512",
             'default_memory = "512"',
-            'default_memory in [hypervisor.{driver}] must be a whole number of at least 64, not "512"',
+            'default_memory in [hypervisor.{driver}] must be a whole number of at least 96, not "512"',
         ),
         ("[agent.kata]", "[agent.kato]", "unknown table [agent.kato]; the nearest valid table is [agent.kata]"),
     ],
