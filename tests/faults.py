@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from kata_py.sandbox import record as records
+from kata_py.sandbox.paths import HostPaths
 
 TIMEOUT = 60.0  # seconds until a moment must have come
+MACHINES = HostPaths().machines
+_HEED = 0.2  # seconds in which a guest that heeds an interrupt is down
 _PAUSE = 0.001  # seconds between looks at a record: a file, of which nothing else tells
 
 
@@ -50,6 +53,33 @@ async def kill_when(sandbox: str, victim: str, moment: Callable[[dict[str, Any]]
     content = await on_record(sandbox, lambda content: moment(content) and victim in processes(content))
     with suppress(ProcessLookupError):  # as dead as it should be
         os.kill(processes(content)[victim], signal.SIGKILL)
+
+
+async def panic_when(sandbox: str, moment: Callable[[dict[str, Any]], bool]) -> None:
+    """Bring a sandbox's guest, and with it the agent, its PID 1, down at a moment, by QEMU's extra monitor.
+
+    The guest must run with `unknown_nmi_panic`; the interrupt is sent until its kernel is far enough to heed it.
+
+    Raises:
+        LookupError: The sandbox was gone before that.
+        TimeoutError: The moment did not come in time, or the guest does not end.
+    """
+    await on_record(sandbox, moment)
+    reader, writer = await asyncio.open_unix_connection(MACHINES / sandbox / "extra-monitor.sock")
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            writer.write(b'{"execute": "qmp_capabilities"}')
+            while True:
+                writer.write(b'{"execute": "inject-nmi"}')
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_HEED):
+                        while await reader.readline():
+                            pass
+                        return
+    except ConnectionError:
+        pass  # as down as it should be
+    finally:
+        writer.close()
 
 
 def processes(content: dict[str, Any]) -> dict[str, int]:

@@ -135,5 +135,7 @@ def _check(hypervisor: HypervisorConfig, source: Path) -> None:
         cause = f"default_maxmemory {hypervisor.default_maxmemory} is below default_memory {hypervisor.default_memory}"
     elif 0 < hypervisor.default_maxvcpus < hypervisor.default_vcpus:
         cause = f"default_maxvcpus {hypervisor.default_maxvcpus} is below default_vcpus {hypervisor.default_vcpus:g}"
+    elif hypervisor.extra_monitor_socket and not hypervisor.enable_debug:
+        cause = "extra_monitor_socket is for debugging alone, and enable_debug is false"
     if cause:
         raise ConfigurationError(f"{cause}, in [hypervisor.{hypervisor.name}]", file=source)

@@ -84,6 +84,9 @@ class HypervisorConfig:
     # A guest that talks: kernel and console in the shim's log.
     enable_debug: bool = False
 
+    # A second monitor for people, at /run/vc/vm/<id>/extra-monitor.sock; whoever may write there owns the machine.
+    extra_monitor_socket: Literal["", "hmp", "qmp", "qmp-pretty"] = ""
+
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:

@@ -31,6 +31,8 @@ class Machine:
         append: The kernel's parameters.
         parts: Everything else, in order.
         monitor: A listening socket for QMP, inherited.
+        extra_monitor: A listening socket for people's own monitor, inherited, and the form of it: `hmp`, `qmp` or
+            `qmp-pretty`.
         pid_file: Where QEMU writes its pid.
         machine_options: Added to `-machine`.
         seccomp: Value of `-sandbox`; empty is none.
@@ -48,6 +50,7 @@ class Machine:
     parts: tuple[Part, ...]
     monitor: int
     pid_file: Path
+    extra_monitor: tuple[int, str] | None = None
     machine_options: str = ""
     seccomp: str = ""
 
@@ -69,6 +72,7 @@ class Machine:
             *(self.platform.kvm_options if kvm else ()),
             "-chardev", f"socket,id=monitor,fd={self.monitor},server=on,wait=off",
             "-mon", "chardev=monitor,mode=control",
+            *self._extra_monitor(),
             "-pidfile", str(self.pid_file),
         ]  # fmt: skip
         for part in self.parts:
@@ -80,6 +84,14 @@ class Machine:
         if self.seccomp:
             line += ["-sandbox", self.seccomp]
         return line
+
+    def _extra_monitor(self) -> tuple[str, ...]:
+        if self.extra_monitor is None:
+            return ()
+        fd, form = self.extra_monitor
+        mode = {"hmp": "mode=readline", "qmp": "mode=control", "qmp-pretty": "mode=control,pretty=on"}[form]
+        chardev = f"socket,id=extra-monitor,fd={fd},server=on,wait=off"
+        return "-chardev", chardev, "-mon", f"chardev=extra-monitor,{mode}"
 
     def _memory(self) -> str:
         memory = self.memory

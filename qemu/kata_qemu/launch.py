@@ -71,6 +71,7 @@ class Launch:
         with ExitStack() as handover:  # what is ours only until QEMU has inherited it
             monitor_socket = handover.enter_context(listening(directory / "qmp.sock"))
             console_socket = handover.enter_context(listening(directory / "console.sock"))
+            extra_monitor = self._extra_monitor(handover)
             parts: list[Part] = [
                 *Ram(self.spec.memory.size).parts(),
                 *ConsoleDevice(self.platform.console[1], console_socket.fileno()).parts(),
@@ -87,11 +88,12 @@ class Launch:
                 programs.append(channel.program)
             spare = self._add_spare_ports(parts, bus)
 
-            line = self._machine(channel.guest_address, parts, monitor_socket.fileno()).argv()
+            line = self._machine(channel.guest_address, parts, monitor_socket.fileno(), extra_monitor).argv()
             ours = self.life.enter_context(connected(directory / "qmp.sock"))
             console = self.life.enter_context(connected(directory / "console.sock"))
             with self.journal.span("qemu"):
                 inherited = (monitor_socket.fileno(), console_socket.fileno(), *channel.descriptors)
+                inherited += extra_monitor[:1] if extra_monitor else ()
                 qemu = await self.life.enter_async_context(self._qemu(line, inherited))
                 handover.close()  # from now on our ends of the sockets hear of QEMU's end
                 lines = Console(directory / "console.sock", self.tail, self.journal)
@@ -139,7 +141,15 @@ class Launch:
             parts += port
         return places
 
-    def _machine(self, agent: str, parts: Sequence[Part], monitor: int) -> Machine:
+    def _extra_monitor(self, handover: ExitStack) -> tuple[int, str] | None:
+        form = self.config.extra_monitor_socket
+        if not form:
+            return None
+        return handover.enter_context(listening(self.spec.directory / "extra-monitor.sock")).fileno(), form
+
+    def _machine(
+        self, agent: str, parts: Sequence[Part], monitor: int, extra_monitor: tuple[int, str] | None
+    ) -> Machine:
         spec = self.spec
         return Machine(
             binary=self.config.path,
@@ -153,6 +163,7 @@ class Launch:
             append=kernel_parameters(self.platform, spec.boot, spec.cpus, agent, debug=spec.debug),
             parts=tuple(parts),
             monitor=monitor,
+            extra_monitor=extra_monitor,
             pid_file=spec.directory / "pid",
             machine_options=self.config.machine_accelerators,
             seccomp=self.config.seccompsandbox,

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from kata_protos.task_types_pb2 import Status
+from kata_py.config.load import load
 from kata_py.resource import process
 from kata_py.sandbox.record import ROOT, Record, State
 from kata_py.ttrpc.errors import ConnectionClosed, TtrpcError
-from tests.faults import TIMEOUT, in_stage, in_state, kill_when, on_record
+from tests.faults import TIMEOUT, in_stage, in_state, kill_when, on_record, panic_when
 from tests.integration.conftest import ON_QEMU
 from tests.manager import Container, Manager
 
@@ -32,6 +33,13 @@ STAGES = {
         "start",
     ],
 }  # fmt: skip
+# A guest that an interrupt from outside brings down.
+FRAGILE = """\
+[hypervisor.qemu]
+enable_debug = true
+extra_monitor_socket = "qmp"
+kernel_params = "{parameters} unknown_nmi_panic"
+"""
 # Who can be killed, and from which stage on.
 VICTIMS = {
     "namespace": {"shim": "request", "agent": "namespace"},
@@ -91,6 +99,24 @@ async def test_a_kill_while_the_sandbox_ends_leaves_nothing(manager: Manager, vi
         async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as group:
             group.create_task(kill_when(container.id, victim, in_state(State.STOPPING)))
             group.create_task(end(container))
+        await delete(container)
+
+
+@ON_QEMU
+@pytest.mark.parametrize("stage", STAGES["qemu"][STAGES["qemu"].index("agent") :])
+async def test_a_guest_that_goes_down_in_a_stage_of_the_start_leaves_nothing(
+    manager: Manager, stage: str, tmp_path: Path
+) -> None:
+    # In a machine the agent is PID 1, which nobody can kill alone: it goes with its kernel.
+    config = tmp_path / "configuration.toml"
+    config.write_bytes(manager.config.read_bytes())
+    parameters = load(config).hypervisor.kernel_params
+    (tmp_path / "config.d").mkdir()
+    (tmp_path / "config.d" / "10-fragile.toml").write_text(FRAGILE.format(parameters=parameters))
+    async with manager.using(config=config).container(f"panic-{stage}", "sleep", "1000", create=False) as container:
+        async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as group:
+            group.create_task(panic_when(container.id, in_stage(stage)))
+            group.create_task(start(container))
         await delete(container)
 
 

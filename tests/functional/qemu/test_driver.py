@@ -45,6 +45,15 @@ async def test_a_machine_runs_with_its_share_its_sockets_and_its_stages(bench: B
     assert await waiting == VmExit("stopped", expected=True, evidence=vm.console_tail())
 
 
+async def test_people_have_a_monitor_of_their_own_beside_the_shims(bench: Bench) -> None:
+    bench.config = replace(bench.config, enable_debug=True, extra_monitor_socket="hmp")
+    async with bench.launch(), asyncio.timeout(5):
+        reader, writer = await asyncio.open_unix_connection(bench.spec.directory / "extra-monitor.sock")
+        writer.write(b"info status\n")
+        assert b"VM status: running" in await reader.readuntil(b"running")
+        writer.close()
+
+
 async def test_the_end_of_qemu_is_known_at_once_to_all_who_wait(bench: Bench) -> None:
     bench.share()
     async with bench.launch() as vm, asyncio.timeout(2):

@@ -228,6 +228,10 @@ def test_a_wish_of_upstream_s_that_is_not_honoured_yet_is_refused(write: Write, 
             "[hypervisor.qemu]\ndefault_maxvcpus = 1\ndefault_vcpus = 1.5",
             "default_maxvcpus 1 is below default_vcpus 1.5",
         ),
+        (
+            '[hypervisor.qemu]\nextra_monitor_socket = "hmp"',
+            "extra_monitor_socket is for debugging alone, and enable_debug is false",
+        ),
     ],
 )
 def test_a_contradiction_is_refused(write: Write, text: str, said: str) -> None:

@@ -54,6 +54,16 @@ def test_qemu_itself_takes_the_command_line(platform: Platform, short_tmp: Path)
             assert qemu.wait(20) == 0
 
 
+@pytest.mark.parametrize(
+    ("form", "mode"), [("hmp", "readline"), ("qmp", "control"), ("qmp-pretty", "control,pretty=on")]
+)
+def test_people_get_a_monitor_of_their_own_in_the_form_they_ask_for(form: str, mode: str) -> None:
+    argv = replace(example, extra_monitor=(9, form)).argv()
+    assert "socket,id=extra-monitor,fd=9,server=on,wait=off" in argv
+    assert f"chardev=extra-monitor,mode={mode}" in argv
+    assert "extra-monitor" not in " ".join(example.argv())
+
+
 def test_kvm_runs_the_hosts_own_processor() -> None:
     line = replace(example, accelerator=Accelerator.KVM)
     assert value_of(line, "-cpu") == "host,pmu=off"
