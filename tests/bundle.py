@@ -66,3 +66,15 @@ def write(bundle: Path, spec: Mapping[str, Any]) -> Path:
     bundle.mkdir(parents=True, mode=0o700)
     (bundle / "config.json").write_text(json.dumps(spec))
     return bundle
+
+
+def in_pod(spec: Mapping[str, Any], sandbox_id: str, *, sandbox: bool = False) -> dict[str, Any]:
+    """The spec as CRI-O writes it for a container of a pod, or for the sandbox itself."""
+    prefix = "io.kubernetes.cri-o."
+    annotations = {
+        **spec.get("annotations", {}),
+        "io.container.manager": "cri-o",
+        f"{prefix}ContainerType": "sandbox" if sandbox else "container",
+        f"{prefix}SandboxID": sandbox_id,
+    }
+    return {**spec, "annotations": annotations, "hostname": sandbox_id}

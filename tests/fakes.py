@@ -84,6 +84,7 @@ class FakeAgent(_Rest):  # type: ignore[misc]  # made of whatever methods the pr
         self.processes: dict[tuple[str, str], GuestProcess] = {}
         self.resources: list[Any] = []
         self.stats = agent_pb2.StatsContainerResponse()
+        self.ooms: asyncio.Queue[str] = asyncio.Queue()
 
     def ttrpc_methods(self) -> Mapping[str, Entry]:
         return {
@@ -138,6 +139,17 @@ class FakeAgent(_Rest):  # type: ignore[misc]  # made of whatever methods the pr
         self.processes[request.container_id, ""] = GuestProcess()
         return Empty()
 
+    async def RemoveContainer(self, request: agent_pb2.RemoveContainerRequest, context: Context) -> Empty:
+        del self.containers[request.container_id]
+        for container_id, exec_id in list(self.processes):
+            if container_id == request.container_id:
+                self.processes.pop((container_id, exec_id)).exit(128 + SIGKILL)
+        return Empty()
+
+    async def GetOOMEvent(self, request: agent_pb2.GetOOMEventRequest, context: Context) -> agent_pb2.OOMEvent:
+        context.cancel_if_abandoned()
+        return agent_pb2.OOMEvent(container_id=await self.ooms.get())
+
     async def StartContainer(self, request: agent_pb2.StartContainerRequest, context: Context) -> Empty:
         self.process(request.container_id)
         return Empty()
@@ -150,7 +162,8 @@ class FakeAgent(_Rest):  # type: ignore[misc]  # made of whatever methods the pr
     async def SignalProcess(self, request: agent_pb2.SignalProcessRequest, context: Context) -> Empty:
         target = self.process(request.container_id, request.exec_id)
         everyone = request.signal == SIGKILL and not request.exec_id
-        for process in list(self.processes.values()) if everyone else [target]:
+        in_container = [process for (id, _), process in self.processes.items() if id == request.container_id]
+        for process in in_container if everyone else [target]:
             process.signals.append(request.signal)
             if request.signal == SIGKILL:
                 process.exit(128 + SIGKILL)

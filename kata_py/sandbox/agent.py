@@ -100,6 +100,15 @@ class Agent:
         """Make a container up to its start."""
         await _answered(self._calls.CreateContainer(request, timeout=timeout))
 
+    async def remove_container(self, container_id: str) -> None:
+        """Remove a container with whatever still runs in it, and what was mounted for it."""
+        request = agent_pb2.RemoveContainerRequest(container_id=container_id)
+        await _answered(self._calls.RemoveContainer(request, timeout=CALL_TIMEOUT))
+
+    async def next_oom(self) -> str:
+        """Wait until the kernel has killed in a container for want of memory; returns the container's id."""
+        return (await _answered(self._calls.GetOOMEvent(agent_pb2.GetOOMEventRequest()))).container_id
+
     async def start_container(self, container_id: str) -> None:
         """Let a created container's process run."""
         request = agent_pb2.StartContainerRequest(container_id=container_id)

@@ -25,6 +25,7 @@ from kata_py.sandbox.stdio import StdioSpec
 
 logger = logging.getLogger(__name__)
 
+OOM_FILE = "oom"  # in the bundle: how CRI-O learns of it
 EXECS_TIMEOUT = 2.0  # seconds that execs may outlive the first process before they are killed, and after that
 
 
@@ -53,6 +54,8 @@ class Container:
         self.id = plan.id
         self.pid = pid
         self.bundle = plan.bundle
+        self._stage = plan.stage("start")
+        self._tells_by_file = plan.oom_file
         self._agent = agent
         self._events = events
         self._journal = journal
@@ -113,7 +116,7 @@ class Container:
         process = self.process(exec_id)
         if exec_id:
             self._require(Status.RUNNING)
-        with nullcontext() if exec_id else self._journal.span("start"):
+        with nullcontext() if exec_id else self._journal.span(self._stage):
             await process.start()
         # Nothing is awaited between the start event and the watch for the exit: their order cannot turn.
         if exec_id:
@@ -167,6 +170,15 @@ class Container:
         if self._init.status is Status.STOPPED:
             raise NotFound(f"container {self.id} is stopped and uses nothing")
         return await self._agent.stats_container(self.id)
+
+    def out_of_memory(self) -> None:
+        """Tell the manager that the kernel killed in the container for want of memory."""
+        if self._tells_by_file:
+            try:
+                (self.bundle / OOM_FILE).touch()
+            except OSError as error:  # the bundle goes when the container does
+                logger.warning("container %s: its manager is not told of an OOM kill: %s", self.id, error)
+        self._events.put(Topic.OOM, events_pb2.TaskOOM(container_id=self.id))
 
     def delete_exec(self, exec_id: str) -> Exit:
         """Forget an exec that has ended or was never started; returns how it ended.

@@ -36,6 +36,7 @@ class Topic(enum.StrEnum):
     EXEC_STARTED = "/tasks/exec-started"
     PAUSED = "/tasks/paused"
     RESUMED = "/tasks/resumed"
+    OOM = "/tasks/oom"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,10 @@ from kata_py.config.model import Configuration
 from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, Memory, SharedDirectory, Vcpus, VmSpec
 from kata_py.oci.spec import Linux, LinuxResources, Mount, Process, Spec
 from kata_py.oci.wire import to_agent
+from kata_py.sandbox import pod
 from kata_py.sandbox.errors import InvalidArgument
 from kata_py.sandbox.paths import HostPaths
+from kata_py.sandbox.pod import Role
 from kata_py.sandbox.stdio import StdioSpec
 from kata_py.storage import share
 from kata_py.storage.rootfs import RootfsMount
@@ -26,10 +28,17 @@ from kata_py.storage.share import Volume
 
 MIB = 1 << 20
 HOSTNAME_MAX = 64  # characters, as the kernel
+SHM = "/dev/shm"
+GUEST_SHM = "/run/kata-containers/sandbox/shm"
+SHM_SIZE = 64 * MIB  # bytes, where nobody says
 
 # The guest has a network of its own for the whole pod, and its cgroups and clock are nobody else's.
 _SANDBOX_NAMESPACES = frozenset({"network", "cgroup", "time"})
-_SHM_OPTIONS = ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]
+_SHM_OPTIONS = ("nosuid", "noexec", "nodev", "mode=1777")
+_SHORT_ID = 12  # characters, as managers show ids
+
+# What a pod's spec calls the namespaces of the host that a machine cannot give its containers.
+_HOST_FIELDS = {"network": "hostNetwork", "pid": "hostPID", "ipc": "hostIPC"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,8 @@ class ContainerPlan:
         volumes: What else of the host's files it sees.
         guest: What the agent is told.
         terminal_size: Rows and columns of its terminal at the start, if the spec says so.
+        role: What it is to its sandbox.
+        oom_file: Whether its manager looks for a file when the kernel has killed in it for want of memory.
     """
 
     id: str
@@ -92,6 +103,12 @@ class ContainerPlan:
     volumes: tuple[Volume, ...]
     guest: agent_pb2.CreateContainerRequest
     terminal_size: tuple[int, int] | None = None
+    role: Role = Role.SINGLE
+    oom_file: bool = False
+
+    def stage(self, name: str) -> str:
+        """The name in the timeline of a stage of its life; a container that came later is told by its id."""
+        return f"{name} {self.id[:_SHORT_ID]}" if self.role is Role.CONTAINER else name
 
 
 def plan_sandbox(
@@ -99,7 +116,9 @@ def plan_sandbox(
     spec: Spec,
     *,
     sandbox_id: str,
+    role: Role = Role.SINGLE,
     dns: Sequence[str] = (),
+    shm_size: int = SHM_SIZE,
     host: Host | None = None,
     paths: HostPaths | None = None,
 ) -> SandboxPlan:
@@ -109,13 +128,16 @@ def plan_sandbox(
         configuration: As the runtime class has it.
         spec: The spec of the sandbox's first container.
         sandbox_id: The sandbox's id, checked before.
+        role: What the first container is to the sandbox.
         dns: Lines of the pod's resolv.conf.
+        shm_size: Bytes of memory that the pod's containers share at /dev/shm at most.
         host: What the machine may use at most; None is this host.
         paths: Where the sandbox's files go.
 
     Raises:
-        InvalidArgument: The spec contradicts itself.
+        InvalidArgument: The spec contradicts itself, or asks for what a machine cannot give; names the field.
     """
+    refuse_host_namespaces(spec, role)
     host = host or Host.current()
     paths = paths or HostPaths()
     hypervisor = configuration.hypervisor
@@ -150,7 +172,8 @@ def plan_sandbox(
             storages=[
                 agent_pb2.Storage(
                     driver="virtio-fs", source=share.TAG, fstype="virtiofs", mount_point=f"{share.GUEST_ROOT}/"
-                )
+                ),
+                *([_shm(shm_size)] if role is Role.SANDBOX else ()),
             ],
         ),
         dial_timeout=configuration.agent.dial_timeout,
@@ -167,6 +190,7 @@ def plan_container(
     bundle: Path,
     stdio: StdioSpec,
     rootfs: Sequence[RootfsMount] = (),
+    role: Role = Role.SINGLE,
 ) -> ContainerPlan:
     """Decide a container.
 
@@ -177,6 +201,7 @@ def plan_container(
         bundle: Its bundle directory.
         stdio: Where its process's streams go.
         rootfs: The mounts that make its root file system; none when the manager has mounted it at the spec's root.
+        role: What it is to its sandbox.
 
     Raises:
         InvalidArgument: The spec has no process, or no root.
@@ -186,7 +211,7 @@ def plan_container(
         raise InvalidArgument(f"{bundle}/config.json: process.args is missing: there is nothing to run")
     if not rootfs and "root" not in spec:
         raise InvalidArgument(f"{bundle}/config.json: root is missing, and the manager gave no rootfs")
-    mounts, volumes = _mounts(spec.get("mounts", []), container_id)
+    mounts, volumes = _mounts(spec.get("mounts", []), container_id, own_shm=role is Role.SINGLE)
     linux, shares_pids = _linux(spec.get("linux", {}), keep_seccomp=not configuration.runtime.disable_guest_seccomp)
     guest: Spec = {
         "ociVersion": spec["ociVersion"],
@@ -207,7 +232,32 @@ def plan_container(
             container_id=container_id, exec_id=container_id, OCI=to_agent(guest), sandbox_pidns=shares_pids
         ),
         terminal_size=terminal_size(spec["process"]),
+        role=role,
+        oom_file=pod.managed_by_crio(spec.get("annotations", {})),
     )
+
+
+def refuse_host_namespaces(spec: Spec, role: Role) -> None:
+    """Refuse a sandbox that is to live in namespaces of the host: its processes run under another kernel.
+
+    A manager of pods says so by leaving the namespace out; its other containers follow the sandbox.
+
+    Raises:
+        InvalidArgument: Names the field of the pod's spec.
+    """
+    if role is Role.CONTAINER:
+        return
+    namespaces = spec.get("linux", {}).get("namespaces", [])
+    has = {namespace["type"] for namespace in namespaces}
+    for kind, field in _HOST_FIELDS.items():
+        if kind not in has and (kind == "network" or role is Role.SANDBOX):
+            raise InvalidArgument(
+                f"{field} is not possible: the pod runs in a virtual machine, which has no {kind} namespace of the host"
+            )
+    if "user" in has:
+        raise InvalidArgument(
+            "hostUsers: false is not supported: the virtual machine itself keeps the pod's users apart"
+        )
 
 
 def guest_process(process: Process, *, terminal: bool) -> Process:
@@ -240,10 +290,29 @@ def guest_resources(resources: LinuxResources) -> LinuxResources:
 
 def resolv_conf(spec: Spec) -> Path | None:
     """The host's file that becomes the container's /etc/resolv.conf."""
+    return _source_of(spec, "/etc/resolv.conf")
+
+
+def shm(spec: Spec) -> Path | None:
+    """The host's directory that would become the container's /dev/shm; in the guest its size alone counts."""
+    return _source_of(spec, SHM)
+
+
+def _source_of(spec: Spec, destination: str) -> Path | None:
     for mount in spec.get("mounts", []):
-        if mount["destination"] == "/etc/resolv.conf" and "source" in mount:
+        if mount["destination"] == destination and mount.get("source", "").startswith("/"):
             return Path(mount["source"])
     return None
+
+
+def _shm(size: int) -> agent_pb2.Storage:
+    return agent_pb2.Storage(
+        driver="ephemeral",
+        source="shm",
+        fstype="tmpfs",
+        mount_point=GUEST_SHM,
+        options=[*_SHM_OPTIONS, f"size={size}"],
+    )
 
 
 def _linux(linux: Linux, *, keep_seccomp: bool) -> tuple[Linux, bool]:
@@ -263,7 +332,7 @@ def _linux(linux: Linux, *, keep_seccomp: bool) -> tuple[Linux, bool]:
     return guest, shares_pids
 
 
-def _mounts(mounts: Sequence[Mount], container_id: str) -> tuple[list[Mount], tuple[Volume, ...]]:
+def _mounts(mounts: Sequence[Mount], container_id: str, *, own_shm: bool) -> tuple[list[Mount], tuple[Volume, ...]]:
     guest: list[Mount] = []
     volumes: list[Volume] = []
     for mount in mounts:
@@ -271,9 +340,13 @@ def _mounts(mounts: Sequence[Mount], container_id: str) -> tuple[list[Mount], tu
         options = mount.get("options", [])
         if not _is_shared(mount):
             guest.append(mount)
-        elif destination == "/dev/shm":
+        elif destination == SHM and own_shm:
             # The host's memory cannot be shared with the guest's. One container needs no shm but its own.
-            guest.append({"destination": destination, "type": "tmpfs", "source": "shm", "options": _SHM_OPTIONS})
+            options = [*_SHM_OPTIONS, f"size={SHM_SIZE}"]
+            guest.append({"destination": SHM, "type": "tmpfs", "source": "shm", "options": options})
+        elif destination == SHM:
+            access = "ro" if "ro" in options else "rw"
+            guest.append({"destination": SHM, "type": "bind", "source": GUEST_SHM, "options": ["rbind", access]})
         else:
             volume = Volume.for_container(container_id, Path(source), destination, read_only="ro" in options)
             volumes.append(volume)
@@ -288,7 +361,7 @@ def _is_shared(mount: Mount) -> bool:
     destination, source = PurePosixPath(mount["destination"]), PurePosixPath(mount.get("source", ""))
     if destination.is_relative_to("/proc") or destination.is_relative_to("/sys"):
         return False
-    return destination == PurePosixPath("/dev/shm") or not source.is_relative_to("/dev")
+    return destination == PurePosixPath(SHM) or not source.is_relative_to("/dev")
 
 
 def _vcpus(configuration: Configuration, resources: LinuxResources, host: Host) -> Vcpus:

@@ -1,8 +1,8 @@
-"""A sandbox: record, shared directory, virtual machine, agent, container, in this order and back.
+"""A sandbox: record, shared directory, virtual machine, agent, containers, in this order and back.
 
-Starting is a transaction: a failure, or a cancellation, undoes what was made, newest first, to its end. A
-machine that dies ends all processes with status 255; the manager learns it as it learns any exit, and the shim
-stays to answer.
+Starting it, or a further container in it, is a transaction: a failure, or a cancellation, undoes what was made,
+newest first, to its end. A machine that dies ends all processes with status 255; the manager learns it as it
+learns any exit, and the shim stays to answer.
 """
 
 from __future__ import annotations
@@ -12,40 +12,118 @@ import logging
 import signal as signals
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from kata_py.hypervisor.api import Hypervisor, Vm
+from kata_py.sandbox import oom
 from kata_py.sandbox.agent import Agent
 from kata_py.sandbox.container import Container
 from kata_py.sandbox.dial import dial
-from kata_py.sandbox.errors import AlreadyExists, DeadlineExceeded, NotFound, SandboxError
+from kata_py.sandbox.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, SandboxError
 from kata_py.sandbox.events import EventQueue
 from kata_py.sandbox.plan import ContainerPlan, SandboxPlan
 from kata_py.sandbox.process import Exit, OpenStdio
 from kata_py.sandbox.record import Record, Shim, State
 from kata_py.sandbox.stage import Stages, last_words
-from kata_py.storage.share import off_loop, open_share
+from kata_py.storage.share import Share, off_loop, open_share
 
 logger = logging.getLogger(__name__)
 
 END_TIMEOUT = 2.0  # seconds that killed containers may take to be seen ending
 LOST_TIMEOUT = 0.5  # seconds that a lost process's outputs may be taken before its end is told
+ABANDON_TIMEOUT = 5.0  # seconds that a creation in the guest may go on after its caller has given it up
 CLOSE_TIMEOUT = 10.0  # seconds that a sandbox's end waits for its processes' streams
 
 
-class Sandbox:
-    """One sandbox that runs; made by `start`. It ends with the container it was started with."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a sandbox's containers are made with.
 
-    def __init__(self, record: Record, vm: Vm, agent: Agent, first: Container, teardown: AsyncExitStack) -> None:
-        self.id = record.id
+    Attributes:
+        record: Its record.
+        stages: Times what is made.
+        share: Its directory that the guest sees.
+        files: What is in there, by container.
+        vm: Its machine.
+        agent: The agent in it.
+        open_stdio: Opens the manager's ends of streams.
+        events: Where the manager is told.
+        create_timeout: Seconds the agent may take to create a container.
+    """
+
+    record: Record
+    stages: Stages
+    share: Share
+    files: dict[str, AsyncExitStack]
+    vm: Vm
+    agent: Agent
+    open_stdio: OpenStdio
+    events: EventQueue
+    create_timeout: float
+
+    async def create(self, plan: ContainerPlan) -> Container:
+        """Create a container, of which nothing is left behind if it fails.
+
+        Raises:
+            StageFailed: Its files cannot be shown to the guest, or the agent cannot create it.
+        """
+        async with self.stages.stage(plan.stage("create"), self.create_timeout), _transaction() as stack:
+            files = await stack.enter_async_context(AsyncExitStack())
+            await files.enter_async_context(self.share.container(plan.id, plan.rootfs, plan.volumes))
+            creating = asyncio.create_task(
+                self.agent.create_container(plan.guest, self.create_timeout), name=f"creation of {plan.id} in the guest"
+            )
+            stack.push_async_callback(self._discard, plan.id, creating)
+            await asyncio.shield(creating)
+            stack.pop_all()
+            self.files[plan.id] = files
+        return Container(plan, self.agent, self.open_stdio, self.events, self.record, pid=self.vm.pid)
+
+    async def _discard(self, container_id: str, creating: asyncio.Task[None]) -> None:
+        """Undo a creation in the guest, which goes on there though its caller has given it up."""
+        if not creating.done():
+            await asyncio.wait([creating], timeout=ABANDON_TIMEOUT)
+        if creating.done() and not creating.cancelled() and creating.exception() is None:
+            await self._forget(container_id)
+        creating.cancel()
+        await asyncio.wait([creating])
+
+    async def _forget(self, container_id: str) -> None:
+        try:
+            await self.agent.remove_container(container_id)
+        except SandboxError as error:
+            logger.warning("container %s: the guest does not let go of it: %s", container_id, error)
+
+    async def remove(self, container_id: str) -> None:
+        """Remove a container from the guest, and then its files. What cannot be removed goes with the sandbox."""
+        await self._forget(container_id)
+        files = self.files.pop(container_id, None)
+        if files is not None:
+            await files.aclose()
+
+
+class Sandbox:
+    """One sandbox that runs; made by `start`. It ends with the container it was started with.
+
+    Args:
+        parts: What it is made of.
+        first: That container.
+        teardown: Ends all of it.
+    """
+
+    def __init__(self, parts: Parts, first: Container, teardown: AsyncExitStack) -> None:
+        self.id = parts.record.id
         self._first = first
         self._containers = {first.id: first}
-        self._record = record
-        self._vm = vm
-        self._agent = agent
+        self._parts = parts
+        self._record = parts.record
+        self._vm = parts.vm
+        self._agent = parts.agent
         self._teardown = teardown
         self._stopping: asyncio.Task[None] | None = None
         self._watcher = asyncio.create_task(self._watch(), name=f"watch of sandbox {self.id}")
+        self._oom_watcher = asyncio.create_task(oom.watch(self._agent, self._out_of_memory), name=f"oom of {self.id}")
 
     @classmethod
     async def start(
@@ -82,18 +160,47 @@ class Sandbox:
                 record.stage("plan", *planned)
                 async with stages.stage("share"):
                     share = await stack.enter_async_context(open_share(plan.id, record, plan.paths.shares))
+                    files: dict[str, AsyncExitStack] = {}
+                    stack.push_async_callback(_close_all, files)
                 async with stages.stage("machine"):
                     vm = stages.vm = await stack.enter_async_context(hypervisor.launch(plan.vm, record))
                 async with stages.stage("agent", plan.dial_timeout):
                     agent = await stack.enter_async_context(dial(vm, plan.dial_timeout))
                 async with stages.stage("sandbox"):
                     await _prepare(agent, plan)
-                async with stages.stage("create", plan.create_timeout):
-                    await stack.enter_async_context(share.container(first.id, first.rootfs, first.volumes))
-                    await agent.create_container(first.guest, plan.create_timeout)
+                parts = Parts(record, stages, share, files, vm, agent, open_stdio, events, plan.create_timeout)
+                container = await parts.create(first)
             record.move(State.RUNNING)
-            container = Container(first, agent, open_stdio, events, record, pid=vm.pid)
-            return cls(record, vm, agent, container, stack.pop_all())
+            return cls(parts, container, stack.pop_all())
+
+    @property
+    def vacant(self) -> bool:
+        """Whether no container is left of which the manager could ask."""
+        return not self._containers
+
+    async def add(self, plan: ContainerPlan) -> Container:
+        """Create a further container.
+
+        Raises:
+            AlreadyExists: There is one of this id.
+            FailedPrecondition: The sandbox ends, or has ended.
+            StageFailed: It could not be created; nothing of it is left behind.
+        """
+        if plan.id in self._containers:
+            raise AlreadyExists(f"task {plan.id} exists already")
+        self._require_running(plan.id)
+        container = await self._parts.create(plan)
+        try:
+            self._require_running(plan.id)
+        except FailedPrecondition:
+            await self._parts.remove(plan.id)
+            raise
+        self._containers[plan.id] = container
+        return container
+
+    def has(self, id: str) -> bool:
+        """Whether there is a container of that id."""
+        return id in self._containers
 
     def container(self, id: str) -> Container:
         """The container of that id.
@@ -117,9 +224,13 @@ class Sandbox:
             await self._agent.close()
 
     async def delete(self, container: Container) -> Exit:
-        """Forget a container, and end with the first; returns how the container ended."""
-        if container is self._first:
+        """Forget a container, and end with the first; one that runs is killed. Returns how the container ended."""
+        if container is self._first or self._stopping is not None:
             await self.stop()
+        else:
+            await container.end(END_TIMEOUT)
+            await container.closed(CLOSE_TIMEOUT)
+            await self._parts.remove(container.id)
         self.container(container.id)  # another caller may have been faster
         exit = container.delete()
         del self._containers[container.id]
@@ -130,6 +241,16 @@ class Sandbox:
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop(), name=f"end of sandbox {self.id}")
         await asyncio.shield(self._stopping)
+
+    def _require_running(self, container_id: str) -> None:
+        if self._stopping is not None:
+            raise FailedPrecondition(f"sandbox {self.id} has ended, it cannot run {container_id}")
+
+    def _out_of_memory(self, container_id: str) -> None:
+        container = self._containers.get(container_id)
+        if container is not None:  # else it is deleted, and nobody asks any more
+            logger.warning("container %s: the kernel killed in it for want of memory", container_id)
+            container.out_of_memory()
 
     async def _watch(self) -> None:
         """Wait for the end of agent or first container, whichever comes first, and end the rest."""
@@ -149,7 +270,7 @@ class Sandbox:
     async def _stop(self) -> None:
         self._record.move(State.STOPPING)
         if not self._agent.gone:
-            await self._first.end(END_TIMEOUT)
+            await asyncio.gather(*(container.end(END_TIMEOUT) for container in self._containers.values()))
             try:
                 await self._agent.destroy_sandbox()
             except SandboxError as error:
@@ -157,6 +278,7 @@ class Sandbox:
             await self._agent.close()
         for container in list(self._containers.values()):
             await container.lost(LOST_TIMEOUT)
+        self._oom_watcher.cancel()
         try:
             await self._teardown.aclose()
         except Exception:
@@ -205,6 +327,13 @@ async def _on_record(id: str, namespace: str, bundle: Path, root: Path) -> Async
             logger.error("sandbox %s: left behind: %s", id, leftover)
         if left:
             record.move(State.STOPPED)
+
+
+async def _close_all(files: dict[str, AsyncExitStack]) -> None:
+    async with AsyncExitStack() as stack:
+        for each in files.values():
+            stack.push_async_exit(each)
+        files.clear()
 
 
 async def _prepare(agent: Agent, plan: SandboxPlan) -> None:

@@ -12,6 +12,8 @@ import json
 import os
 
 from kata_py.resource import file
+from kata_py.sandbox import pod
+from kata_py.sandbox.pod import Role
 from kata_py.shim.errors import UsageError
 
 ADDRESS = "address"
@@ -20,14 +22,6 @@ PID = "shim.pid"
 ROOTFS = "rootfs"
 
 ID_LIMIT = 76  # characters; containerd's own limit (`containerd: pkg/identifiers/validate.go`)
-
-# How each manager says what a container is: key of the type, value for a sandbox, key of the sandbox's id.
-# The order is Kata Go's (`kata: src/runtime/pkg/oci/utils.go`).
-_GROUPINGS = (
-    ("io.kubernetes.cri.container-type", "sandbox", "io.kubernetes.cri.sandbox-id"),
-    ("io.kubernetes.cri-o.ContainerType", "sandbox", "io.kubernetes.cri-o.SandboxID"),
-    ("io.kubernetes.docker.type", "podsandbox", "io.kubernetes.sandbox.id"),
-)
 
 
 def check_id(what: str, value: str) -> None:
@@ -48,30 +42,19 @@ def check_id(what: str, value: str) -> None:
         )
 
 
-def sandbox_of(bundle: str, container_id: str) -> str:
-    """The id of the sandbox that the bundle's container belongs to; a container alone is its own sandbox.
+def membership(bundle: str, container_id: str) -> tuple[Role, str]:
+    """The role of the bundle's container, and the id of the sandbox it belongs to.
 
     Raises:
         UsageError: config.json is missing, garbled, or its annotations contradict themselves.
     """
-    annotations = _annotations(os.path.join(bundle, "config.json"))
-    for type_key, sandbox, id_key in _GROUPINGS:
-        match annotations.get(type_key):
-            case None:
-                continue
-            case "container":
-                sandbox_id = annotations.get(id_key, "")
-                if not isinstance(sandbox_id, str) or not sandbox_id:
-                    raise UsageError(f"{bundle}/config.json: a container of a pod, but no annotation {id_key}")
-                check_id("sandbox id", sandbox_id)
-                return sandbox_id
-            case value if value == sandbox:
-                return container_id
-            case value:
-                raise UsageError(
-                    f"{bundle}/config.json: annotation {type_key} is {value!r}, expected {sandbox!r} or 'container'"
-                )
-    return container_id
+    path = os.path.join(bundle, "config.json")
+    try:
+        role, sandbox_id = pod.membership(_annotations(path), container_id)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
+    check_id("sandbox id", sandbox_id)
+    return role, sandbox_id
 
 
 def _annotations(path: str) -> dict[str, object]:

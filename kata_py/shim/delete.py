@@ -20,6 +20,7 @@ from kata_protos.task_v2_pb2 import ConnectRequest, DeleteResponse, ShutdownRequ
 from kata_protos.task_v2_ttrpc import TaskClient
 from kata_py.resource import mount, process
 from kata_py.sandbox.errors import NotFound
+from kata_py.sandbox.pod import Role
 from kata_py.sandbox.record import Record, RecordError
 from kata_py.shim import bundle, listener
 from kata_py.shim.errors import ShimError, UsageError
@@ -59,7 +60,7 @@ def delete(invocation: Invocation) -> bytes:
 
 def _is_sandbox(directory: str, container_id: str) -> bool:
     try:
-        return bundle.sandbox_of(directory, container_id) == container_id
+        return bundle.membership(directory, container_id)[0] is not Role.CONTAINER
     except UsageError:  # no spec to say otherwise: there may still be a sandbox of this id
         return True
 

@@ -26,6 +26,7 @@ from kata_py.config.load import load
 from kata_py.config.model import Configuration
 from kata_py.hypervisor.api import Hypervisor
 from kata_py.oci.load import load_spec, parse_process, parse_resources
+from kata_py.oci.spec import Spec
 from kata_py.oci.wire import process_to_agent, resources_to_agent
 from kata_py.sandbox import plan, stats
 from kata_py.sandbox.container import Container, timestamp
@@ -40,6 +41,8 @@ from kata_py.sandbox.errors import (
 )
 from kata_py.sandbox.events import EventQueue, Topic
 from kata_py.sandbox.paths import HostPaths
+from kata_py.sandbox.plan import ContainerPlan
+from kata_py.sandbox.pod import Role
 from kata_py.sandbox.process import LOST, Exit, Status
 from kata_py.sandbox.sandbox import Sandbox
 from kata_py.sandbox.stdio import StdioOpener, StdioSpec
@@ -64,7 +67,7 @@ _STATUSES = {
 
 
 class TaskService(task_v2_ttrpc.TaskService):
-    """Serves the tasks of one sandbox.
+    """Serves the tasks of one sandbox: a container alone, or a pod's.
 
     Args:
         namespace: The manager's namespace.
@@ -100,6 +103,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         self._find_driver = find_driver
         self._paths = paths or HostPaths()
         self._sandbox: Sandbox | None = None
+        self._configuration: Configuration | None = None
         self._creations: dict[str, asyncio.Task[Container]] = {}
 
     async def aclose(self) -> None:
@@ -113,21 +117,14 @@ class TaskService(task_v2_ttrpc.TaskService):
 
     @answered
     async def Create(self, request: task.CreateTaskRequest, context: Context) -> task.CreateTaskResponse:
-        """Boot the sandbox and create its container. When the caller's time is up all of it is undone."""
+        """Create a container, of a pod that runs or of a sandbox that is booted for it. Out of time, all is undone."""
         _check_id("id", request.id)
         if request.checkpoint:
             raise Unimplemented("restoring a checkpoint is not supported")
-        sandbox_id = bundle.sandbox_of(request.bundle, request.id)
-        if sandbox_id != request.id:
-            raise Unimplemented(
-                f"{request.id} is a container of pod {sandbox_id}; only pods of one container are served yet"
-            )
-        serves = self._sandbox.id if self._sandbox is not None else next(iter(self._creations), None)
-        if serves == request.id:
-            raise AlreadyExists(f"task {request.id} exists already")
-        if serves is not None:
-            raise FailedPrecondition(f"this shim serves sandbox {serves}, it cannot create {request.id}")
-        creation = asyncio.create_task(self._create(request), name=f"creation of {request.id}")
+        role, sandbox_id = bundle.membership(request.bundle, request.id)
+        create = self._create_container if role is Role.CONTAINER else self._create_sandbox
+        self._check_place(request.id, sandbox_id, role)
+        creation = asyncio.create_task(create(request, role, time.monotonic_ns()), name=f"creation of {request.id}")
         creation.add_done_callback(lambda _: self._creation_ended(request.id))
         self._creations[request.id] = creation
         self._note_vacancy()
@@ -199,7 +196,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         if request.exec_id:
             return _deleted(container.pid, container.delete_exec(request.exec_id))
         exit = await sandbox.delete(container)
-        if request.id == sandbox.id:
+        if sandbox.vacant:
             self._sandbox = None
             self._note_vacancy()
         return _deleted(container.pid, exit)
@@ -290,22 +287,30 @@ class TaskService(task_v2_ttrpc.TaskService):
             self._shut_down()
         return Empty()
 
-    async def _create(self, request: task.CreateTaskRequest) -> Container:
-        began = time.monotonic_ns()
+    def _check_place(self, id: str, sandbox_id: str, role: Role) -> None:
+        """Refuse a container for which there is no place here: one sandbox is served, and the containers in it."""
+        if id in self._creations or (self._sandbox is not None and self._sandbox.has(id)):
+            raise AlreadyExists(f"task {id} exists already")
+        serves = self._sandbox.id if self._sandbox is not None else next(iter(self._creations), None)
+        if role is not Role.CONTAINER and serves is not None:
+            raise FailedPrecondition(f"this shim serves sandbox {serves}, it cannot create {id}")
+        if role is Role.CONTAINER and (self._sandbox is None or serves != sandbox_id):
+            raise FailedPrecondition(f"this shim serves {serves or 'no sandbox'}, not sandbox {sandbox_id} of {id}")
+
+    async def _create_sandbox(self, request: task.CreateTaskRequest, role: Role, began: int) -> Container:
         spec = load_spec(Path(request.bundle))
         configuration = self._load_configuration(_config_path(request.options))
         sandbox_plan = plan.plan_sandbox(
-            configuration, spec, sandbox_id=request.id, dns=_dns(plan.resolv_conf(spec)), paths=self._paths
-        )
-        container_plan = plan.plan_container(
             configuration,
             spec,
-            container_id=request.id,
-            bundle=Path(request.bundle),
-            rootfs=[RootfsMount(m.type, m.source, tuple(m.options)) for m in request.rootfs],
-            stdio=_stdio(request),
+            sandbox_id=request.id,
+            role=role,
+            dns=_dns(plan.resolv_conf(spec)),
+            shm_size=_size(plan.shm(spec)),
+            paths=self._paths,
         )
-        sandbox = self._sandbox = await Sandbox.start(
+        container_plan = _container_plan(request, configuration, spec, role)
+        self._sandbox = await Sandbox.start(
             sandbox_plan,
             container_plan,
             self._find_driver(configuration),
@@ -314,7 +319,20 @@ class TaskService(task_v2_ttrpc.TaskService):
             namespace=self._namespace,
             planned=(began, time.monotonic_ns()),
         )
-        container = sandbox.container(request.id)
+        self._configuration = configuration
+        container = self._sandbox.container(request.id)
+        self._tell_created(request, container)
+        return container
+
+    async def _create_container(self, request: task.CreateTaskRequest, role: Role, began: int) -> Container:
+        assert self._sandbox is not None
+        assert self._configuration is not None  # of the runtime class that the sandbox was made with
+        spec = load_spec(Path(request.bundle))
+        container = await self._sandbox.add(_container_plan(request, self._configuration, spec, role))
+        self._tell_created(request, container)
+        return container
+
+    def _tell_created(self, request: task.CreateTaskRequest, container: Container) -> None:
         io = events_pb2.TaskIO(
             stdin=request.stdin, stdout=request.stdout, stderr=request.stderr, terminal=request.terminal
         )  # fmt: skip
@@ -322,7 +340,6 @@ class TaskService(task_v2_ttrpc.TaskService):
             container_id=request.id, bundle=request.bundle, rootfs=request.rootfs, io=io, pid=container.pid
         )
         self._events.put(Topic.CREATE, created)
-        return container
 
     def _sandbox_of(self, id: str) -> Sandbox:
         if self._sandbox is None:
@@ -375,6 +392,29 @@ def _config_path(options: Any) -> Path | None:
         return None
     path = Options.FromString(options.value).config_path
     return Path(path) if path else None
+
+
+def _container_plan(
+    request: task.CreateTaskRequest, configuration: Configuration, spec: Spec, role: Role
+) -> ContainerPlan:
+    return plan.plan_container(
+        configuration,
+        spec,
+        container_id=request.id,
+        bundle=Path(request.bundle),
+        rootfs=[RootfsMount(m.type, m.source, tuple(m.options)) for m in request.rootfs],
+        stdio=_stdio(request),
+        role=role,
+    )
+
+
+def _size(shm: Path | None) -> int:
+    """Bytes that the manager's mount for /dev/shm holds at most."""
+    if shm is not None:
+        with suppress(OSError):
+            status = os.statvfs(shm)
+            return status.f_frsize * status.f_blocks or plan.SHM_SIZE  # 0 is without a limit
+    return plan.SHM_SIZE
 
 
 def _dns(resolv_conf: Path | None) -> list[str]:

@@ -33,7 +33,7 @@ def start(invocation: Invocation) -> str:
     bundle.check_id("id", invocation.id)
     bundle.check_id("namespace", invocation.namespace)
     directory = invocation.bundle
-    sandbox_id = bundle.sandbox_of(directory, invocation.id)
+    _, sandbox_id = bundle.membership(directory, invocation.id)
     path = invocation.socket or listener.path_of(invocation.address, invocation.namespace, sandbox_id)
     address = f"unix://{path}"
     if sandbox_id != invocation.id:

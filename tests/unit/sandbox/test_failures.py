@@ -367,15 +367,6 @@ async def test_what_is_not_done_is_unimplemented(tasks: Tasks, agent: FakeAgent)
         await tasks.client.Update(task.UpdateTaskRequest(id="c1", resources=resources))
 
 
-async def test_a_further_container_of_a_pod_is_unimplemented_for_now(tasks: Tasks) -> None:
-    spec = bundle.spec("c2", "rootfs", bundle.process(["true"]))
-    spec["annotations"] = {
-        "io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "pod",
-    }  # fmt: skip
-    with pytest.raises(StatusError, match="UNIMPLEMENTED: c2 is a container of pod pod"):
-        await tasks.create("c2", spec=spec)
-
-
 @pytest.mark.parametrize(
     ("url", "value"),
     [("", b"{}"), ("types.containerd.io/opencontainers/runtime-spec/1/Spec", b"{}"), (None, b"{"), (None, b"{}")],

@@ -23,11 +23,13 @@ from kata_py.sandbox.plan import (
     plan_sandbox,
     resolv_conf,
 )
+from kata_py.sandbox.pod import Role
 from kata_py.sandbox.stdio import StdioSpec
 from kata_py.storage.rootfs import RootfsMount
 
 HOST = Host(cpus=8, memory=16384)
 BUNDLE = Path("/run/bundle")
+ALL = ("pid", "ipc", "uts", "mount", "network")
 SHARE = "/run/kata-containers/shared/containers"
 
 
@@ -45,8 +47,17 @@ def spec(**members: Any) -> Spec:
     return cast(Spec, {"ociVersion": "1.1.0", "process": process, "root": {"path": "rootfs"}, **members})
 
 
-def sandbox(spec: Spec, **hypervisor: Any) -> SandboxPlan:
-    return plan_sandbox(configuration(**hypervisor), spec, sandbox_id="pod", dns=["nameserver 1.1.1.1"], host=HOST)
+def namespaced(*kinds: str, **linux: Any) -> Spec:
+    """A spec with namespaces of these kinds, and whatever else its `linux` says."""
+    return spec(linux={"namespaces": [{"type": kind} for kind in kinds], **linux})
+
+
+def sandbox(spec: Spec, *, role: Role = Role.SINGLE, **hypervisor: Any) -> SandboxPlan:
+    linux = {"namespaces": [{"type": kind} for kind in ALL], **spec.get("linux", {})}
+    return plan_sandbox(
+        configuration(**hypervisor), cast(Spec, {**spec, "linux": linux}), sandbox_id="pod", role=role,
+        dns=["nameserver 1.1.1.1"], host=HOST,
+    )  # fmt: skip
 
 
 def container(spec: Spec, **fields: Any) -> ContainerPlan:
@@ -80,7 +91,9 @@ def test_the_machine_is_what_the_configuration_says() -> None:
 
 def test_an_agent_that_talks_is_told_by_the_kernels_line() -> None:
     talking = replace(configuration(), agent=AgentConfig(enable_debug=True))
-    assert plan_sandbox(talking, spec(), sandbox_id="pod", host=HOST).vm.boot.parameters == ("agent.log=debug",)
+    assert plan_sandbox(talking, namespaced(*ALL), sandbox_id="pod", host=HOST).vm.boot.parameters == (
+        "agent.log=debug",
+    )
 
 
 def test_the_guest_is_told_host_name_dns_and_share() -> None:
@@ -97,7 +110,7 @@ def test_the_guest_is_told_host_name_dns_and_share() -> None:
 
 def test_files_go_where_they_are_told() -> None:
     paths = HostPaths(machines=Path("/a"), shares=Path("/b"))
-    vm = plan_sandbox(configuration(), spec(), sandbox_id="pod", host=HOST, paths=paths).vm
+    vm = plan_sandbox(configuration(), namespaced(*ALL), sandbox_id="pod", host=HOST, paths=paths).vm
     assert vm.directory == Path("/a/pod")
     assert vm.devices == (SharedDirectory("kataShared", Path("/b/pod/shared")),)
 
@@ -253,7 +266,49 @@ def test_shared_memory_of_the_host_becomes_the_guests() -> None:
     assert plan.volumes == ()
     (told,) = plan.guest.OCI.Mounts
     assert (told.type, told.source) == ("tmpfs", "shm")
-    assert "size=65536k" in told.options
+    assert "size=67108864" in told.options
+
+
+def test_a_pods_containers_share_the_memory_that_the_sandbox_has_for_it() -> None:
+    [_, shm] = sandbox(spec(), role=Role.SANDBOX).guest.storages
+    assert (shm.driver, shm.fstype, shm.mount_point) == ("ephemeral", "tmpfs", "/run/kata-containers/sandbox/shm")
+    assert "size=67108864" in shm.options
+    for role in (Role.SANDBOX, Role.CONTAINER):
+        plan = container(spec(mounts=[bind("/dev/shm", "/run/shm", "ro")]), role=role)
+        (told,) = plan.guest.OCI.Mounts
+        assert (told.type, told.source, list(told.options)) == ("bind", shm.mount_point, ["rbind", "ro"])
+    assert [storage.driver for storage in sandbox(spec()).guest.storages] == ["virtio-fs"]
+
+
+@pytest.mark.parametrize(("missing", "field"), [("network", "hostNetwork"), ("pid", "hostPID"), ("ipc", "hostIPC")])
+def test_a_pod_in_a_namespace_of_the_host_is_refused_with_the_fields_name(missing: str, field: str) -> None:
+    described = namespaced(*(kind for kind in ALL if kind != missing))
+    with pytest.raises(InvalidArgument, match=f"^{field} is not possible: .* {missing} namespace"):
+        sandbox(described, role=Role.SANDBOX)
+    container(described, role=Role.CONTAINER)  # it goes where its sandbox is
+
+
+def test_a_container_alone_is_refused_the_hosts_network_only() -> None:
+    sandbox(namespaced("network"))
+    with pytest.raises(InvalidArgument, match="hostNetwork"):
+        sandbox(namespaced("pid", "ipc", "uts", "mount"))
+
+
+def test_users_of_its_own_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="hostUsers: false"):
+        sandbox(namespaced(*ALL, "user"), role=Role.SANDBOX)
+
+
+@pytest.mark.parametrize(
+    ("role", "name"), [(Role.SINGLE, "start"), (Role.SANDBOX, "start"), (Role.CONTAINER, "start c1")]
+)
+def test_a_stage_of_a_container_that_came_later_bears_its_id(role: Role, name: str) -> None:
+    assert container(spec(), role=role).stage("start") == name
+
+
+def test_crio_is_told_of_a_kill_for_want_of_memory_by_a_file() -> None:
+    assert container(spec(annotations={"io.container.manager": "cri-o"})).oom_file
+    assert not container(spec()).oom_file
 
 
 def test_the_terminal_is_what_the_manager_asks_for() -> None:
@@ -275,7 +330,7 @@ def test_planning_changes_nothing_of_what_it_is_given() -> None:
         linux={
             "seccomp": {"defaultAction": "x"},
             "resources": {"cpu": {"cpus": "0"}},
-            "namespaces": [{"type": "time"}],
+            "namespaces": [{"type": "network"}, {"type": "time"}],
         },
     )
     before = repr(given)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kata_py.sandbox.pod import Role
 from kata_py.shim import bundle
 from kata_py.shim.errors import UsageError
 
@@ -22,7 +23,7 @@ def written(directory: Path, annotations: object) -> str:
 
 @pytest.mark.parametrize("annotations", [None, {}, {"io.katacontainers.config.hypervisor.machine_type": "q35"}])
 def test_a_container_without_a_type_is_its_own_sandbox(annotations: object, tmp_path: Path) -> None:
-    assert bundle.sandbox_of(written(tmp_path, annotations), "box") == "box"
+    assert bundle.membership(written(tmp_path, annotations), "box") == (Role.SINGLE, "box")
 
 
 @pytest.mark.parametrize(
@@ -34,8 +35,10 @@ def test_a_container_without_a_type_is_its_own_sandbox(annotations: object, tmp_
     ],
 )
 def test_each_managers_annotations_are_known(type_key: str, sandbox: str, id_key: str, tmp_path: Path) -> None:
-    assert bundle.sandbox_of(written(tmp_path, {type_key: sandbox, id_key: "pod"}), "box") == "box"
-    assert bundle.sandbox_of(written(tmp_path, {type_key: "container", id_key: "pod"}), "box") == "pod"
+    first = written(tmp_path, {type_key: sandbox, id_key: "pod"})
+    assert bundle.membership(first, "box") == (Role.SANDBOX, "box")
+    other = written(tmp_path, {type_key: "container", id_key: "pod"})
+    assert bundle.membership(other, "box") == (Role.CONTAINER, "pod")
 
 
 @pytest.mark.parametrize(
@@ -53,10 +56,10 @@ def test_annotations_that_contradict_themselves_are_named(
 ) -> None:
     directory = written(tmp_path, annotations)
     if said is None:
-        assert bundle.sandbox_of(directory, "box") == "box"
+        assert bundle.membership(directory, "box") == (Role.SINGLE, "box")
         return
     with pytest.raises(UsageError, match=said):
-        bundle.sandbox_of(directory, "box")
+        bundle.membership(directory, "box")
 
 
 @pytest.mark.parametrize(
@@ -72,12 +75,12 @@ def test_annotations_that_contradict_themselves_are_named(
 def test_a_garbled_spec_is_named(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(UsageError, match=said):
-        bundle.sandbox_of(str(tmp_path), "box")
+        bundle.membership(str(tmp_path), "box")
 
 
 def test_a_missing_spec_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{tmp_path}/config.json is missing"):
-        bundle.sandbox_of(str(tmp_path), "box")
+        bundle.membership(str(tmp_path), "box")
 
 
 @pytest.mark.parametrize("value", ["a", "0", "a" * 76, "f" * 64, "my-pod_1.2", "k8s.io"])

@@ -1,0 +1,36 @@
+"""Out-of-memory kills in the guest, told to the manager as they happen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from kata_py.sandbox.agent import Agent
+from kata_py.sandbox.errors import SandboxError, Unavailable, Unimplemented
+
+logger = logging.getLogger(__name__)
+
+PAUSE = 1.0  # seconds before the agent is asked again after an error, as kata's own shim
+
+
+async def watch(agent: Agent, tell: Callable[[str], None]) -> None:
+    """Follow the agent's events until it is gone, or turns out to have none.
+
+    Args:
+        agent: The agent.
+        tell: Called with the id of each container in which the kernel killed.
+    """
+    while True:
+        try:
+            container_id = await agent.next_oom()
+        except Unavailable:
+            return
+        except Unimplemented as error:
+            logger.warning("out-of-memory kills in the guest will not be told: %s", error)
+            return
+        except SandboxError as error:
+            logger.warning("cannot learn of out-of-memory kills: %s", error)
+            await asyncio.sleep(PAUSE)
+        else:
+            tell(container_id)
