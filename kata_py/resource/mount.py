@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -24,6 +25,10 @@ MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
 CLONE_NEWNS = 0x00020000
+
+_AT_FDCWD = -100  # include/uapi/linux/fcntl.h
+_AT_RECURSIVE = 0x8000
+_MOUNT_ATTR_RDONLY = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -69,6 +74,23 @@ def mount_points() -> list[str]:
     """The mount points that this process sees, in mount order. Source: proc(5), `/proc/self/mountinfo`."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 pathlib would cost an import on the delete path
         return [_unescape(line.split(" ", 5)[4]) for line in file]
+
+
+def fstype_at(path: str) -> str:
+    """The type of the file system mounted last exactly at the path; empty if none is."""
+    wanted, found = os.path.realpath(path), ""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 as above
+        for line in file:
+            if _unescape(line.split(" ", 5)[4]) == wanted:
+                found = line.partition(" - ")[2].split(" ", 1)[0]
+    return found
+
+
+def make_read_only(path: str) -> None:
+    """mount_setattr(2): let nothing be written through the mount at the path, nor through any mount below it."""
+    attributes = struct.pack("QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
+    result = _libc.mount_setattr(_AT_FDCWD, os.fsencode(path), _AT_RECURSIVE, attributes, len(attributes))
+    _check(result, path)
 
 
 def detach_below(path: str) -> None:

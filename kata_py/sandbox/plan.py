@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from kata_protos import agent_pb2
 from kata_py.config.model import Configuration
 from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, Memory, SharedDirectory, Vcpus, VmSpec
-from kata_py.oci.spec import Linux, LinuxResources, Mount, Process, Spec
+from kata_py.oci.spec import Linux, LinuxResources, Process, Spec
 from kata_py.oci.wire import to_agent
-from kata_py.sandbox import pod
+from kata_py.sandbox import pod, volumes
 from kata_py.sandbox.errors import InvalidArgument
 from kata_py.sandbox.paths import HostPaths
 from kata_py.sandbox.pod import Role
@@ -25,16 +25,13 @@ from kata_py.sandbox.stdio import StdioSpec
 from kata_py.storage import share
 from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import Volume
+from kata_py.storage.source import Source
 
 MIB = 1 << 20
 HOSTNAME_MAX = 64  # characters, as the kernel
-SHM = "/dev/shm"
-GUEST_SHM = "/run/kata-containers/sandbox/shm"
-SHM_SIZE = 64 * MIB  # bytes, where nobody says
 
 # The guest has a network of its own for the whole pod, and its cgroups and clock are nobody else's.
 _SANDBOX_NAMESPACES = frozenset({"network", "cgroup", "time"})
-_SHM_OPTIONS = ("nosuid", "noexec", "nodev", "mode=1777")
 _SHORT_ID = 12  # characters, as managers show ids
 
 # What a pod's spec calls the namespaces of the host that a machine cannot give its containers.
@@ -118,7 +115,7 @@ def plan_sandbox(
     sandbox_id: str,
     role: Role = Role.SINGLE,
     dns: Sequence[str] = (),
-    shm_size: int = SHM_SIZE,
+    shm_size: int = volumes.SHM_SIZE,
     host: Host | None = None,
     paths: HostPaths | None = None,
 ) -> SandboxPlan:
@@ -173,7 +170,7 @@ def plan_sandbox(
                 agent_pb2.Storage(
                     driver="virtio-fs", source=share.TAG, fstype="virtiofs", mount_point=f"{share.GUEST_ROOT}/"
                 ),
-                *([_shm(shm_size)] if role is Role.SANDBOX else ()),
+                *([volumes.sandbox_shm(shm_size)] if role is Role.SANDBOX else ()),
             ],
         ),
         dial_timeout=configuration.agent.dial_timeout,
@@ -191,6 +188,7 @@ def plan_container(
     stdio: StdioSpec,
     rootfs: Sequence[RootfsMount] = (),
     role: Role = Role.SINGLE,
+    sources: Mapping[Path, Source] | None = None,
 ) -> ContainerPlan:
     """Decide a container.
 
@@ -202,6 +200,7 @@ def plan_container(
         stdio: Where its process's streams go.
         rootfs: The mounts that make its root file system; none when the manager has mounted it at the spec's root.
         role: What it is to its sandbox.
+        sources: What the sources of its mounts are, by path (`volumes.bind_sources`).
 
     Raises:
         InvalidArgument: The spec has no process, or no root.
@@ -211,14 +210,14 @@ def plan_container(
         raise InvalidArgument(f"{bundle}/config.json: process.args is missing: there is nothing to run")
     if not rootfs and "root" not in spec:
         raise InvalidArgument(f"{bundle}/config.json: root is missing, and the manager gave no rootfs")
-    mounts, volumes = _mounts(spec.get("mounts", []), container_id, own_shm=role is Role.SINGLE)
+    planned = volumes.plan_volumes(container_id, spec.get("mounts", []), sources or {}, pod_shm=role is not Role.SINGLE)
     linux, shares_pids = _linux(spec.get("linux", {}), keep_seccomp=not configuration.runtime.disable_guest_seccomp)
     guest: Spec = {
         "ociVersion": spec["ociVersion"],
         "process": guest_process(spec["process"], terminal=stdio.terminal),
         "root": {"path": share.guest_rootfs(container_id), "readonly": spec.get("root", {}).get("readonly", False)},
         "hostname": spec.get("hostname", ""),
-        "mounts": mounts,
+        "mounts": list(planned.mounts),
         "annotations": spec.get("annotations", {}),
         "linux": linux,
     }
@@ -227,9 +226,13 @@ def plan_container(
         bundle=bundle,
         stdio=stdio,
         rootfs=rootfs or bundle / spec["root"]["path"],
-        volumes=volumes,
+        volumes=planned.shared,
         guest=agent_pb2.CreateContainerRequest(
-            container_id=container_id, exec_id=container_id, OCI=to_agent(guest), sandbox_pidns=shares_pids
+            container_id=container_id,
+            exec_id=container_id,
+            storages=planned.storages,
+            OCI=to_agent(guest),
+            sandbox_pidns=shares_pids,
         ),
         terminal_size=terminal_size(spec["process"]),
         role=role,
@@ -295,7 +298,7 @@ def resolv_conf(spec: Spec) -> Path | None:
 
 def shm(spec: Spec) -> Path | None:
     """The host's directory that would become the container's /dev/shm; in the guest its size alone counts."""
-    return _source_of(spec, SHM)
+    return _source_of(spec, volumes.SHM)
 
 
 def _source_of(spec: Spec, destination: str) -> Path | None:
@@ -303,16 +306,6 @@ def _source_of(spec: Spec, destination: str) -> Path | None:
         if mount["destination"] == destination and mount.get("source", "").startswith("/"):
             return Path(mount["source"])
     return None
-
-
-def _shm(size: int) -> agent_pb2.Storage:
-    return agent_pb2.Storage(
-        driver="ephemeral",
-        source="shm",
-        fstype="tmpfs",
-        mount_point=GUEST_SHM,
-        options=[*_SHM_OPTIONS, f"size={size}"],
-    )
 
 
 def _linux(linux: Linux, *, keep_seccomp: bool) -> tuple[Linux, bool]:
@@ -330,38 +323,6 @@ def _linux(linux: Linux, *, keep_seccomp: bool) -> tuple[Linux, bool]:
         elif namespace["type"] not in _SANDBOX_NAMESPACES:
             guest["namespaces"].append({"type": namespace["type"]})
     return guest, shares_pids
-
-
-def _mounts(mounts: Sequence[Mount], container_id: str, *, own_shm: bool) -> tuple[list[Mount], tuple[Volume, ...]]:
-    guest: list[Mount] = []
-    volumes: list[Volume] = []
-    for mount in mounts:
-        destination, source = mount["destination"], mount.get("source", "")
-        options = mount.get("options", [])
-        if not _is_shared(mount):
-            guest.append(mount)
-        elif destination == SHM and own_shm:
-            # The host's memory cannot be shared with the guest's. One container needs no shm but its own.
-            options = [*_SHM_OPTIONS, f"size={SHM_SIZE}"]
-            guest.append({"destination": SHM, "type": "tmpfs", "source": "shm", "options": options})
-        elif destination == SHM:
-            access = "ro" if "ro" in options else "rw"
-            guest.append({"destination": SHM, "type": "bind", "source": GUEST_SHM, "options": ["rbind", access]})
-        else:
-            volume = Volume.for_container(container_id, Path(source), destination, read_only="ro" in options)
-            volumes.append(volume)
-            guest.append({**mount, "type": "bind", "source": volume.guest_path})
-    return guest, tuple(volumes)
-
-
-def _is_shared(mount: Mount) -> bool:
-    """Whether the mount shows files of the host; the guest's own are taken below /proc, /sys and /dev."""
-    if mount.get("type") != "bind" and not {"bind", "rbind"} & set(mount.get("options", [])):
-        return False
-    destination, source = PurePosixPath(mount["destination"]), PurePosixPath(mount.get("source", ""))
-    if destination.is_relative_to("/proc") or destination.is_relative_to("/sys"):
-        return False
-    return destination == PurePosixPath(SHM) or not source.is_relative_to("/dev")
 
 
 def _vcpus(configuration: Configuration, resources: LinuxResources, host: Host) -> Vcpus:

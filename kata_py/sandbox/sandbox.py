@@ -62,8 +62,13 @@ class Parts:
     events: EventQueue
     create_timeout: float
 
-    async def create(self, plan: ContainerPlan) -> Container:
+    async def create(self, plan: ContainerPlan, *, patience: float = 0.0) -> Container:
         """Create a container, of which nothing is left behind if it fails.
+
+        Args:
+            plan: What was decided for it.
+            patience: Seconds that a creation may go on in the guest after its caller has given it up, to be undone
+                there; 0 where the machine goes with it.
 
         Raises:
             StageFailed: Its files cannot be shown to the guest, or the agent cannot create it.
@@ -74,17 +79,17 @@ class Parts:
             creating = asyncio.create_task(
                 self.agent.create_container(plan.guest, self.create_timeout), name=f"creation of {plan.id} in the guest"
             )
-            stack.push_async_callback(self._discard, plan.id, creating)
+            stack.push_async_callback(self._discard, plan.id, creating, patience)
             await asyncio.shield(creating)
             stack.pop_all()
             self.files[plan.id] = files
         return Container(plan, self.agent, self.open_stdio, self.events, self.record, pid=self.vm.pid)
 
-    async def _discard(self, container_id: str, creating: asyncio.Task[None]) -> None:
+    async def _discard(self, container_id: str, creating: asyncio.Task[None], patience: float) -> None:
         """Undo a creation in the guest, which goes on there though its caller has given it up."""
         if not creating.done():
-            await asyncio.wait([creating], timeout=ABANDON_TIMEOUT)
-        if creating.done() and not creating.cancelled() and creating.exception() is None:
+            await asyncio.wait([creating], timeout=patience)
+        if patience and creating.done() and not creating.cancelled() and creating.exception() is None:
             await self._forget(container_id)
         creating.cancel()
         await asyncio.wait([creating])
@@ -189,7 +194,7 @@ class Sandbox:
         if plan.id in self._containers:
             raise AlreadyExists(f"task {plan.id} exists already")
         self._require_running(plan.id)
-        container = await self._parts.create(plan)
+        container = await self._parts.create(plan, patience=ABANDON_TIMEOUT)
         try:
             self._require_running(plan.id)
         except FailedPrecondition:

@@ -28,7 +28,7 @@ from kata_py.hypervisor.api import Hypervisor
 from kata_py.oci.load import load_spec, parse_process, parse_resources
 from kata_py.oci.spec import Spec
 from kata_py.oci.wire import process_to_agent, resources_to_agent
-from kata_py.sandbox import plan, stats
+from kata_py.sandbox import plan, stats, volumes
 from kata_py.sandbox.container import Container, timestamp
 from kata_py.sandbox.driver import find_driver
 from kata_py.sandbox.errors import (
@@ -49,6 +49,8 @@ from kata_py.sandbox.stdio import StdioOpener, StdioSpec
 from kata_py.shim import bundle
 from kata_py.shim.status import answered
 from kata_py.storage.rootfs import RootfsMount
+from kata_py.storage.share import off_loop
+from kata_py.storage.source import examine
 from kata_py.ttrpc.context import Context
 
 logger = logging.getLogger(__name__)
@@ -309,7 +311,7 @@ class TaskService(task_v2_ttrpc.TaskService):
             shm_size=_size(plan.shm(spec)),
             paths=self._paths,
         )
-        container_plan = _container_plan(request, configuration, spec, role)
+        container_plan = await _container_plan(request, configuration, spec, role)
         self._sandbox = await Sandbox.start(
             sandbox_plan,
             container_plan,
@@ -328,7 +330,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         assert self._sandbox is not None
         assert self._configuration is not None  # of the runtime class that the sandbox was made with
         spec = load_spec(Path(request.bundle))
-        container = await self._sandbox.add(_container_plan(request, self._configuration, spec, role))
+        container = await self._sandbox.add(await _container_plan(request, self._configuration, spec, role))
         self._tell_created(request, container)
         return container
 
@@ -394,9 +396,10 @@ def _config_path(options: Any) -> Path | None:
     return Path(path) if path else None
 
 
-def _container_plan(
+async def _container_plan(
     request: task.CreateTaskRequest, configuration: Configuration, spec: Spec, role: Role
 ) -> ContainerPlan:
+    paths = volumes.bind_sources(spec.get("mounts", []))
     return plan.plan_container(
         configuration,
         spec,
@@ -405,6 +408,7 @@ def _container_plan(
         rootfs=[RootfsMount(m.type, m.source, tuple(m.options)) for m in request.rootfs],
         stdio=_stdio(request),
         role=role,
+        sources=await off_loop(lambda: {path: examine(path) for path in paths}),
     )
 
 
@@ -413,8 +417,8 @@ def _size(shm: Path | None) -> int:
     if shm is not None:
         with suppress(OSError):
             status = os.statvfs(shm)
-            return status.f_frsize * status.f_blocks or plan.SHM_SIZE  # 0 is without a limit
-    return plan.SHM_SIZE
+            return status.f_frsize * status.f_blocks or volumes.SHM_SIZE  # 0 is without a limit
+    return volumes.SHM_SIZE
 
 
 def _dns(resolv_conf: Path | None) -> list[str]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import stat
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,9 @@ TAG = "kataShared"
 GUEST_ROOT = "/run/kata-containers/shared/containers"
 CANCEL_TIMEOUT = 5.0  # seconds that a cancelled caller waits for a system call that cannot be interrupted
 
+# Mount propagation by which what happens on the host is to be seen; the way back ends at the machine's border.
+_FOLLOWING = frozenset({"slave", "rslave", "shared", "rshared"})
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -46,18 +49,38 @@ class Volume:
         source: Where it is on the host.
         name: Its name in the share, and so in the guest.
         read_only: Whether the guest is kept from changing it, by the host.
+        recursive: Whether what is mounted below the source is seen, too.
+        read_only_below: Whether that is kept from being changed, too.
+        follows: Whether what is mounted there, or unmounted, later on is seen, too.
     """
 
     source: Path
     name: str
     read_only: bool = False
+    recursive: bool = False
+    read_only_below: bool = False
+    follows: bool = False
 
     @classmethod
-    def for_container(cls, container_id: str, source: Path, destination: str, *, read_only: bool) -> Volume:
-        """The volume that a container mounts at the destination; its name tells people whose it is."""
+    def for_container(cls, container_id: str, source: Path, destination: str, options: Collection[str] = ()) -> Volume:
+        """The volume that a container mounts at the destination; its name tells people whose it is.
+
+        Args:
+            container_id: The container's id.
+            source: Where it is on the host.
+            destination: Where the container is to see it.
+            options: The mount's, as the OCI spec has them.
+        """
         digest = hashlib.sha256(f"{source}\0{destination}".encode()).hexdigest()[:16]
         base = destination.rstrip("/").rpartition("/")[2][:64]
-        return cls(source, f"{container_id}-{digest}-{base}", read_only)
+        return cls(
+            source,
+            f"{container_id}-{digest}-{base}",
+            read_only="ro" in options or "rro" in options,
+            recursive="rbind" in options,
+            read_only_below="rro" in options,
+            follows=not _FOLLOWING.isdisjoint(options),
+        )
 
     @property
     def guest_path(self) -> str:
@@ -111,17 +134,18 @@ class Share:
         target = self._mounts / container_id / "rootfs"
         target.mkdir(mode=0o750, parents=True)
         if isinstance(rootfs, Path):
-            self._bind(stack, rootfs, target, read_only=False)
+            self._bind(stack, Volume(rootfs, ""), target)
         else:
             stack.enter_context(undone(self._journal, Unmount(str(target))))
             for layer in rootfs:
                 layer.perform(target)
         for volume in volumes:
-            self._bind(stack, volume.source, self._mounts / volume.name, read_only=volume.read_only)
+            self._bind(stack, volume, self._mounts / volume.name)
 
-    def _bind(self, stack: ExitStack, source: Path, target: Path, *, read_only: bool) -> None:
+    def _bind(self, stack: ExitStack, volume: Volume, target: Path) -> None:
         # A read-only remount does not propagate to slaves, the flags of a new mount do: so a bind is finished
         # aside, private, and appears in the share as it is to stay.
+        source, deep = volume.source, mount.MS_REC if volume.recursive else 0
         try:
             is_directory = stat.S_ISDIR(source.stat().st_mode)
         except OSError as error:
@@ -132,11 +156,13 @@ class Share:
         stack.enter_context(undone(self._journal, Unmount(str(target))))
         with undone(self._journal, Unmount(str(aside))):
             try:
-                mount.mount(str(source), str(aside), "", mount.MS_BIND)
-                mount.mount("", str(aside), "", mount.MS_PRIVATE)
-                if read_only:
+                mount.mount(str(source), str(aside), "", mount.MS_BIND | deep)
+                mount.mount("", str(aside), "", (mount.MS_SLAVE if volume.follows else mount.MS_PRIVATE) | deep)
+                if volume.read_only_below:
+                    mount.make_read_only(str(aside))
+                elif volume.read_only:
                     mount.mount("", str(aside), "", mount.MS_BIND | mount.MS_REMOUNT | mount.MS_RDONLY)
-                mount.mount(str(aside), str(target), "", mount.MS_BIND)
+                mount.mount(str(aside), str(target), "", mount.MS_BIND | deep)
             except OSError as error:
                 raise StorageError(f"cannot share {source} with the guest: {error.strerror}") from error
 

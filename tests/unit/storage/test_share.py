@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -43,7 +44,7 @@ async def test_a_containers_files_appear_in_what_is_shared_and_go_away(
     root: Path, rootfs: Path, tmp_path: Path, journal: ListJournal
 ) -> None:
     (tmp_path / "hosts").write_text("127.0.0.1 localhost")
-    volume = Volume.for_container("c1", tmp_path / "hosts", "/etc/hosts", read_only=False)
+    volume = Volume.for_container("c1", tmp_path / "hosts", "/etc/hosts")
     async with open_share("pod", journal, root) as share:
         shared = shares.directory("pod", root)
         async with share.container("c1", [RootfsMount("bind", str(rootfs), ("rbind",))], [volume]):
@@ -65,7 +66,7 @@ async def test_a_read_only_volume_cannot_be_written_through_the_share(
 ) -> None:
     secret = tmp_path / "secret"
     secret.mkdir()
-    volume = Volume.for_container("c1", secret, "/secret", read_only=True)
+    volume = Volume.for_container("c1", secret, "/secret", ["ro"])
     async with open_share("pod", journal, root) as share, share.container("c1", rootfs, [volume]):
         for way in ("mounts", "shared"):
             with pytest.raises(OSError, match="Read-only"):
@@ -105,7 +106,7 @@ async def test_what_is_mounted_later_appears_in_a_namespace_that_was_cloned_befo
                 return virtiofsd.stdout.readline().strip()
 
             assert virtiofsd.stdout.readline() == "ready\n"
-            volume = Volume.for_container("c1", rootfs, "/data", read_only=True)
+            volume = Volume.for_container("c1", rootfs, "/data", ["ro"])
             async with share.container("c1", rootfs, [volume]):
                 assert sees(shared / "c1/rootfs/hello") == "True"
                 assert sees(shared / volume.name / "hello") == "True"
@@ -134,7 +135,7 @@ async def test_every_mount_is_in_the_journal_before_it_is_made(
 async def test_a_missing_source_is_named_and_leaves_nothing_behind(
     root: Path, rootfs: Path, journal: ListJournal
 ) -> None:
-    volume = Volume.for_container("c1", Path("/nowhere"), "/data", read_only=False)
+    volume = Volume.for_container("c1", Path("/nowhere"), "/data")
     async with open_share("pod", journal, root) as share:
         mounts = len(mounted_below(root))
         with pytest.raises(StorageError, match="cannot share /nowhere with the guest: No such file"):
@@ -159,8 +160,8 @@ async def test_the_record_alone_removes_everything(root: Path, rootfs: Path, jou
 
 
 async def test_two_volumes_of_the_same_name_do_not_meet(tmp_path: Path) -> None:
-    one = Volume.for_container("c1", tmp_path / "one", "/a/data", read_only=False)
-    other = Volume.for_container("c1", tmp_path / "one", "/b/data", read_only=False)
+    one = Volume.for_container("c1", tmp_path / "one", "/a/data")
+    other = Volume.for_container("c1", tmp_path / "one", "/b/data")
     assert one.name != other.name
     assert one.name.endswith("-data")
     assert one.guest_path == f"/run/kata-containers/shared/containers/{one.name}"
@@ -185,3 +186,55 @@ async def test_a_cancelled_caller_waits_for_its_blocking_call() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert ended
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a mount of its own, shared with its like as `/` is by systemd, with another mounted below."""
+    top = tmp_path / "tree"
+    top.mkdir()
+    mount.mount("top", str(top), "tmpfs")
+    mount.mount("", str(top), "", mount.MS_SHARED)
+    (top / "below").mkdir()
+    mount.mount("below", str(top / "below"), "tmpfs")
+    (top / "below/deep").touch()
+    yield top
+    mount.detach_below(str(top))
+
+
+@pytest.mark.parametrize(("option", "seen"), [("bind", False), ("rbind", True)])
+async def test_what_is_mounted_below_is_seen_by_a_recursive_bind_only(
+    root: Path, rootfs: Path, tree: Path, journal: ListJournal, option: str, seen: bool
+) -> None:
+    volume = Volume.for_container("c1", tree, "/data", [option])
+    async with open_share("pod", journal, root) as share, share.container("c1", rootfs, [volume]):
+        assert (root / "pod/shared" / volume.name / "below/deep").exists() is seen
+    assert mounted_below(root) == []
+
+
+@pytest.mark.parametrize(("option", "writable"), [("ro", True), ("rro", False)])
+async def test_what_is_mounted_below_is_read_only_if_it_is_asked_for(
+    root: Path, rootfs: Path, tree: Path, journal: ListJournal, option: str, writable: bool
+) -> None:
+    volume = Volume.for_container("c1", tree, "/data", ["rbind", option])
+    async with open_share("pod", journal, root) as share, share.container("c1", rootfs, [volume]):
+        seen = root / "pod/mounts" / volume.name
+        with pytest.raises(OSError, match="Read-only"):
+            (seen / "new").touch()
+        assert os.access(seen / "below", os.W_OK) is writable
+        assert os.access(tree, os.W_OK)  # the host's own way to it stays as it was
+
+
+@pytest.mark.parametrize(("option", "seen"), [("rprivate", False), ("rslave", True), ("rshared", True)])
+async def test_what_is_mounted_on_the_host_later_is_seen_if_it_is_asked_for(
+    root: Path, rootfs: Path, tree: Path, journal: ListJournal, option: str, seen: bool
+) -> None:
+    volume = Volume.for_container("c1", tree, "/data", ["rbind", option])
+    (tree / "late").mkdir()
+    async with open_share("pod", journal, root) as share, share.container("c1", rootfs, [volume]):
+        mount.mount("late", str(tree / "late"), "tmpfs")
+        (tree / "late/file").touch()
+        assert (root / "pod/shared" / volume.name / "late/file").exists() is seen
+        mount.unmount(str(tree / "late"))
+        assert not (root / "pod/shared" / volume.name / "late/file").exists()
+    assert mounted_below(root) == []
