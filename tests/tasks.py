@@ -147,7 +147,7 @@ async def serving(
         configuration: What every runtime class says.
         rootfs: The containers' root file system; None is an empty one.
     """
-    paths = HostPaths(top / "sbs", top / "vm", top / "shared")
+    paths = HostPaths(top / "sbs", top / "vm", top / "shared", top / "boots")
     configured = configuration or make_configuration()
     if rootfs is None:
         rootfs = top / "rootfs"

@@ -26,7 +26,7 @@ _RUN_DEPTH = 4
 SHARED_PARENTS = tuple(
     Path(path)
     for path in (
-        "/run/containerd", "/run/containerd/s", "/run/vc", "/run/vc/sbs", "/run/vc/vm",
+        "/run/containerd", "/run/containerd/s", "/run/vc", "/run/vc/sbs", "/run/vc/vm", "/run/vc/boots",
         "/run/kata-containers", "/run/kata-containers/shared", "/run/kata-containers/shared/sandboxes",
     )
 )  # fmt: skip

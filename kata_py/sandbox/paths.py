@@ -11,8 +11,9 @@ from kata_py.storage import share
 
 @dataclass(frozen=True, slots=True)
 class HostPaths:
-    """The directories that hold one entry per sandbox: records, machines' sockets, shared directories."""
+    """The directories that hold one entry per sandbox: records, machines' sockets, shared directories, boots."""
 
     records: Path = record.ROOT
     machines: Path = Path("/run/vc/vm")
     shares: Path = share.ROOT
+    boots: Path = Path("/run/vc/boots")

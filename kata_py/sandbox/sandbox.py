@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kata_py.hypervisor.api import Hypervisor, Vm
-from kata_py.sandbox import oom
+from kata_py.sandbox import boots, oom
 from kata_py.sandbox.agent import Agent
 from kata_py.sandbox.container import Container
 from kata_py.sandbox.dial import dial
@@ -167,10 +167,13 @@ class Sandbox:
                     share = await stack.enter_async_context(open_share(plan.id, record, plan.paths.shares))
                     files: dict[str, AsyncExitStack] = {}
                     stack.push_async_callback(_close_all, files)
-                async with stages.stage("machine"):
-                    vm = stages.vm = await stack.enter_async_context(hypervisor.launch(plan.vm, record))
-                async with stages.stage("agent", plan.dial_timeout):
-                    agent = await stack.enter_async_context(dial(vm, plan.dial_timeout))
+                async with AsyncExitStack() as boot:
+                    async with stages.stage("queue"):
+                        await boot.enter_async_context(boots.turn(plan.paths.boots, record, boots.places()))
+                    async with stages.stage("machine"):
+                        vm = stages.vm = await stack.enter_async_context(hypervisor.launch(plan.vm, record))
+                    async with stages.stage("agent", plan.dial_timeout):
+                        agent = await stack.enter_async_context(dial(vm, plan.dial_timeout))
                 async with stages.stage("sandbox"):
                     await _prepare(agent, plan)
                 parts = Parts(record, stages, share, files, vm, agent, open_stdio, events, plan.create_timeout)

@@ -27,10 +27,10 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures
 
 # In the order in which they come on record: the guest's own do when they have ended.
 STAGES = {
-    "namespace": ["request", "plan", "share", "machine", "namespace", "agent", "sandbox", "create", "start"],
+    "namespace": ["request", "plan", "share", "queue", "machine", "namespace", "agent", "sandbox", "create", "start"],
     "qemu": [
-        "request", "plan", "share", "machine", "virtiofsd", "qemu", "agent", "kernel", "userland", "sandbox", "create",
-        "start",
+        "request", "plan", "share", "queue", "machine", "virtiofsd", "qemu", "agent", "kernel", "userland", "sandbox",
+        "create", "start",
     ],
 }  # fmt: skip
 # A guest that an interrupt from outside brings down.

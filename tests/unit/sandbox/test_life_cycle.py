@@ -170,7 +170,16 @@ async def test_pause_and_resume_are_states_and_events(tasks: Tasks, agent: FakeA
 async def test_the_timeline_names_the_stages_of_the_start(tasks: Tasks) -> None:
     await tasks.run()
     request, *spans, start = tasks.record().timeline
-    assert [span.name for span in spans] == ["plan", "share", "machine", "memory", "agent", "sandbox", "create"]
+    assert [span.name for span in spans] == [
+        "plan",
+        "share",
+        "queue",
+        "machine",
+        "memory",
+        "agent",
+        "sandbox",
+        "create",
+    ]
     assert (request.name, start.name) == ("request", "start")
     assert all(span.ended is not None and not span.failed for span in (request, *spans, start))
     assert all(request.began <= span.began <= span.ended <= request.ended for span in spans)  # type: ignore[operator]
