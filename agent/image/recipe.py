@@ -98,6 +98,12 @@ PACKS: Mapping[str, tuple[str, ...]] = {
         "ctypes",
     ),
     "service": ("kata_agent.container.crun", "kata_agent.rpc.service"),
+    "network": (
+        "kata_agent.network.device",
+        "kata_agent.network.interface",
+        "kata_agent.network.neighbour",
+        "kata_agent.network.route",
+    ),
 }
 
 DIRECTORIES = ("dev", "mnt", "proc", "root", "run", "sys", "tmp", "usr/sbin", "var")
