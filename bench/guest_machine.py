@@ -35,6 +35,7 @@ class Boot:
         root: The disk that is mounted, as the guest calls it.
         address: Where the agent listens.
         memory: MiB.
+        arguments: More of QEMU's, for devices besides the usual.
     """
 
     kernel: Path
@@ -44,6 +45,7 @@ class Boot:
     root: str = "/dev/vda"
     address: str = "virtio-serial://agent.channel.0"
     memory: int = 2048
+    arguments: tuple[str, ...] = ()
 
     def append(self) -> str:
         """The kernel's parameters."""
@@ -137,6 +139,16 @@ class Machine:
                     return int(told["stats"]["stat-total-memory"] - told["stats"]["stat-available-memory"])
                 await asyncio.sleep(0.1)
 
+    async def plug(self, kind: str, **properties: str) -> None:
+        """Plug a device in.
+
+        Raises:
+            OSError: QEMU refuses; has what it says.
+            TimeoutError: It does not answer.
+        """
+        async with asyncio.timeout(10), self._monitor() as monitor:
+            await monitor("device_add", driver=kind, **properties)
+
     @asynccontextmanager
     async def _monitor(self) -> AsyncIterator[Any]:
         reader, writer = await asyncio.open_unix_connection(self.sockets / "monitor")
@@ -172,7 +184,7 @@ async def run(boot: Boot) -> AsyncIterator[Machine]:
             "-chardev", f"socket,id=agent,fd={agent.fileno()},server=on,wait=off", "-device", "virtio-serial-pci",
             "-device", "virtserialport,chardev=agent,name=agent.channel.0", "-device", "virtio-balloon-pci,id=balloon",
             "-drive", f"id=root,if=none,format=raw,readonly=on,file={boot.image}",
-            "-device", "virtio-blk-pci,drive=root",
+            "-device", "virtio-blk-pci,drive=root", *boot.arguments,
             "-kernel", boot.kernel, "-initrd", boot.initramfs, "-append", boot.append(),
         )  # fmt: skip
         began = time.monotonic()

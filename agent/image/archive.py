@@ -89,7 +89,9 @@ class Archive:
         self._say(f"package lists of Debian {SUITE} ({self._architecture.debian})")
         self._apt("apt-get", "update")
         kernel = self._newest_kernel(wanted[0])
-        lines = self._apt("apt-get", "download", "--print-uris", kernel, *wanted[1:]).splitlines()
+        # In a directory without packages: apt does not tell of those that are there.
+        command = ("apt-get", "download", "--print-uris", kernel, *wanted[1:])
+        lines = self._apt(*command, directory=self._cache).splitlines()
         found = [_package(match) for line in lines if (match := _URI.match(line))]
         missing = {kernel, *wanted[1:]} - {package.name for package in found}
         if missing:
@@ -141,7 +143,7 @@ class Archive:
         lines = (f"deb [signed-by={KEYRING}] {mirror} {suite} main\n" for mirror, suite in suites)
         (self._cache / "sources.list").write_text("".join(lines))
 
-    def _apt(self, program: str, *arguments: str) -> str:
+    def _apt(self, program: str, *arguments: str, directory: Path | None = None) -> str:
         cache = self._cache.resolve()
         options = (
             f"Dir::State={cache}",
@@ -161,7 +163,12 @@ class Archive:
         command = [program, "-q=2", *(f"-o={option}" for option in options), *arguments]
         try:
             done = subprocess.run(
-                command, cwd=self._packages, capture_output=True, text=True, timeout=_TIMEOUT, check=False
+                command,
+                cwd=directory or self._packages,
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT,
+                check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise BuildError(

@@ -33,18 +33,20 @@ class Parameters(NamedTuple):
         server_addr: Where it listens.
         log_level: A level of `logging`.
         container_pipe_size: Bytes a container's output pipe holds; 0 is the kernel's default.
+        hotplug_timeout: Seconds to wait for a device that the host has plugged in.
     """
 
     server_addr: str = "vsock://-1:1024"
     log_level: str = "INFO"
     container_pipe_size: int = 0
+    hotplug_timeout: int = 3
 
 
 def parse(line: str, environment: Mapping[str, str]) -> Parameters:
     """Read the kernel command line; the environment goes before it.
 
     Raises:
-        ParameterError: A level is unknown, or a size no number.
+        ParameterError: A level is unknown, a size no number, or a time no number of seconds above 0.
     """
     found = dict(word.partition("=")[::2] for word in line.split())
     parameters = Parameters()
@@ -61,4 +63,9 @@ def parse(line: str, environment: Mapping[str, str]) -> Parameters:
         if not size.isdecimal():
             raise ParameterError(f"agent.container_pipe_size={size}: expected a number of bytes")
         parameters = parameters._replace(container_pipe_size=int(size))
+    timeout = found.get("agent.hotplug_timeout")
+    if timeout:
+        if not timeout.isdecimal() or int(timeout) == 0:
+            raise ParameterError(f"agent.hotplug_timeout={timeout}: expected seconds above 0")
+        parameters = parameters._replace(hotplug_timeout=int(timeout))
     return parameters

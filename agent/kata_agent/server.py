@@ -79,7 +79,7 @@ def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Serv
     from kata_agent.sandbox import Sandbox
 
     crun = Crun(reaper, Path("/run/kata-agent"), pipe_capacity=parameters.container_pipe_size)
-    return Agent(Sandbox(crun, ended), reaper)
+    return Agent(Sandbox(crun, ended), reaper, parameters.hotplug_timeout)
 
 
 def _warm() -> None:

@@ -9,6 +9,7 @@ from kata_agent.errors import Unimplemented
 from kata_agent.rpc.boundary import Calls, answering
 from kata_agent.rpc.container import ContainerCalls
 from kata_agent.rpc.guest import GuestCalls
+from kata_agent.rpc.network import NetworkCalls
 from kata_agent.rpc.process import ProcessCalls
 from kata_agent.rpc.sandbox import SandboxCalls
 from kata_agent.rpc.stream import StreamCalls
@@ -27,13 +28,12 @@ class OtherCalls(Calls):
 
     UpdateContainer = PauseContainer = ResumeContainer = _unimplemented
     UpdateEphemeralMounts = RemoveStaleVirtiofsShareMounts = GetDiagnosticData = _unimplemented
-    UpdateInterface = UpdateRoutes = ListInterfaces = ListRoutes = AddARPNeighbors = _unimplemented
-    GetIPTables = SetIPTables = GetMetrics = MemAgentMemcgSet = MemAgentCompactSet = _unimplemented
+    GetMetrics = MemAgentMemcgSet = MemAgentCompactSet = _unimplemented
     MemHotplugByProbe = CopyFile = GetOOMEvent = AddSwap = AddSwapPath = _unimplemented
     GetVolumeStats = ResizeVolume = SetPolicy = _unimplemented
 
 
-class Agent(SandboxCalls, ContainerCalls, ProcessCalls, StreamCalls, GuestCalls, OtherCalls):
+class Agent(SandboxCalls, ContainerCalls, ProcessCalls, StreamCalls, GuestCalls, NetworkCalls, OtherCalls):
     """grpc.AgentService, whole."""
 
     def ttrpc_methods(self) -> Mapping[str, Entry]:

@@ -25,6 +25,7 @@ def test_nothing_heavy_is_loaded_before_health_can_be_answered() -> None:
 
     assert "asyncio" in loaded
     assert loaded.isdisjoint(_HEAVY)
+    assert {name for name in loaded if name.startswith(("kata_agent.network", "kata_agent.rpc"))} == set()
 
 
 def test_the_first_line_on_the_console_needs_no_import_at_all() -> None:

@@ -15,6 +15,10 @@ def test_the_line_names_address_level_and_pipe_size() -> None:
     assert parse(line, {}) == Parameters("virtio-serial://agent.channel.0", "DEBUG", 1 << 20)
 
 
+def test_the_line_says_how_long_to_wait_for_a_device() -> None:
+    assert parse("agent.hotplug_timeout=30", {}).hotplug_timeout == 30
+
+
 def test_the_environment_goes_before_the_line() -> None:
     environment = {"KATA_AGENT_SERVER_ADDR": "unix://@agent", "KATA_AGENT_LOG_LEVEL": "error"}
 
@@ -27,7 +31,16 @@ def test_an_empty_value_is_the_default() -> None:
     assert parse("agent.server_addr= agent.log=", {}) == Parameters()
 
 
-@pytest.mark.parametrize("word", ["agent.log=loud", "agent.container_pipe_size=-1", "agent.container_pipe_size=1k"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "agent.log=loud",
+        "agent.container_pipe_size=-1",
+        "agent.container_pipe_size=1k",
+        "agent.hotplug_timeout=0",
+        "agent.hotplug_timeout=3s",
+    ],
+)
 def test_a_value_without_its_form_is_named(word: str) -> None:
     with pytest.raises(ParameterError, match=word):
         parse(f"quiet {word}", {})

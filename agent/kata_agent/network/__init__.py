@@ -1,0 +1,1 @@
+"""The guest's network: links, addresses, routes and neighbours by rtnetlink, packet filters by iptables."""

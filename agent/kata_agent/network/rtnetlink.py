@@ -1,0 +1,335 @@
+"""Links, addresses, routes and neighbours of the kernel, read and changed over a netlink socket.
+
+Calls block, for no longer than the kernel takes: it answers before it returns from the sending. They raise OSError
+with what the kernel says. Source: rtnetlink(7), Linux `include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour}.h`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kata_agent.network import netlink
+from kata_agent.network.netlink import Message
+
+RTMGRP_LINK = 1  # group of news about links
+
+IFF_UP = 0x1
+IFF_NOARP = 0x80
+IFNAMSIZ = 16
+
+IFA_F_NODAD = 0x02
+RTNH_F_SETTINGS = 0x2 | 0x4  # pervasive, onlink; the other flags of a route tell what became of it
+RT_TABLE_MAIN = 254
+NUD_PERMANENT = 0x80
+
+_RTM_NEWLINK, _RTM_GETLINK = 16, 18
+_RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
+_RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
+_RTM_NEWNEIGH = 28
+
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU = 1, 3, 4
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE = 1, 2, 4, 5, 7, 8, 15
+_RTAX_MTU = 2
+_NDA_DST, _NDA_LLADDR = 1, 2
+
+_RTPROT_BOOT = 3
+_RTN_UNICAST = 1
+_RTM_F_CLONED = 0x200  # an exception of a route, not a route
+
+_IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, changed flags
+_IFADDR = struct.Struct("=BBBBI")  # family, prefix, flags, scope, index
+_RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_NDMSG = struct.Struct("=B3xiHBB")  # family, index, state, flags, type
+
+_SOL_NETLINK = 270
+_NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 10, 11
+
+_TIMEOUT = 5.0  # seconds for an answer, which is there at once unless the kernel's lock on the network is held
+_DUMPS = 10  # times that a list is read that changes meanwhile
+_RECEIVE = 1 << 16  # bytes; the kernel's datagrams have 32 KiB at most
+
+
+class Link(NamedTuple):
+    """A network interface.
+
+    Attributes:
+        number: The kernel's index of it.
+        name: Its name.
+        address: Its hardware address; of no bytes where it has none.
+        mtu: Bytes.
+        flags: IFF_*.
+    """
+
+    number: int
+    name: str
+    address: bytes
+    mtu: int
+    flags: int
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it was brought up."""
+        return bool(self.flags & IFF_UP)
+
+
+class Address(NamedTuple):
+    """An address of an interface.
+
+    Attributes:
+        family: AF_INET or AF_INET6.
+        address: Its bytes.
+        prefix: Bits of the network.
+    """
+
+    family: int
+    address: bytes
+    prefix: int
+
+
+class Route(NamedTuple):
+    """A route of the main table.
+
+    Attributes:
+        family: AF_INET or AF_INET6.
+        destination: The network's address; None is the default route.
+        prefix: Bits of the destination.
+        source: Network that packets must come from; for IPv6 only.
+        source_prefix: Bits of it.
+        preferred_source: Address that packets are given.
+        gateway: Next hop.
+        link: Number of the interface; 0 where there is not just one.
+        scope: RT_SCOPE_*.
+        flags: RTNH_F_*.
+        mtu: Bytes; 0 is the interface's.
+    """
+
+    family: int
+    destination: bytes | None = None
+    prefix: int = 0
+    source: bytes | None = None
+    source_prefix: int = 0
+    preferred_source: bytes | None = None
+    gateway: bytes | None = None
+    link: int = 0
+    scope: int = 0
+    flags: int = 0
+    mtu: int = 0
+
+
+class Neighbour(NamedTuple):
+    """Who is known to have an address on a link.
+
+    Attributes:
+        link: Number of the interface.
+        family: AF_INET or AF_INET6.
+        address: The protocol address's bytes.
+        link_address: The hardware address; None if not known.
+        state: NUD_*.
+        flags: NTF_*.
+    """
+
+    link: int
+    family: int
+    address: bytes
+    link_address: bytes | None
+    state: int
+    flags: int
+
+
+class Rtnetlink:
+    """A connection to the kernel's network of the calling process; for one thread at a time.
+
+    Raises:
+        OSError: There is no netlink.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._sequence = 0
+        try:
+            self._socket.settimeout(_TIMEOUT)
+            for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
+                self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Rtnetlink:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._socket.close()
+
+    def links(self) -> list[Link]:
+        """All interfaces."""
+        found = []
+        for payload in self._dump(_RTM_GETLINK, _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0), "links"):
+            _family, _type, index, flags, _changed = _IFINFO.unpack_from(payload)
+            values = netlink.decode_attributes(payload[_IFINFO.size :])
+            name = values[_IFLA_IFNAME].rstrip(b"\0").decode(errors="surrogateescape")
+            mtu = netlink.to_u32(values[_IFLA_MTU])
+            found.append(Link(index, name, values.get(_IFLA_ADDRESS, b""), mtu, flags))
+        return found
+
+    def set_link(
+        self,
+        link: Link,
+        *,
+        name: str | None = None,
+        address: bytes | None = None,
+        mtu: int | None = None,
+        up: bool | None = None,
+        arp: bool | None = None,
+    ) -> None:
+        """Change what is given of an interface; one change per call tells which the kernel refused."""
+        flags = changed = 0
+        for wanted, flag in ((up, IFF_UP), (None if arp is None else not arp, IFF_NOARP)):
+            if wanted is not None:
+                changed |= flag
+                flags |= flag if wanted else 0
+        values = []
+        if name is not None:
+            values.append((_IFLA_IFNAME, os.fsencode(name) + b"\0"))
+        if address is not None:
+            values.append((_IFLA_ADDRESS, address))
+        if mtu is not None:
+            values.append((_IFLA_MTU, netlink.u32(mtu)))
+        told = {"name": name, "address": address and address.hex(":"), "mtu": mtu, "up": up, "arp": arp}
+        subject = f"{link.name}, " + ", ".join(f"{key} {value}" for key, value in told.items() if value is not None)
+        payload = _IFINFO.pack(socket.AF_UNSPEC, 0, link.number, flags, changed) + netlink.encode_attributes(values)
+        self._change(_RTM_NEWLINK, 0, payload, subject)
+
+    def addresses(self) -> list[tuple[int, Address]]:
+        """All addresses, each with the number of its interface."""
+        found = []
+        for payload in self._dump(_RTM_GETADDR, _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0), "addresses"):
+            family, prefix, _flags, _scope, index = _IFADDR.unpack_from(payload)
+            values = netlink.decode_attributes(payload[_IFADDR.size :])
+            # Of a link between two, IFA_ADDRESS is the other's.
+            address = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)
+            if family in (socket.AF_INET, socket.AF_INET6) and address:
+                found.append((index, Address(family, address, prefix)))
+        return found
+
+    def add_address(self, link: Link, address: Address, broadcast: bytes | None = None) -> None:
+        """Give an interface an address, or renew it. Nobody is asked whether an IPv6 address is free already."""
+        values = [(_IFA_LOCAL, address.address), (_IFA_ADDRESS, address.address)]
+        if broadcast is not None:
+            values.append((_IFA_BROADCAST, broadcast))
+        self._change_address(_RTM_NEWADDR, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, link, address, values)
+
+    def delete_address(self, link: Link, address: Address) -> None:
+        """Take an address from an interface."""
+        self._change_address(_RTM_DELADDR, 0, link, address, [(_IFA_LOCAL, address.address)])
+
+    def routes(self, family: int) -> list[Route]:
+        """The routes of the main table."""
+        found = []
+        for payload in self._dump(_RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), "routes"):
+            family, prefix, source_prefix, _tos, table, _protocol, scope, _type, flags = _RTMSG.unpack_from(payload)
+            values = netlink.decode_attributes(payload[_RTMSG.size :])
+            if _number(values, _RTA_TABLE, table) != RT_TABLE_MAIN or flags & _RTM_F_CLONED:
+                continue
+            metrics = netlink.decode_attributes(values.get(_RTA_METRICS, b""))
+            found.append(
+                Route(
+                    family,
+                    values.get(_RTA_DST),
+                    prefix,
+                    values.get(_RTA_SRC),
+                    source_prefix,
+                    values.get(_RTA_PREFSRC),
+                    values.get(_RTA_GATEWAY),
+                    _number(values, _RTA_OIF, 0),
+                    scope,
+                    flags,
+                    _number(metrics, _RTAX_MTU, 0),
+                )
+            )
+        return found
+
+    def add_route(self, route: Route) -> None:
+        """Add a route, or replace that to the same destination."""
+        values = [(_RTA_OIF, netlink.u32(route.link))]
+        for kind, value in (
+            (_RTA_DST, route.destination),
+            (_RTA_SRC, route.source),
+            (_RTA_PREFSRC, route.preferred_source),
+            (_RTA_GATEWAY, route.gateway),
+        ):
+            if value is not None:
+                values.append((kind, value))
+        if route.mtu:
+            values.append((_RTA_METRICS, netlink.attribute(_RTAX_MTU, netlink.u32(route.mtu))))
+        header = _RTMSG.pack(
+            route.family, route.prefix, route.source_prefix, 0, RT_TABLE_MAIN, _RTPROT_BOOT, route.scope,
+            _RTN_UNICAST, route.flags,
+        )  # fmt: skip
+        flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
+        self._change(_RTM_NEWROUTE, flags, header + netlink.encode_attributes(values), "route")
+
+    def add_neighbour(self, neighbour: Neighbour) -> None:
+        """Add who has an address, or replace what is known of it."""
+        values = [(_NDA_DST, neighbour.address)]
+        if neighbour.link_address is not None:
+            values.append((_NDA_LLADDR, neighbour.link_address))
+        header = _NDMSG.pack(neighbour.family, neighbour.link, neighbour.state, neighbour.flags, 0)
+        flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
+        self._change(_RTM_NEWNEIGH, flags, header + netlink.encode_attributes(values), "neighbour")
+
+    def _change_address(
+        self, kind: int, flags: int, link: Link, address: Address, values: list[tuple[int, bytes]]
+    ) -> None:
+        own = IFA_F_NODAD if address.family == socket.AF_INET6 else 0
+        payload = _IFADDR.pack(address.family, address.prefix, own, 0, link.number) + netlink.encode_attributes(values)
+        subject = f"{link.name}, {socket.inet_ntop(address.family, address.address)}/{address.prefix}"
+        self._change(kind, flags, payload, subject)
+
+    def _change(self, kind: int, flags: int, payload: bytes, subject: str) -> None:
+        for message in self._exchange(kind, flags | netlink.NLM_F_ACK, payload, subject):
+            if message.type == netlink.NLMSG_ERROR:
+                _raise_for(message, subject)
+                return
+
+    def _dump(self, kind: int, payload: bytes, subject: str) -> list[bytes]:
+        for _ in range(_DUMPS):
+            found, interrupted = [], False
+            for message in self._exchange(kind, netlink.NLM_F_DUMP, payload, subject):
+                interrupted |= bool(message.flags & netlink.NLM_F_DUMP_INTR)
+                if message.type in (netlink.NLMSG_ERROR, netlink.NLMSG_DONE):
+                    _raise_for(message, subject)
+                    break
+                found.append(message.payload)
+            if not interrupted:
+                return found
+        raise OSError(errno.EAGAIN, f"the list changed {_DUMPS} times while it was read", subject)
+
+    def _exchange(self, kind: int, flags: int, payload: bytes, subject: str) -> Iterator[Message]:
+        """Send a request; the messages that answer it, until the caller has enough."""
+        self._sequence += 1
+        request = Message(kind, flags | netlink.NLM_F_REQUEST, self._sequence, 0, payload)
+        try:
+            self._socket.send(netlink.encode(request))
+            while True:
+                for message in netlink.decode(self._socket.recv(_RECEIVE)):
+                    if message.sequence == self._sequence:
+                        yield message
+        except TimeoutError:
+            raise OSError(errno.ETIMEDOUT, f"the kernel did not answer within {_TIMEOUT:g} s", subject) from None
+
+
+def _raise_for(message: Message, subject: str) -> None:
+    number, words = netlink.outcome(message)
+    if number:
+        raise OSError(number, f"{os.strerror(number)} ({words})" if words else os.strerror(number), subject)
+
+
+def _number(values: dict[int, bytes], kind: int, default: int) -> int:
+    value = values.get(kind)
+    return default if value is None else netlink.to_u32(value)
