@@ -61,10 +61,9 @@ class Disk:
     def _sectors(self) -> Properties:
         if self.tuning is None:
             return {}
-        sizes = {
-            "logical_block_size": self.tuning.block_device_logical_sector_size,
-            "physical_block_size": self.tuning.block_device_physical_sector_size,
-        }
+        logical = self.tuning.block_device_logical_sector_size
+        physical = self.tuning.block_device_physical_sector_size or logical  # QEMU's choice would be 512, and too small
+        sizes = {"logical_block_size": logical, "physical_block_size": physical}
         return {name: size for name, size in sizes.items() if size}
 
 

@@ -52,6 +52,11 @@ def test_huge_pages_that_are_promised_to_others_are_not_free(tmp_path: Path) -> 
             "",
         ),
         (
+            {"block_device_logical_sector_size": 4096},
+            ",file.aio=io_uring",
+            ",logical_block_size=4096,physical_block_size=4096",
+        ),
+        (
             {"block_device_logical_sector_size": 512, "block_device_physical_sector_size": 4096},
             ",file.aio=io_uring",
             ",logical_block_size=512,physical_block_size=4096",
