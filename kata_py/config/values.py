@@ -93,6 +93,8 @@ SeccompSandbox = Annotated[
     ),
 ]
 # What modprobe(8) is given. A name that begins with a hyphen would be an option.
-Modules = tuple[Annotated[str, Form(r"\w[\w-]*( +[\w.-]+(=\S*)?)*", "of a module's name and parameters")], ...]
+Modules = tuple[
+    Annotated[str, Form(r"\w[\w-]*( +[\w.-]+(=[^\s\x00-\x1f]*)?)*", "of a module's name and parameters")], ...
+]
 Globs = tuple[Annotated[str, Form(r"|/[^\x00-\x1f]*", "that are absolute paths, with wildcards or not")], ...]
 BindMounts = tuple[Annotated[str, Form(r"/[^\x00-\x1f]*", "that are absolute paths, perhaps with :ro or :rw")], ...]

@@ -138,7 +138,7 @@ def read_by_code() -> set[str]:
     root = Path(__file__).parents[3]
     sources = [*(root / "kata_py").rglob("*.py"), *(root / "qemu").rglob("*.py")]
     loading = {root / "kata_py" / "config" / f"{name}.py" for name in ("check", "hypervisor", "load", "model")}
-    holder = re.compile(r"\b(?:hypervisor|agent|runtime|_?config|boot|block|memory|settings)\.([a-z0-9_]+)\b")
+    holder = re.compile(r"\b(?:hypervisor|agent|runtime|_?config|boot|block|memory|settings|tuning)\.([a-z0-9_]+)\b")
     return {key for source in sources if source not in loading for key in holder.findall(source.read_text())}
 
 
