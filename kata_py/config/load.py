@@ -11,7 +11,7 @@ from kata_py.config.bind import bind, fault, nearest, refuse_all
 from kata_py.config.check import contradiction
 from kata_py.config.errors import ConfigurationError
 from kata_py.config.file import Key, Setting, parse, read
-from kata_py.config.model import AgentConfig, Configuration, HypervisorConfig, RuntimeConfig
+from kata_py.config.model import AgentConfig, Configuration, HypervisorConfig, RuntimeConfig, Source
 
 # Where the file is looked for when nobody names one; the first that exists counts.
 SEARCHED = (
@@ -27,9 +27,6 @@ _FACTORY: Key = ("factory",)
 
 # The file's name where there is none: the runtime class's options hold its text.
 RUNTIME_CLASS = Path("options in the runtime class")
-
-# What the runtime class names: a file (ConfigPath), the text itself (ConfigBody), or nothing.
-Source = Path | bytes | None
 
 
 def load(named: Source = None, environ: Mapping[str, str] | None = None) -> Configuration:

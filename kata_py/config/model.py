@@ -14,7 +14,11 @@ from typing import Annotated, Literal
 from kata_py.config.hypervisor import HypervisorConfig
 from kata_py.config.values import BindMounts, Modules, Range, Seconds, SecondsOrUnset
 
-__all__ = ["AgentConfig", "Asset", "Configuration", "HypervisorConfig", "RuntimeConfig"]
+__all__ = ["AgentConfig", "Asset", "Configuration", "HypervisorConfig", "RuntimeConfig", "Source"]
+
+
+# What the runtime class names: a file (ConfigPath), the text itself (ConfigBody), or nothing.
+Source = Path | bytes | None
 
 
 @dataclass(frozen=True, slots=True)
