@@ -102,7 +102,10 @@ def test_what_the_agent_is_told_goes_before_the_user_s_own_parameters() -> None:
         launch_process_timeout=15,
     )  # fmt: skip
     plan = plan_sandbox(
-        replace(configuration(kernel_params="agent.log=info"), agent=told), spec(), sandbox_id="pod", host=HOST
+        replace(configuration(kernel_params="agent.log=info"), agent=told),
+        namespaced(*ALL),
+        sandbox_id="pod",
+        host=HOST,
     )
     assert plan.vm.boot.parameters == (
         "agent.log=debug", "agent.debug_console", "agent.debug_console_vport=1026", "agent.container_pipe_size=4096",
@@ -121,7 +124,7 @@ def test_the_agent_is_asked_for_modules_and_hooks() -> None:
         configuration(guest_hook_path=Path("/usr/share/oci/hooks")),
         agent=AgentConfig(kernel_modules=("e1000e InterruptThrottleRate=3000,3000 EEE=1", "i915")),
     )
-    told = plan_sandbox(wanting, spec(), sandbox_id="pod", host=HOST).guest
+    told = plan_sandbox(wanting, namespaced(*ALL), sandbox_id="pod", host=HOST).guest
     assert told.guest_hook_path == "/usr/share/oci/hooks"
     assert [(module.name, list(module.parameters)) for module in told.kernel_modules] == [
         ("e1000e", ["InterruptThrottleRate=3000,3000", "EEE=1"]), ("i915", []),
