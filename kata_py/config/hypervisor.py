@@ -129,7 +129,8 @@ class BlockConfig:
 
     disable_block_device_use: bool = True
     block_device_driver: Literal["virtio-blk", "virtio-scsi", "virtio-blk-ccw"] = "virtio-blk"
-    block_device_aio: Literal["io_uring", "native", "threads"] = "io_uring"
+    # Threads are what QEMU has everywhere; upstream's default is io_uring.
+    block_device_aio: Literal["io_uring", "native", "threads"] = "threads"
 
     # Whether the next two count: pass the host's page cache by; do not wait for the disk when the guest flushes.
     block_device_cache_set: bool = False

@@ -121,6 +121,7 @@ def test_a_file_written_for_upstream_loads(tmp_path: Path) -> None:
         kernel_params="cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1",
         virtio_fs_extra_args=("--thread-pool-size=1", "--announce-submounts"),
         block_device_driver="virtio-scsi",
+        block_device_aio="io_uring",
     )
     assert load(file) == Configuration(hypervisor, file)
 

@@ -43,22 +43,22 @@ def test_huge_pages_that_are_promised_to_others_are_not_free(tmp_path: Path) -> 
     ("tuning", "node", "device"),
     [
         (None, "", ""),
-        ({}, ",file.aio=io_uring", ""),
-        ({"block_device_aio": "threads"}, ",file.aio=threads", ""),
+        ({}, ",file.aio=threads", ""),
+        ({"block_device_aio": "io_uring"}, ",file.aio=io_uring", ""),
         ({"block_device_aio": "native"}, ",cache.direct=on,cache.no-flush=off,file.aio=native", ""),
         (
             {"block_device_cache_set": True, "block_device_cache_noflush": True},
-            ",cache.direct=off,cache.no-flush=on,file.aio=io_uring",
+            ",cache.direct=off,cache.no-flush=on,file.aio=threads",
             "",
         ),
         (
             {"block_device_logical_sector_size": 4096},
-            ",file.aio=io_uring",
+            ",file.aio=threads",
             ",logical_block_size=4096,physical_block_size=4096",
         ),
         (
             {"block_device_logical_sector_size": 512, "block_device_physical_sector_size": 4096},
-            ",file.aio=io_uring",
+            ",file.aio=threads",
             ",logical_block_size=512,physical_block_size=4096",
         ),
     ],
