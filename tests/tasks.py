@@ -15,7 +15,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from kata_protos import task_v2_pb2 as task
 from kata_protos.mount_pb2 import Mount
 from kata_protos.task_v2_ttrpc import TaskClient
-from kata_py.config.model import AgentConfig, Configuration, HypervisorConfig, RuntimeConfig
+from kata_py.config.model import AgentConfig, Configuration, HypervisorConfig, RuntimeConfig, Source
 from kata_py.hypervisor.api import Hypervisor
 from kata_py.sandbox.events import Event, EventQueue, Topic
 from kata_py.sandbox.paths import HostPaths
@@ -136,6 +136,7 @@ async def serving(
     open_stdio: StdioOpener,
     *,
     configuration: Configuration | None = None,
+    load_configuration: Callable[[Source], Configuration] | None = None,
     rootfs: Path | None = None,
 ) -> AsyncIterator[Tasks]:
     """Serve tasks with that driver; at the end whatever still runs is ended.
@@ -145,6 +146,7 @@ async def serving(
         driver: Makes the hypervisor driver.
         open_stdio: Opens streams.
         configuration: What every runtime class says.
+        load_configuration: Reads what a runtime class says, instead.
         rootfs: The containers' root file system; None is an empty one.
     """
     paths = HostPaths(top / "sbs", top / "vm", top / "shared", top / "boots")
@@ -165,7 +167,7 @@ async def serving(
             events=queue,
             open_stdio=open_stdio,
             shut_down=lambda: shut_downs.append(None),
-            load_configuration=lambda path: configured,
+            load_configuration=load_configuration or (lambda named: configured),
             find_driver=driver,
             paths=paths,
         )

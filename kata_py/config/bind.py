@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from kata_py.config.errors import ConfigurationError
 from kata_py.config.file import Key, Setting
-from kata_py.config.upstream import NOT_HONOURED
+from kata_py.config.upstream import NOT_HONOURED, PENDING
 
 _T = TypeVar("_T")
 
@@ -29,17 +30,19 @@ def bind(shape: type[_T], table: Key, entries: Mapping[str, Setting], **fixed: o
     Raises:
         ConfigurationError: A key is unknown, not honoured yet, or has a value of the wrong type.
     """
-    hints = {key: hint for key, hint in get_type_hints(shape, include_extras=True).items() if key not in fixed}
+    hints = {key: hint for key, hint in types_of(shape).items() if key not in fixed}
     values: dict[str, object] = {}
     for name, setting in entries.items():
         if name not in hints:
             _refuse(table, name, setting, hints)
             continue
         try:
-            values[name] = _converted(setting.value, hints[name])
+            values[name] = converted(setting.value, hints[name])
         except ValueError:
-            cause = f"{name} in [{'.'.join(table)}] must be {_described(hints[name])}, not {_excerpt(setting.value)}"
+            cause = f"{name} in [{'.'.join(table)}] must be {described(hints[name])}, not {excerpt(setting.value)}"
             raise fault((*table, *name.split(".")), setting, cause) from None
+        if refusal := pending(shape, section(table), name, values[name]):
+            raise _not_honoured(table, name, setting, refusal)
     return shape(**values, **fixed)
 
 
@@ -65,39 +68,60 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     return difflib.get_close_matches(name, list(valid), n=1, cutoff=0)[0]
 
 
-def _refuse(table: Key, name: str, setting: Setting, honoured: Iterable[str]) -> None:
-    """Raise, unless the key is one of upstream's that changes nothing here."""
-    where = f"[{'.'.join(table)}]"
-    known = NOT_HONOURED["hypervisor" if table[0] == "hypervisor" else ".".join(table)]
-    if name not in known:
-        hint = f"the nearest valid key is {nearest(name, [*honoured, *known])}"
-        raise fault((*table, *name.split(".")), setting, f"unknown key {name} in {where}", hint)
-    accepted = known[name]
-    if accepted is None or any(type(value) is type(setting.value) and value == setting.value for value in accepted):
-        return
-    hint = f"accepted so far: {' or '.join(map(_excerpt, accepted))}"
-    raise fault(
-        (*table, *name.split(".")), setting, f"{name} = {_excerpt(setting.value)} in {where} is not honoured yet", hint
-    )
+def section(table: Key) -> str:
+    """The table's name in `kata_py.config.upstream`."""
+    return "hypervisor" if table[0] == "hypervisor" else ".".join(table)
 
 
-def _converted(value: object, hint: Any) -> object:
-    """A value as its field's type has it. Raises ValueError if it is none of that type."""
+def types_of(shape: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, bounds included."""
+    return get_type_hints(shape, include_extras=True)
+
+
+def pending(shape: type, section: str, name: str, value: object) -> str:
+    """Why a key of the model cannot have a value yet: what is accepted so far. Empty if it can.
+
+    Args:
+        shape: The dataclass that has the key.
+        section: Its table, as `section` tells.
+        name: The key.
+        value: What `converted` made of the value.
+    """
+    if name not in PENDING.get(section, {}):
+        return ""
+    [field] = [field for field in fields(shape) if field.name == name]
+    default = field.default_factory() if field.default_factory is not MISSING else field.default
+    others = PENDING[section][name]
+    return "" if others is None else _unless_accepted(value, (default, *others))
+
+
+def foreign(section: str, name: str, value: object) -> str:
+    """As `pending`, for a key of upstream's that the model has not."""
+    accepted = NOT_HONOURED[section][name]
+    return "" if accepted is None else _unless_accepted(value, accepted)
+
+
+def converted(value: object, hint: Any) -> object:
+    """A value as its field's type has it.
+
+    Raises:
+        ValueError: It is none of that type.
+    """
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        number = _converted(value, args[0])
-        if isinstance(number, (int, float)) and args[1].low <= number <= args[1].high:
-            return number
+        bare = converted(value, args[0])
+        if args[1].accepts(bare):
+            return bare
     elif origin is Literal:
         if value in args and isinstance(value, str):
             return value
     elif origin is types.UnionType:  # `X | None`, written as ""
-        return None if value == "" else _converted(value, args[0])
+        return None if value == "" else converted(value, args[0])
     elif origin is tuple:
         if isinstance(value, list):
-            return tuple(_converted(item, args[0]) for item in value)
+            return tuple(converted(item, args[0]) for item in value)
     elif hint is Path:
-        if isinstance(value, str) and value.startswith("/"):
+        if isinstance(value, str) and value.startswith("/") and "\0" not in value:
             return Path(value)
     elif hint is float and type(value) is int:
         return float(value)
@@ -106,20 +130,42 @@ def _converted(value: object, hint: Any) -> object:
     raise ValueError
 
 
-def _described(hint: Any) -> str:
+def described(hint: Any) -> str:
+    """A field's type in words."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return f"{_NAMES[args[0]]} {args[1]}"
     if origin is Literal:
-        return f"one of {', '.join(map(_excerpt, args))}"
+        return f"one of {', '.join(map(excerpt, args))}"
     if origin is types.UnionType:
-        return f'{_described(args[0])} or ""'
+        return f'{described(args[0])} or ""'
     if origin is tuple:
-        return "a list of strings"
+        return f"a list of strings {get_args(args[0])[1]}" if get_origin(args[0]) is Annotated else "a list of strings"
     return "an absolute path" if hint is Path else _NAMES[hint]
 
 
-def _excerpt(value: object) -> str:
+def excerpt(value: object) -> str:
     """A value as TOML writes it, cut short."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    text = '""' if value is None else json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _refuse(table: Key, name: str, setting: Setting, honoured: Iterable[str]) -> None:
+    """Raise, unless the key is one of upstream's that changes nothing here."""
+    known = NOT_HONOURED[section(table)]
+    if name not in known:
+        hint = f"the nearest valid key is {nearest(name, [*honoured, *known])}"
+        raise fault((*table, *name.split(".")), setting, f"unknown key {name} in [{'.'.join(table)}]", hint)
+    if refusal := foreign(section(table), name, setting.value):
+        raise _not_honoured(table, name, setting, refusal)
+
+
+def _not_honoured(table: Key, name: str, setting: Setting, hint: str) -> ConfigurationError:
+    cause = f"{name} = {excerpt(setting.value)} in [{'.'.join(table)}] is not honoured yet"
+    return fault((*table, *name.split(".")), setting, cause, hint)
+
+
+def _unless_accepted(value: object, accepted: Iterable[object]) -> str:
+    if any(type(one) is type(value) and one == value for one in accepted):
+        return ""
+    return f"accepted so far: {' or '.join(map(excerpt, accepted))}"

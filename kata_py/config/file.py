@@ -62,16 +62,31 @@ class Setting(NamedTuple):
 
 
 def read(path: Path) -> dict[Key, Setting]:
-    """Read a file into its settings; an empty table is a setting too, so that it can be found wrong.
+    """Read a file into its settings, as `parse`.
 
     Raises:
         ConfigurationError: It is missing, unreadable or no TOML.
     """
     try:
-        text = path.read_bytes().decode()
-        data = tomllib.loads(text)
+        content = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"cannot be read: {os.strerror(error.errno or 0)}", file=path) from error
+    return parse(content, path)
+
+
+def parse(content: bytes, path: Path) -> dict[Key, Setting]:
+    """The settings in a text; an empty table is a setting too, so that it can be found wrong.
+
+    Args:
+        content: The text.
+        path: Where it comes from, for errors.
+
+    Raises:
+        ConfigurationError: It is no TOML.
+    """
+    try:
+        text = content.decode()
+        data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, not UTF-8, a number of thousands of digits
         raise ConfigurationError(f"not TOML: {error}", file=path) from error
     file = File(path, text)

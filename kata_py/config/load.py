@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kata_py.config.bind import bind, fault, nearest, refuse_all
+from kata_py.config.check import contradiction
 from kata_py.config.errors import ConfigurationError
-from kata_py.config.file import Key, Setting, read
-from kata_py.config.model import AgentConfig, Configuration, HypervisorConfig, RuntimeConfig
+from kata_py.config.file import Key, Setting, parse, read
+from kata_py.config.model import AgentConfig, Configuration, HypervisorConfig, RuntimeConfig, Source
 
 # Where the file is looked for when nobody names one; the first that exists counts.
 SEARCHED = (
@@ -24,23 +25,31 @@ _RUNTIME: Key = ("runtime",)
 _FACTORY: Key = ("factory",)
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Configuration:
+# The file's name where there is none: the runtime class's options hold its text.
+RUNTIME_CLASS = Path("options in the runtime class")
+
+
+def load(named: Source = None, environ: Mapping[str, str] | None = None) -> Configuration:
     """Find and read the configuration.
 
     Stricter than upstream, where a misspelt key in the main file is ignored: here every key is honoured, known to
     be upstream's and to change nothing, or an error.
 
     Args:
-        path: The file the runtime class names (ConfigPath of its options); None if it names none.
+        named: What the runtime class names. Drop-ins lie beside a file; a text has none.
         environ: The environment, for `KATA_CONF_FILE`; None is the process's own.
 
     Raises:
         ConfigurationError: No file was found, one cannot be read, or one says what cannot be honoured.
     """
-    source = locate(path, os.environ if environ is None else environ)
-    settings = read(source)
-    for drop_in in _drop_ins(source):
-        settings |= read(drop_in)
+    if isinstance(named, bytes):
+        source = RUNTIME_CLASS
+        settings = parse(named, source)
+    else:
+        source = locate(named, os.environ if environ is None else environ)
+        settings = read(source)
+        for drop_in in _drop_ins(source):
+            settings |= read(drop_in)
     tables = _tables(settings.items())
 
     hypervisors = [table for table in tables if table[0] == "hypervisor"] or [("hypervisor", "qemu")]
@@ -50,13 +59,15 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     [hypervisor] = hypervisors
 
     refuse_all(_FACTORY, tables.get(_FACTORY, {}))
+    _one_root(hypervisor, tables.get(hypervisor, {}))
     configuration = Configuration(
         hypervisor=bind(HypervisorConfig, hypervisor, tables.get(hypervisor, {}), name=hypervisor[1]),
         agent=bind(AgentConfig, _AGENT, tables.get(_AGENT, {})),
         runtime=bind(RuntimeConfig, _RUNTIME, tables.get(_RUNTIME, {})),
         source=source,
     )
-    _check(configuration.hypervisor, source)
+    if cause := contradiction(configuration):
+        raise ConfigurationError(cause, file=source)
     return configuration
 
 
@@ -126,16 +137,9 @@ def _is_table(key: Key) -> bool:
     return key in (_AGENT, _RUNTIME, _FACTORY) or (len(key) == 2 and key[0] == "hypervisor")
 
 
-def _check(hypervisor: HypervisorConfig, source: Path) -> None:
-    """What no key can be blamed for alone."""
-    cause = ""
-    if hypervisor.initramfs is None and hypervisor.image is None:
-        cause = "neither initramfs nor image: the guest has no root file system"
-    elif 0 < hypervisor.default_maxmemory < hypervisor.default_memory:
-        cause = f"default_maxmemory {hypervisor.default_maxmemory} is below default_memory {hypervisor.default_memory}"
-    elif 0 < hypervisor.default_maxvcpus < hypervisor.default_vcpus:
-        cause = f"default_maxvcpus {hypervisor.default_maxvcpus} is below default_vcpus {hypervisor.default_vcpus:g}"
-    elif hypervisor.extra_monitor_socket and not hypervisor.enable_debug:
-        cause = "extra_monitor_socket is for debugging alone, and enable_debug is false"
-    if cause:
-        raise ConfigurationError(f"{cause}, in [hypervisor.{hypervisor.name}]", file=source)
+def _one_root(table: Key, entries: Mapping[str, Setting]) -> None:
+    """An initrd stands in the place of the image that is there by default, but not of one that is asked for."""
+    asked = [name for name in ("image", "initrd") if name in entries and entries[name].value != ""]
+    if len(asked) == 2:
+        cause = f"both image and initrd in [{'.'.join(table)}]: the guest has one root file system"
+        raise fault((*table, "initrd"), entries["initrd"], cause, "leave one of them in")

@@ -2,90 +2,23 @@
 
 A field is the key of that name; its type says what the file may hold, its default is what counts when the key is
 missing. Keys and meanings are upstream's (src/runtime/config/configuration-qemu.toml.in); the keys marked *ours*
-are not known there.
+are not known there. Whether a key is honoured already is told in `kata_py.config.upstream`.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from kata_py.config.hypervisor import HypervisorConfig
+from kata_py.config.values import BindMounts, Modules, Range, Seconds, SecondsOrUnset
 
-@dataclass(frozen=True, slots=True)
-class Range:
-    """What a number may be, both ends included."""
-
-    low: float
-    high: float = float("inf")
-
-    def __str__(self) -> str:
-        return f"of at least {self.low:g}" if self.high == float("inf") else f"from {self.low:g} to {self.high:g}"
+__all__ = ["AgentConfig", "Asset", "Configuration", "HypervisorConfig", "RuntimeConfig", "Source"]
 
 
-Seconds = Annotated[int, Range(1, 86_400)]
-Mebibytes = Annotated[int, Range(0)]
-
-
-def _qemu() -> Path:
-    return Path(f"/usr/bin/qemu-system-{os.uname().machine}")
-
-
-def _cpu_features() -> str:
-    return "pmu=off" if os.uname().machine == "x86_64" else ""
-
-
-@dataclass(frozen=True, slots=True)
-class HypervisorConfig:
-    """`[hypervisor.NAME]`: the virtual machine. NAME is the driver's, an entry point of `kata_py.hypervisors`."""
-
-    name: str
-
-    # The hypervisor's program; the default is QEMU for the host's own architecture.
-    path: Path = field(default_factory=_qemu)
-
-    # What the guest boots. The initramfs (ours) is the small loader that finds and mounts the image; without it
-    # the kernel must mount the image by itself. The image is erofs where upstream's is ext4: it is read-only,
-    # half the size, and starts faster.
-    kernel: Path = Path("/usr/share/kata-containers/vmlinux.container")
-    initramfs: Path | None = Path("/usr/share/kata-containers/kata-initramfs.img")
-    image: Path | None = Path("/usr/share/kata-containers/kata-containers.img")
-    rootfs_type: Literal["erofs", "ext4", "xfs"] = "erofs"
-    kernel_params: str = ""
-
-    # The machine. An empty type is the driver's for the host's architecture: q35, or s390-ccw-virtio. The
-    # accelerator (ours) and the agent's channel (ours) find out by themselves what the host can do.
-    machine_type: str = ""
-    machine_accelerators: str = ""
-    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
-    agent_channel: Literal["auto", "vsock", "hybrid-vsock", "virtio-serial"] = "auto"
-    cpu_features: str = field(default_factory=_cpu_features)
-    seccompsandbox: str = ""
-
-    # vCPUs at boot and at most. 0 at boot is 1; -1, or a number above the host's, is all of the host's; 0 at most
-    # is all of the host's. Fractions are rounded up when the machine starts.
-    default_vcpus: Annotated[float, Range(-1)] = 1.0
-    default_maxvcpus: Annotated[int, Range(0)] = 0
-
-    # Memory at boot and at most, in MiB, and how many pieces may be plugged in between. 0 at most is all of the
-    # host's. Below 96 MiB no guest of ours reaches its agent.
-    default_memory: Annotated[int, Range(96)] = 2048
-    default_maxmemory: Mebibytes = 0
-    memory_slots: Annotated[int, Range(0, 255)] = 10
-
-    # The daemon that shares the container's files with the guest. `auto` keeps what the guest has read for a
-    # second; arguments are added to the driver's own, in the form of the daemon written in Rust.
-    virtio_fs_daemon: Path = Path("/usr/libexec/virtiofsd")
-    virtio_fs_cache: Literal["never", "metadata", "auto", "always"] = "auto"
-    virtio_fs_queue_size: Annotated[int, Range(1, 32_768)] = 1024
-    virtio_fs_extra_args: tuple[str, ...] = ()
-
-    # A guest that talks: kernel and console in the shim's log.
-    enable_debug: bool = False
-
-    # A second monitor for people, at /run/vc/vm/<id>/extra-monitor.sock; whoever may write there owns the machine.
-    extra_monitor_socket: Literal["", "hmp", "qmp", "qmp-pretty"] = ""
+# What the runtime class names: a file (ConfigPath), the text itself (ConfigBody), or nothing.
+Source = Path | bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +28,20 @@ class AgentConfig:
     # How long the agent may take to answer after the machine was started: twice what a guest without KVM needs.
     dial_timeout: Seconds = 45
 
-    # An agent that talks.
+    # An agent that talks; and one that gives a shell to whoever reaches its port, 1026 of vsock.
     enable_debug: bool = False
+    debug_console_enabled: bool = False
+
+    # Kernel modules that the agent loads, each a name with its parameters.
+    kernel_modules: Modules = ()
+
+    # How long the agent waits for the guest's confidential data hub, and for its own helpers to start. 0 leaves it
+    # to the agent.
+    cdh_api_timeout: SecondsOrUnset = 0
+    launch_process_timeout: SecondsOrUnset = 0
+
+    # Bytes that the pipe of a container's output holds; 0 is the kernel's choice.
+    container_pipe_size: Annotated[int, Range(0, (1 << 32) - 1)] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,22 +54,66 @@ class RuntimeConfig:
     # Leave the seccomp profile of the container out: the machine's border stands in its place.
     disable_guest_seccomp: bool = True
 
+    # The pod's network: how its interfaces reach the machine; whether the hypervisor stays in the host's; and where
+    # files stand that describe devices given to the machine directly.
+    internetworking_model: Literal["tcfilter", "macvtap", "none", "default"] = "tcfilter"
+    disable_new_netns: bool = False
+    dan_conf: Path = Path("/run/kata-containers/dans")
+
+    # The pod's cgroup: whether all processes are in it; whether the machine has its final size from the start; and
+    # whether each vCPU gets a processor of its own.
+    sandbox_cgroup_only: bool = False
+    static_sandbox_resource_mgmt: bool = False
+    enable_vcpus_pinning: bool = False
+
+    # Volumes: host files that all containers see read-only; whether an emptyDir stays on the host, and how it is
+    # kept; and where the kubelet has them.
+    sandbox_bind_mounts: BindMounts = ()
+    disable_guest_empty_dir: bool = True
+    emptydir_mode: Literal["shared-fs", "block-encrypted", "block-plain"] = "shared-fs"
+    kubelet_root_dir: Path = Path("/var/lib/kubelet")
+
+    # Whether the guest's kernel drives a device of the host, or hands it on to the container.
+    vfio_mode: Literal["guest-kernel", "vfio"] = "guest-kernel"
+
+    # Names of features that are being tried.
+    experimental: tuple[str, ...] = ()
+
     # A shim that talks.
     enable_debug: bool = False
 
 
 @dataclass(frozen=True, slots=True)
+class Asset:
+    """A file whose content a pod vouches for.
+
+    Attributes:
+        annotation: What named the digest, for errors.
+        path: The file.
+        algorithm: As `hashlib` names it.
+        digest: In hexadecimal, lower case.
+    """
+
+    annotation: str
+    path: Path
+    algorithm: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
-    """A `configuration.toml` with its drop-ins.
+    """A `configuration.toml` with its drop-ins, and perhaps a pod's annotations.
 
     Attributes:
         hypervisor: The virtual machine.
         source: The main file it was read from.
         agent: The agent in the guest.
         runtime: The shim.
+        assets: Files to be checked before they are used, with `kata_py.config.assets.verify`.
     """
 
     hypervisor: HypervisorConfig
     source: Path
     agent: AgentConfig = AgentConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    assets: tuple[Asset, ...] = ()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kata_protos import agent_pb2
-from kata_py.config.model import Configuration
+from kata_py.config.model import AgentConfig, Configuration
 from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, Memory, SharedDirectory, Vcpus, VmSpec
 from kata_py.oci.spec import Linux, LinuxResources, Process, Spec
 from kata_py.oci.wire import to_agent
@@ -28,6 +28,8 @@ from kata_py.storage.share import Volume
 from kata_py.storage.source import Source
 
 MIB = 1 << 20
+HUGE_PAGE = 2  # MiB, on x86_64 unless the host was told otherwise
+DEBUG_CONSOLE_PORT = 1026
 HOSTNAME_MAX = 64  # characters, as the kernel
 
 # The guest has a network of its own for the whole pod, and its cgroups and clock are nobody else's.
@@ -139,9 +141,6 @@ def plan_sandbox(
     paths = paths or HostPaths()
     hypervisor = configuration.hypervisor
     resources = spec.get("linux", {}).get("resources", {})
-    parameters = hypervisor.kernel_params.split()
-    if configuration.agent.enable_debug:
-        parameters.append("agent.log=debug")
     return SandboxPlan(
         id=sandbox_id,
         vm=VmSpec(
@@ -149,10 +148,10 @@ def plan_sandbox(
             directory=paths.machines / sandbox_id,
             boot=Boot(
                 kernel=hypervisor.kernel,
-                initramfs=hypervisor.initramfs,
-                image=hypervisor.image,
+                initramfs=hypervisor.initrd or hypervisor.initramfs,
+                image=None if hypervisor.initrd else hypervisor.image,
                 image_fstype=hypervisor.rootfs_type,
-                parameters=tuple(parameters),
+                parameters=(*_agent_parameters(configuration.agent), *hypervisor.kernel_params.split()),
             ),
             cpus=_vcpus(configuration, resources, host),
             memory=_memory(configuration, resources, host),
@@ -166,6 +165,8 @@ def plan_sandbox(
             sandbox_id=sandbox_id,
             hostname=spec.get("hostname", "")[:HOSTNAME_MAX],
             dns=dns,
+            guest_hook_path=str(hypervisor.guest_hook_path or ""),
+            kernel_modules=_modules(configuration),
             storages=[
                 agent_pb2.Storage(
                     driver="virtio-fs", source=share.TAG, fstype="virtiofs", mount_point=f"{share.GUEST_ROOT}/"
@@ -325,6 +326,39 @@ def _linux(linux: Linux, *, keep_seccomp: bool) -> tuple[Linux, bool]:
     return guest, shares_pids
 
 
+def _agent_parameters(agent: AgentConfig) -> list[str]:
+    """What the agent is told by the kernel's line, where it differs from its own default.
+
+    Source: kata `virtcontainers/kata_agent.go` (KataAgentKernelParams), `src/agent/src/config.rs`.
+    """
+    parameters = []
+    if agent.enable_debug:
+        parameters.append("agent.log=debug")
+    if agent.debug_console_enabled:
+        parameters += ["agent.debug_console", f"agent.debug_console_vport={DEBUG_CONSOLE_PORT}"]
+    if agent.container_pipe_size:
+        parameters.append(f"agent.container_pipe_size={agent.container_pipe_size}")
+    if agent.cdh_api_timeout:
+        parameters.append(f"agent.cdh_api_timeout={agent.cdh_api_timeout}")
+    if agent.launch_process_timeout:
+        parameters.append(f"agent.launch_process_timeout={agent.launch_process_timeout}")
+    return parameters
+
+
+def _modules(configuration: Configuration) -> list[agent_pb2.KernelModule]:
+    """The modules that the agent loads: those asked for, and the drivers of devices that not every machine has."""
+    hypervisor = configuration.hypervisor
+    modules = [
+        agent_pb2.KernelModule(name=name, parameters=parameters)
+        for name, *parameters in map(str.split, configuration.agent.kernel_modules)
+    ]
+    if hypervisor.entropy_source:
+        modules.append(agent_pb2.KernelModule(name="virtio_rng"))
+    if hypervisor.reclaim_guest_freed_memory:
+        modules.append(agent_pb2.KernelModule(name="virtio_balloon"))
+    return modules
+
+
 def _vcpus(configuration: Configuration, resources: LinuxResources, host: Host) -> Vcpus:
     hypervisor = configuration.hypervisor
     default = hypervisor.default_vcpus or 1
@@ -343,4 +377,6 @@ def _memory(configuration: Configuration, resources: LinuxResources, host: Host)
     maximum = max(min(hypervisor.default_maxmemory or host.memory, host.memory), hypervisor.default_memory)
     limit = max(resources.get("memory", {}).get("limit", 0), 0) // MIB
     size = min(hypervisor.default_memory + limit, maximum)
+    if hypervisor.enable_hugepages:
+        size -= size % HUGE_PAGE
     return Memory(size, maximum, hypervisor.memory_slots)

@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from kata_py.config.model import Configuration
+from kata_py.config.model import Configuration, Source
 from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.events import EventQueue
 from kata_py.sandbox.record import Record
@@ -190,7 +190,7 @@ def _task_service(invocation: Invocation) -> TasksFactory:
     return make
 
 
-def configuration_of(file: Path | None) -> Configuration:
+def configuration_of(named: Source) -> Configuration:
     """Read the configuration, and log as it says: its `[runtime] enable_debug` does what `-debug` does.
 
     Raises:
@@ -198,7 +198,7 @@ def configuration_of(file: Path | None) -> Configuration:
     """
     from kata_py.config.load import load
 
-    configuration = load(file)
+    configuration = load(named)
     if configuration.runtime.enable_debug:
         logging.getLogger().setLevel(logging.DEBUG)
     return configuration

@@ -18,12 +18,15 @@ from pathlib import Path
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
 
 from kata_protos import events_pb2, task_types_pb2, task_v2_ttrpc
 from kata_protos import task_v2_pb2 as task
 from kata_protos.runtimeoptions_pb2 import Options
+from kata_py.config.annotations import annotated
+from kata_py.config.assets import verify
 from kata_py.config.load import load
-from kata_py.config.model import Configuration
+from kata_py.config.model import Configuration, Source
 from kata_py.hypervisor.api import Hypervisor
 from kata_py.oci.load import load_spec, parse_process, parse_resources
 from kata_py.oci.spec import Spec
@@ -56,6 +59,7 @@ from kata_py.ttrpc.context import Context
 logger = logging.getLogger(__name__)
 
 _SPECS = "types.containerd.io/opencontainers/runtime-spec/1/"  # containerd `core/runtime/typeurl.go`
+_OPTIONS = ("runtimeoptions.v1.Options", "cri.runtimeoptions.v1.Options")  # of containerd from 1.7 on, and before
 _SIGNAL_MAX = 64
 
 _STATUSES = {
@@ -76,7 +80,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         events: Where the manager is told what happens.
         open_stdio: Opens the manager's ends of streams.
         shut_down: Called by Shutdown, before it answers.
-        load_configuration: Reads a configuration; its argument is the file the runtime class names, or None.
+        load_configuration: Reads a configuration; its argument is what the runtime class names.
         find_driver: Makes the hypervisor driver that a configuration names.
         paths: Where sandboxes' files go.
 
@@ -91,7 +95,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         events: EventQueue,
         open_stdio: StdioOpener,
         shut_down: Callable[[], None],
-        load_configuration: Callable[[Path | None], Configuration] = load,
+        load_configuration: Callable[[Source], Configuration] = load,
         find_driver: Callable[[Configuration], Hypervisor] = find_driver,
         paths: HostPaths | None = None,
     ) -> None:
@@ -301,7 +305,9 @@ class TaskService(task_v2_ttrpc.TaskService):
 
     async def _create_sandbox(self, request: task.CreateTaskRequest, role: Role, began: int) -> Container:
         spec = load_spec(Path(request.bundle))
-        configuration = self._load_configuration(_config_path(request.options))
+        configuration = annotated(self._load_configuration(_config(request.options)), spec.get("annotations", {}))
+        if configuration.assets:
+            await asyncio.to_thread(verify, configuration.assets)
         sandbox_plan = plan.plan_sandbox(
             configuration,
             spec,
@@ -388,12 +394,15 @@ def _stdio(request: task.CreateTaskRequest | task.ExecProcessRequest) -> StdioSp
     return StdioSpec(request.stdin, request.stdout, request.stderr, request.terminal)
 
 
-def _config_path(options: Any) -> Path | None:
-    """The file that the runtime class names. Other runtimes' options are not ours to read."""
-    if not options.type_url.endswith("runtimeoptions.v1.Options"):
+def _config(options: Any) -> Source:
+    """The configuration that the runtime class names, or has itself. Other runtimes' options are not ours to read."""
+    if options.type_url.rpartition("/")[2] not in _OPTIONS:
         return None
-    path = Options.FromString(options.value).config_path
-    return Path(path) if path else None
+    try:
+        named = Options.FromString(options.value)
+    except DecodeError as error:
+        raise InvalidArgument(f"the options of the runtime class are no {options.type_url}") from error
+    return Path(named.config_path) if named.config_path else named.config_body or None
 
 
 async def _container_plan(

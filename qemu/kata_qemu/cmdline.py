@@ -36,6 +36,7 @@ class Machine:
         pid_file: Where QEMU writes its pid.
         machine_options: Added to `-machine`.
         seccomp: Value of `-sandbox`; empty is none.
+        firmware: What runs before the kernel; None is the machine type's own.
     """
 
     binary: Path
@@ -53,6 +54,7 @@ class Machine:
     extra_monitor: tuple[int, str] | None = None
     machine_options: str = ""
     seccomp: str = ""
+    firmware: Path | None = None
 
     def argv(self) -> list[str]:
         """The command line."""
@@ -81,6 +83,8 @@ class Machine:
         if self.boot.initramfs:
             line += ["-initrd", str(self.boot.initramfs)]
         line += ["-append", " ".join(self.append)]
+        if self.firmware:
+            line += ["-bios", str(self.firmware)]
         if self.seccomp:
             line += ["-sandbox", self.seccomp]
         return line

@@ -6,14 +6,17 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from kata_py.config.model import Configuration
+from kata_py.config.model import Configuration, HypervisorConfig
 from kata_py.hypervisor.api import Accelerator, HypervisorError, SharedDirectory, VmSpec
 from kata_py.resource.journal import Journal, undone
 from kata_py.resource.undo import RemoveTree
 from kata_qemu import virtiofsd
 from kata_qemu.accelerator import choose
+from kata_qemu.devices.block import io_uring_obstacle
+from kata_qemu.devices.memory import free_huge_pages
 from kata_qemu.launch import Launch
 from kata_qemu.platform import Platform, platform
 from kata_qemu.vm import QemuVm
@@ -34,6 +37,7 @@ class QemuHypervisor:
         self._config = configuration.hypervisor
         self._source = configuration.source
         self._told_fallback = False
+        self._told_threads = False
 
     @asynccontextmanager
     async def launch(self, spec: VmSpec, journal: Journal) -> AsyncIterator[QemuVm]:
@@ -41,12 +45,13 @@ class QemuHypervisor:
         kind = platform(spec.machine)
         accelerator = self._accelerator(spec.accelerator, kind)
         self._check_files(spec)
+        config = self._usable()
         async with AsyncExitStack() as stack:
             try:
                 stack.enter_context(_machine_directory(spec.directory, journal))
                 daemons = await stack.enter_async_context(AsyncExitStack())
                 life = await stack.enter_async_context(AsyncExitStack())
-                vm = await Launch(self._config, spec, kind, accelerator, journal, daemons, life).run()
+                vm = await Launch(config, spec, kind, accelerator, journal, daemons, life).run()
             except OSError as error:
                 raise HypervisorError("qemu", f"cannot start the machine: {error}") from error
             try:
@@ -61,6 +66,15 @@ class QemuHypervisor:
             self._told_fallback = True
         return accelerator
 
+    def _usable(self) -> HypervisorConfig:
+        """The configuration with what this host has: io_uring is forbidden on some, and threads do as well."""
+        if self._config.block_device_aio != "io_uring" or not (obstacle := io_uring_obstacle()):
+            return self._config
+        if not self._told_threads:
+            log.warning("disks are read and written by threads, not by io_uring: %s", obstacle)
+            self._told_threads = True
+        return replace(self._config, block_device_aio="threads")
+
     def _check_files(self, spec: VmSpec) -> None:
         boot = spec.boot
         self._need("qemu", "path", self._config.path, "install qemu-system", os.X_OK)
@@ -69,6 +83,14 @@ class QemuHypervisor:
             self._need("qemu", "initramfs", boot.initramfs, "build the guest with `make guest`")
         if boot.image:
             self._need("qemu", "image", boot.image, "build the guest with `make guest`")
+        if self._config.enable_hugepages and (free := free_huge_pages()) < spec.memory.size:
+            raise HypervisorError(
+                "qemu",
+                f"the guest needs {spec.memory.size} MiB of huge pages, and {free} MiB are free",
+                hint=f"raise vm.nr_hugepages, or set `enable_hugepages` in {self._source} to false",
+            )
+        if self._config.firmware:
+            self._need("qemu", "firmware", self._config.firmware, "install it")
         if any(isinstance(device, SharedDirectory) for device in spec.devices):
             fix = f"install one: {virtiofsd.DEBIAN}"
             self._need(virtiofsd.NAME, "virtio_fs_daemon", self._config.virtio_fs_daemon, fix, os.X_OK)

@@ -19,7 +19,9 @@ from kata_qemu.bus import Bus, Place
 from kata_qemu.channel import open_channel
 from kata_qemu.cmdline import Machine, kernel_parameters
 from kata_qemu.console import Console
+from kata_qemu.devices.balloon import Balloon
 from kata_qemu.devices.block import Disk
+from kata_qemu.devices.entropy import RandomNumbers
 from kata_qemu.devices.memory import Ram
 from kata_qemu.devices.serial import ConsoleDevice
 from kata_qemu.devices.share import Share
@@ -73,7 +75,11 @@ class Launch:
             console_socket = handover.enter_context(listening(directory / "console.sock"))
             extra_monitor = self._extra_monitor(handover)
             parts: list[Part] = [
-                *Ram(self.spec.memory.size).parts(),
+                *Ram(
+                    self.spec.memory.size,
+                    huge_pages=self.config.enable_hugepages,
+                    preallocated=self.config.enable_mem_prealloc,
+                ).parts(),
                 *ConsoleDevice(self.platform.console[1], console_socket.fileno()).parts(),
             ]
             if image := self.spec.boot.image:  # the first disk, so /dev/vda
@@ -83,6 +89,10 @@ class Launch:
                 life=self.daemons, handover=handover,
             )  # fmt: skip
             parts += channel.device.parts()
+            if source := self.config.entropy_source:
+                parts += RandomNumbers(source, bus.place()).parts()
+            if self.config.reclaim_guest_freed_memory:
+                parts += Balloon(bus.place()).parts()
             programs = await self._add_devices(parts, bus)
             if channel.program:
                 programs.append(channel.program)
@@ -100,8 +110,9 @@ class Launch:
                 self.life.enter_context(reading(console.fileno(), lines.take))
                 session = await self._connect(ours, qemu, programs)
         vm = QemuVm(
-            qemu, session, channel.address, self.tail, spare, self.open_share, daemons=self.daemons, life=self.life
-        )
+            qemu, session, channel.address, self.tail, spare, self.open_share,
+            daemons=self.daemons, life=self.life, block=self.config,
+        )  # fmt: skip
         for program in programs:
             vm.depend_on(program)
         return vm
@@ -130,7 +141,7 @@ class Launch:
                     parts += [*port, *share.parts()]
                     programs.append(daemon)
                 else:
-                    parts += disk(device, bus.place()).parts()
+                    parts += disk(device, bus.place(), self.config).parts()
         return programs
 
     def _add_spare_ports(self, parts: list[Part], bus: Bus) -> list[Place]:
@@ -167,6 +178,7 @@ class Launch:
             pid_file=spec.directory / "pid",
             machine_options=self.config.machine_accelerators,
             seccomp=self.config.seccompsandbox,
+            firmware=self.config.firmware,
         )
 
     @asynccontextmanager

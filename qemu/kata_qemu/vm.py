@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 
+from kata_py.config.hypervisor import BlockConfig
 from kata_py.hypervisor.api import BlockDevice, Device, GuestDevice, HypervisorError, SharedDirectory, VmExit
 from kata_py.ttrpc.address import Address
 from kata_qemu.bus import Place
@@ -35,6 +36,7 @@ class QemuVm:
         open_share: Opens a share.
         daemons: Holds what is ended after QEMU.
         life: Holds what is ended before QEMU.
+        block: How disks are read and written.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class QemuVm:
         *,
         daemons: AsyncExitStack,
         life: AsyncExitStack,
+        block: BlockConfig,
     ) -> None:
         self._qemu = qemu
         self._monitor = monitor
@@ -57,6 +60,7 @@ class QemuVm:
         self._open_share = open_share
         self._daemons = daemons
         self._life = life
+        self._block = block
         self._exit: asyncio.Future[VmExit] = asyncio.get_running_loop().create_future()
         self._plugging = asyncio.Lock()
         self._shutdown: Event | None = None
@@ -101,7 +105,7 @@ class QemuVm:
             place = self._spare[0]
             try:
                 if isinstance(device, BlockDevice):
-                    plugged: Disk | Share = disk(device, place)
+                    plugged: Disk | Share = disk(device, place, self._block)
                     await self._plug(plugged.parts())
                 else:
                     plugged, program = await stack.enter_async_context(self._open_share(device, place))
@@ -163,8 +167,13 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-def disk(device: BlockDevice, place: Place) -> Disk:
+def disk(device: BlockDevice, place: Place, block: BlockConfig) -> Disk:
     """The disk that a block device becomes.
+
+    Args:
+        device: The block device.
+        place: Where it sits.
+        block: How it is read and written.
 
     Raises:
         HypervisorError: It is not there, or its id is no serial number.
@@ -175,7 +184,7 @@ def disk(device: BlockDevice, place: Place) -> Disk:
         )  # fmt: skip
     if not device.path.exists():
         raise HypervisorError("qemu", f"there is no image or block device at {device.path}")
-    return Disk(device.id, device.path, place, device.read_only, device.path.is_block_device())
+    return Disk(device.id, device.path, place, device.read_only, device.path.is_block_device(), block)
 
 
 _GUEST_ENDS = {

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kata_py.config.hypervisor import BlockConfig
 from kata_qemu.bus import Place
-from kata_qemu.parts import BlockNode, Part
+from kata_qemu.parts import BlockNode, Part, Properties
 
 SERIAL_MAX = 20  # bytes: VIRTIO_BLK_ID_BYTES
 
@@ -21,6 +22,7 @@ class Disk:
         place: Where it sits.
         read_only: Whether neither the guest nor QEMU may write; such a file may serve many machines at once.
         host_device: Whether the path is a block device.
+        tuning: How it is read and written, and its sectors; None leaves all of it to QEMU.
     """
 
     serial: str
@@ -28,6 +30,7 @@ class Disk:
     place: Place
     read_only: bool = False
     host_device: bool = False
+    tuning: BlockConfig | None = None
 
     @property
     def id(self) -> str:
@@ -36,10 +39,42 @@ class Disk:
 
     def parts(self) -> tuple[Part, ...]:
         """As `Device.parts`."""
-        file = {"driver": "host_device" if self.host_device else "file", "filename": self.path}
-        access = {"read-only": True} if self.read_only else {"discard": "unmap"}
+        file: Properties = {"driver": "host_device" if self.host_device else "file", "filename": self.path}
+        access: Properties = {"read-only": True} if self.read_only else {"discard": "unmap"}
         node = f"{self.id}-node"  # QEMU takes 31 bytes
         return (
-            BlockNode("raw", node, {**access, "file": file}),
-            self.place.device("virtio-blk", self.id, {"drive": node, "serial": self.serial}),
+            BlockNode("raw", node, {**access, **self._cache(), "file": {**file, **self._aio()}}),
+            self.place.device("virtio-blk", self.id, {"drive": node, "serial": self.serial, **self._sectors()}),
         )
+
+    def _aio(self) -> Properties:
+        return {"aio": self.tuning.block_device_aio} if self.tuning else {}
+
+    def _cache(self) -> Properties:
+        """The file below takes these over. QEMU has Linux AIO only past the page cache."""
+        tuning = self.tuning
+        if tuning is None or not (tuning.block_device_cache_set or tuning.block_device_aio == "native"):
+            return {}
+        direct = tuning.block_device_cache_direct or tuning.block_device_aio == "native"
+        return {"cache": {"direct": direct, "no-flush": tuning.block_device_cache_noflush}}
+
+    def _sectors(self) -> Properties:
+        if self.tuning is None:
+            return {}
+        logical = self.tuning.block_device_logical_sector_size
+        physical = self.tuning.block_device_physical_sector_size or logical  # QEMU's choice would be 512, and too small
+        sizes = {"logical_block_size": logical, "physical_block_size": physical}
+        return {name: size for name, size in sizes.items() if size}
+
+
+def io_uring_obstacle(root: Path = Path("/")) -> str:
+    """Why the host's kernel gives nobody an io_uring; empty if it does.
+
+    Source: Linux `Documentation/admin-guide/sysctl/kernel.rst`.
+    """
+    setting = root / "proc/sys/kernel/io_uring_disabled"
+    try:
+        disabled = setting.read_text().strip() == "2"
+    except OSError:  # an older kernel, without the switch
+        return ""
+    return f"{setting} is 2" if disabled else ""

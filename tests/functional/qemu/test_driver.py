@@ -54,6 +54,54 @@ async def test_people_have_a_monitor_of_their_own_beside_the_shims(bench: Bench)
         writer.close()
 
 
+async def test_a_machine_has_the_memory_firmware_and_small_devices_that_the_configuration_names(bench: Bench) -> None:
+    bench.config = replace(
+        bench.config,
+        enable_mem_prealloc=True,
+        firmware=Path("/usr/share/seabios/bios-256k.bin"),
+        entropy_source=Path("/dev/urandom"),
+        reclaim_guest_freed_memory=True,
+        seccompsandbox="on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    )
+    async with bench.launch() as vm:
+        await bench.journal.reached("userland")
+        line = (Path("/proc") / str(vm.pid) / "cmdline").read_bytes().decode().split("\0")
+    assert line[line.index("-bios") + 1] == "/usr/share/seabios/bios-256k.bin"
+    told = " ".join(line)
+    assert "prealloc=on" in told
+    assert "virtio-rng-pci" in told
+    assert "free-page-reporting=on" in told
+
+
+@pytest.mark.parametrize(
+    "tuning",
+    [
+        {"block_device_aio": "threads"},
+        {"block_device_aio": "native", "block_device_logical_sector_size": 4096},
+        {"block_device_aio": "io_uring", "block_device_cache_set": True, "block_device_cache_direct": True},
+        {"block_device_cache_set": True, "block_device_cache_noflush": True, "block_device_physical_sector_size": 4096},
+    ],
+)
+async def test_qemu_takes_a_disk_however_the_configuration_has_it_read(bench: Bench, tuning: dict[str, Any]) -> None:
+    (bench.place / "disk").write_bytes(bytes(1 << 20))
+    bench.config = replace(bench.config, **tuning)
+    bench.spec = replace(bench.spec, devices=(BlockDevice("early", bench.place / "disk", read_only=True),))
+    async with bench.launch() as vm:
+        assert (await vm.attach(BlockDevice("late", bench.place / "disk", read_only=True))).id == "disk-late"
+
+
+async def test_huge_pages_that_are_not_there_are_counted_with_the_fix(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kata_qemu.driver.free_huge_pages", lambda: 64)
+    bench.config = replace(bench.config, enable_hugepages=True)
+    with pytest.raises(
+        HypervisorError, match=r"needs 128 MiB of huge pages, and 64 MiB are free \(raise vm.nr_hugepages"
+    ):
+        async with bench.launch():
+            raise AssertionError("launched")
+
+
 async def test_the_end_of_qemu_is_known_at_once_to_all_who_wait(bench: Bench) -> None:
     bench.share()
     async with bench.launch() as vm, asyncio.timeout(2):

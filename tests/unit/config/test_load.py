@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kata_py.config import load as load_module
+from kata_py.config.check import contradiction
 from kata_py.config.errors import ConfigurationError
 from kata_py.config.load import load
-from kata_py.config.model import Configuration, HypervisorConfig
+from kata_py.config.model import Configuration, HypervisorConfig, RuntimeConfig
+from kata_py.config.upstream import ANY, PENDING
 
 Write = Callable[..., Path]
 
@@ -193,8 +195,8 @@ def test_a_key_in_an_inline_table_is_found_by_the_table_s_line(write: Write) -> 
     ("text", "said"),
     [
         (
-            "[hypervisor.qemu]\nenable_hugepages = true",
-            "2: enable_hugepages = true in [hypervisor.qemu] is not honoured yet; accepted so far: false",
+            "[hypervisor.qemu]\nenable_guest_swap = true",
+            "2: enable_guest_swap = true in [hypervisor.qemu] is not honoured yet; accepted so far: false",
         ),
         (
             '[hypervisor.qemu]\nshared_fs = "none"',
@@ -205,7 +207,7 @@ def test_a_key_in_an_inline_table_is_found_by_the_table_s_line(write: Write) -> 
             '2: guest_extension_images = [{"name": "x"}] in [hypervisor.qemu] is not honoured yet; accepted so far: []',
         ),
         ("[factory]\nvm_cache_number = 3", "vm_cache_number = 3 in [factory] is not honoured yet; accepted so far: 0"),
-        ("[hypervisor.qemu]\nmemory_offset = false", "memory_offset = false in [hypervisor.qemu] is not honoured yet"),
+        ("[hypervisor.qemu]\nuse_legacy_serial = 0", "use_legacy_serial = 0 in [hypervisor.qemu] is not honoured yet"),
     ],
 )
 def test_a_wish_of_upstream_s_that_is_not_honoured_yet_is_refused(write: Write, text: str, said: str) -> None:
@@ -221,7 +223,7 @@ def test_a_wish_of_upstream_s_that_is_not_honoured_yet_is_refused(write: Write, 
         ),
         (
             '[hypervisor.qemu]\ninitramfs = ""\nimage = ""',
-            "neither initramfs nor image: the guest has no root file system",
+            "neither initramfs, image nor initrd: the guest has no root file system",
         ),
         ("[hypervisor.qemu]\ndefault_maxmemory = 100", "default_maxmemory 100 is below default_memory 2048"),
         (
@@ -232,10 +234,130 @@ def test_a_wish_of_upstream_s_that_is_not_honoured_yet_is_refused(write: Write, 
             '[hypervisor.qemu]\nextra_monitor_socket = "hmp"',
             "extra_monitor_socket is for debugging alone, and enable_debug is false",
         ),
+        (
+            '[hypervisor.qemu]\nimage = "/a"\ninitrd = "/b"',
+            "3: both image and initrd in [hypervisor.qemu]: the guest has one root file system; leave one of them in",
+        ),
+        (
+            "[hypervisor.qemu]\nblock_device_logical_sector_size = 4096\nblock_device_physical_sector_size = 512",
+            "block_device_logical_sector_size 4096 is above block_device_physical_sector_size 512",
+        ),
+        (
+            "[hypervisor.qemu]\nblock_device_cache_noflush = true",
+            "block_device_cache_noflush counts only with block_device_cache_set, which is false",
+        ),
     ],
 )
 def test_a_contradiction_is_refused(write: Write, text: str, said: str) -> None:
     assert said in refused(write(text))
+
+
+def test_an_initrd_stands_in_the_place_of_the_image_that_is_there_by_default(write: Write) -> None:
+    hypervisor = load(write('[hypervisor.qemu]\ninitrd = "/i"\nimage = ""\ninitramfs = ""')).hypervisor
+    assert (hypervisor.initrd, hypervisor.image, hypervisor.initramfs) == (Path("/i"), None, None)
+    assert load(write('[hypervisor.qemu]\ninitrd = "/i"')).hypervisor.initrd == Path("/i")
+
+
+@pytest.mark.parametrize(
+    ("configuration", "said"),
+    [
+        (
+            Configuration(HypervisorConfig("qemu", hot_plug_vfio="root-port", cold_plug_vfio="root-port"), Path("/c")),
+            "hot_plug_vfio and cold_plug_vfio exclude each other, in [hypervisor.qemu]",
+        ),
+        (
+            Configuration(HypervisorConfig("qemu"), Path("/c"), runtime=RuntimeConfig(disable_new_netns=True)),
+            'disable_new_netns needs internetworking_model "none", not "tcfilter", in [runtime]',
+        ),
+        (Configuration(HypervisorConfig("qemu"), Path("/c")), ""),
+    ],
+)
+def test_a_contradiction_of_keys_that_are_not_honoured_yet_is_known(configuration: Configuration, said: str) -> None:
+    assert contradiction(configuration) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[hypervisor.qemu]\nenable_annotations = ['a', 'b(']",
+            'must be a list of strings that are regular expressions, not ["a", "b("]',
+        ),
+        ("[hypervisor.qemu]\nvalid_entropy_sources = ['dev/x']", "must be a list of strings that are absolute paths"),
+        ("[hypervisor.qemu]\nblock_device_logical_sector_size = 513", "0 or a power of two from 512 to 65536, not 513"),
+        ("[hypervisor.qemu]\nblock_device_physical_sector_size = 131072", "0 or a power of two from 512 to 65536"),
+        (
+            '[hypervisor.qemu]\nseccompsandbox = "on,spawn=perhaps"',
+            "must be a string as QEMU's -sandbox takes it, such as \"on,obsolete=deny",
+        ),
+        ('[agent.kata]\nkernel_modules = ["-r"]', "must be a list of strings of a module's name and parameters"),
+        ('[agent.kata]\nkernel_modules = ["a;b"]', "must be a list of strings of a module's name and parameters"),
+    ],
+)
+def test_a_form_that_a_value_has_not_is_told_in_words(write: Write, text: str, said: str) -> None:
+    assert said in refused(write(text))
+
+
+@pytest.mark.parametrize(
+    "sandbox", ["", "off", "on,obsolete=deny,elevateprivileges=children,spawn=deny,resourcecontrol=allow"]
+)
+def test_what_qemu_s_sandbox_takes_is_taken(write: Write, sandbox: str) -> None:
+    assert load(write(f'[hypervisor.qemu]\nseccompsandbox = "{sandbox}"')).hypervisor.seccompsandbox == sandbox
+
+
+# ---- keys of the model that no code reads yet
+
+
+def test_a_pending_key_is_accepted_with_its_default_and_refused_otherwise(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PENDING, "runtime", {"dan_conf": (), "vfio_mode": ("vfio",), "enable_debug": ANY})
+    for accepted in ('dan_conf = "/run/kata-containers/dans"', 'vfio_mode = "vfio"', 'vfio_mode = "guest-kernel"'):
+        load(write(f"[runtime]\n{accepted}\nenable_debug = true\n"))
+    assert refused(write('[runtime]\ndan_conf = "/x"\n')) == (
+        'configuration.toml:2: dan_conf = "/x" in [runtime] is not honoured yet; '
+        'accepted so far: "/run/kata-containers/dans"'
+    )
+
+
+def test_a_key_is_honoured_as_soon_as_it_is_no_longer_pending(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "[runtime]\ndan_conf = '/x'\n"
+    monkeypatch.setitem(PENDING, "runtime", {"dan_conf": ()})
+    assert "not honoured yet" in refused(write(text))
+    monkeypatch.setitem(PENDING, "runtime", {})
+    assert load(write(text)).runtime.dan_conf == Path("/x")
+
+
+# ---- the text among the options of the runtime class
+
+
+def test_a_text_in_the_runtime_class_s_options_is_a_configuration_without_drop_ins(places: list[Path]) -> None:
+    places[0].write_text("[agent.kata]\ndial_timeout = 1\n")
+    (places[0].parent / "config.d").mkdir()
+    (places[0].parent / "config.d" / "1.toml").write_text("[agent.kata]\ndial_timeout = 2\n")
+    configuration = load(b"[runtime]\nenable_debug = true\n", {"KATA_CONF_FILE": str(places[0])})
+    assert configuration == Configuration(
+        HypervisorConfig("qemu"), Path("options in the runtime class"), runtime=RuntimeConfig(enable_debug=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"\n[runtime]\ndebug = 1\n", "options in the runtime class:3: unknown key debug in [runtime]"),
+        (b"a b", "options in the runtime class: not TOML: "),
+        (b"\xff", "options in the runtime class: not TOML: "),
+        (b"SystemdCgroup = true\n", "options in the runtime class:1: unknown table [SystemdCgroup]"),
+        (
+            b"[hypervisor.qemu]\ninitramfs = ''\nimage = ''\n",
+            "options in the runtime class: neither initramfs, image nor initrd",
+        ),
+    ],
+)
+def test_a_fault_in_the_runtime_class_s_options_is_found_there(text: bytes, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(text)
+    assert str(caught.value).startswith(said)
 
 
 def test_garbled_text_is_located(write: Write) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kata_py.config.hypervisor import BlockConfig
 from kata_py.hypervisor.api import Accelerator, Boot, Memory, Vcpus
 from kata_qemu.cmdline import Machine, kernel_parameters
+from kata_qemu.devices.balloon import Balloon
 from kata_qemu.devices.block import Disk
+from kata_qemu.devices.entropy import RandomNumbers
 from kata_qemu.devices.memory import Ram
 from kata_qemu.devices.serial import AgentPort, ConsoleDevice
 from kata_qemu.devices.share import Share
@@ -24,16 +27,26 @@ class Inherited:
     agent: int
 
 
-def machine(platform: Platform, directory: Path, inherited: Inherited, *, share: Path | None = None) -> Machine:
-    """A machine whose files lie in the directory; with a share if its daemon's socket is given."""
+def machine(
+    platform: Platform, directory: Path, inherited: Inherited, *, share: Path | None = None, extras: bool = False
+) -> Machine:
+    """A machine whose files lie in the directory; with a share if its daemon's socket is given.
+
+    The extras are what a configuration has to ask for.
+    """
     bus = platform.bus()
     parts: list[Part] = [
-        *Ram(256).parts(),
+        *Ram(256, preallocated=extras).parts(),
         *ConsoleDevice(platform.console[1], inherited.console).parts(),
         *Disk("image", directory / "image", bus.place(), read_only=True).parts(),
         *AgentPort("agent.channel.0", inherited.agent, bus.place()).parts(),
         *Disk("data", directory / "data, too", bus.place()).parts(),
     ]
+    if extras:
+        tuning = BlockConfig(block_device_aio="native", block_device_logical_sector_size=4096)
+        parts += Disk("tuned", directory / "image", bus.place(), read_only=True, tuning=tuning).parts()
+        parts += RandomNumbers(Path("/dev/urandom"), bus.place()).parts()
+        parts += Balloon(bus.place()).parts()
     place, port = bus.port()
     parts += port
     if share:

@@ -40,7 +40,7 @@ def test_qemu_itself_takes_the_command_line(platform: Platform, short_tmp: Path)
         bound = [stack.enter_context(listening(short_tmp / f"{platform.machine}-{n}")) for n in range(3)]
         monitor = stack.enter_context(connected(short_tmp / f"{platform.machine}-0"))
         numbers = [sock.fileno() for sock in bound]
-        argv = machine(platform, short_tmp, Inherited(*numbers)).argv()
+        argv = machine(platform, short_tmp, Inherited(*numbers), extras=True).argv()
         argv[argv.index("-initrd") : argv.index("-append")] = []  # a kernel of zeros has no place to note an initrd
         with subprocess.Popen([*argv, "-S"], pass_fds=numbers, stderr=subprocess.PIPE) as qemu:
             for sock in bound:
@@ -93,6 +93,11 @@ def test_the_users_machine_options_come_last() -> None:
 def test_qemu_is_sandboxed_when_that_is_asked_for() -> None:
     assert value_of(replace(example, seccomp="on,spawn=deny"), "-sandbox") == "on,spawn=deny"
     assert "-sandbox" not in example.argv()
+
+
+def test_what_runs_before_the_kernel_can_be_another_firmware() -> None:
+    assert value_of(replace(example, firmware=Path("/usr/share/OVMF.fd")), "-bios") == "/usr/share/OVMF.fd"
+    assert "-bios" not in example.argv()
 
 
 def test_a_kernel_without_initramfs_gets_none() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from kata_py.config.hypervisor import BlockConfig
 from kata_py.hypervisor.api import BlockDevice, HypervisorError
 from kata_qemu.bus import PciPlace
 from kata_qemu.devices.block import Disk
@@ -39,10 +40,13 @@ def test_a_machines_end_is_told_in_the_words_that_tell_most(
 def test_a_file_becomes_a_disk_that_the_guest_knows_by_its_id(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.touch()
-    assert disk(BlockDevice("a" * 20, path, read_only=True), PciPlace(3)) == Disk("a" * 20, path, PciPlace(3), True)
+    tuning = BlockConfig(block_device_aio="threads")
+    assert disk(BlockDevice("a" * 20, path, read_only=True), PciPlace(3), tuning) == Disk(
+        "a" * 20, path, PciPlace(3), True, tuning=tuning
+    )
 
 
 @pytest.mark.parametrize("id", ["", "a" * 21, "a,b", "a b", "ä", "../a"])
 def test_an_id_that_is_no_serial_number_is_refused(id: str) -> None:
     with pytest.raises(HypervisorError, match="is not 20 letters, digits or hyphens at most"):
-        disk(BlockDevice(id, Path("/dev/null")), PciPlace(3))
+        disk(BlockDevice(id, Path("/dev/null")), PciPlace(3), BlockConfig())

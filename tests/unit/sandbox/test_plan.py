@@ -96,6 +96,51 @@ def test_an_agent_that_talks_is_told_by_the_kernels_line() -> None:
     )
 
 
+def test_what_the_agent_is_told_goes_before_the_user_s_own_parameters() -> None:
+    told = AgentConfig(
+        enable_debug=True, debug_console_enabled=True, container_pipe_size=4096, cdh_api_timeout=60,
+        launch_process_timeout=15,
+    )  # fmt: skip
+    plan = plan_sandbox(
+        replace(configuration(kernel_params="agent.log=info"), agent=told),
+        namespaced(*ALL),
+        sandbox_id="pod",
+        host=HOST,
+    )
+    assert plan.vm.boot.parameters == (
+        "agent.log=debug", "agent.debug_console", "agent.debug_console_vport=1026", "agent.container_pipe_size=4096",
+        "agent.cdh_api_timeout=60", "agent.launch_process_timeout=15", "agent.log=info",
+    )  # fmt: skip
+    assert sandbox(spec()).vm.boot.parameters == ()
+
+
+def test_an_initrd_is_the_whole_root() -> None:
+    boot = sandbox(spec(), initrd=Path("/i")).vm.boot
+    assert (boot.initramfs, boot.image) == (Path("/i"), None)
+
+
+def test_the_agent_is_asked_for_modules_and_hooks() -> None:
+    wanting = replace(
+        configuration(guest_hook_path=Path("/usr/share/oci/hooks")),
+        agent=AgentConfig(kernel_modules=("e1000e InterruptThrottleRate=3000,3000 EEE=1", "i915")),
+    )
+    told = plan_sandbox(wanting, namespaced(*ALL), sandbox_id="pod", host=HOST).guest
+    assert told.guest_hook_path == "/usr/share/oci/hooks"
+    assert [(module.name, list(module.parameters)) for module in told.kernel_modules] == [
+        ("e1000e", ["InterruptThrottleRate=3000,3000", "EEE=1"]), ("i915", []),
+    ]  # fmt: skip
+
+
+def test_the_drivers_of_devices_that_not_every_machine_has_are_asked_for_as_well() -> None:
+    told = sandbox(spec(), entropy_source=Path("/dev/urandom"), reclaim_guest_freed_memory=True).guest
+    assert [module.name for module in told.kernel_modules] == ["virtio_rng", "virtio_balloon"]
+
+
+def test_memory_of_huge_pages_is_whole_huge_pages() -> None:
+    assert sandbox(spec(), default_memory=513, enable_hugepages=True).vm.memory.size == 512
+    assert sandbox(spec(), default_memory=513).vm.memory.size == 513
+
+
 def test_the_guest_is_told_host_name_dns_and_share() -> None:
     told = sandbox(spec(hostname="h" * 70)).guest
     assert told == agent_pb2.CreateSandboxRequest(

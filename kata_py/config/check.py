@@ -1,0 +1,45 @@
+"""What keys contradict each other: nothing that one key can be blamed for alone."""
+
+from __future__ import annotations
+
+from kata_py.config.hypervisor import HypervisorConfig
+from kata_py.config.model import Configuration, RuntimeConfig
+
+
+def contradiction(configuration: Configuration) -> str:
+    """What contradicts itself, with the table it is in; empty if nothing does."""
+    if found := _machine(configuration.hypervisor) or _devices(configuration.hypervisor):
+        return f"{found}, in [hypervisor.{configuration.hypervisor.name}]"
+    if found := _runtime(configuration.runtime):
+        return f"{found}, in [runtime]"
+    return ""
+
+
+def _machine(hypervisor: HypervisorConfig) -> str:
+    if hypervisor.initramfs is None and hypervisor.image is None and hypervisor.initrd is None:
+        return "neither initramfs, image nor initrd: the guest has no root file system"
+    if 0 < hypervisor.default_maxmemory < hypervisor.default_memory:
+        return f"default_maxmemory {hypervisor.default_maxmemory} is below default_memory {hypervisor.default_memory}"
+    if 0 < hypervisor.default_maxvcpus < hypervisor.default_vcpus:
+        return f"default_maxvcpus {hypervisor.default_maxvcpus} is below default_vcpus {hypervisor.default_vcpus:g}"
+    if hypervisor.extra_monitor_socket and not hypervisor.enable_debug:
+        return "extra_monitor_socket is for debugging alone, and enable_debug is false"
+    return ""
+
+
+def _devices(hypervisor: HypervisorConfig) -> str:
+    logical, physical = hypervisor.block_device_logical_sector_size, hypervisor.block_device_physical_sector_size
+    if 0 < physical < logical:
+        return f"block_device_logical_sector_size {logical} is above block_device_physical_sector_size {physical}"
+    for key in ("block_device_cache_direct", "block_device_cache_noflush"):
+        if getattr(hypervisor, key) and not hypervisor.block_device_cache_set:
+            return f"{key} counts only with block_device_cache_set, which is false"
+    if "no-port" not in (hypervisor.hot_plug_vfio, hypervisor.cold_plug_vfio):
+        return "hot_plug_vfio and cold_plug_vfio exclude each other"
+    return ""
+
+
+def _runtime(runtime: RuntimeConfig) -> str:
+    if runtime.disable_new_netns and runtime.internetworking_model != "none":
+        return f'disable_new_netns needs internetworking_model "none", not "{runtime.internetworking_model}"'
+    return ""
