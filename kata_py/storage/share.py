@@ -14,16 +14,15 @@ virtiofsd too, which lives in a mount namespace of its own, whatever the propaga
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import stat
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from kata_py.resource import mount
+from kata_py.resource.blocking import off_loop as off_loop
 from kata_py.resource.journal import Journal, undone
 from kata_py.resource.undo import RemoveTree, Unmount
 from kata_py.storage.errors import StorageError
@@ -32,13 +31,9 @@ from kata_py.storage.rootfs import RootfsMount
 ROOT = Path("/run/kata-containers/shared/sandboxes")
 TAG = "kataShared"
 GUEST_ROOT = "/run/kata-containers/shared/containers"
-CANCEL_TIMEOUT = 5.0  # seconds that a cancelled caller waits for a system call that cannot be interrupted
 
 # Mount propagation by which what happens on the host is to be seen; the way back ends at the machine's border.
 _FOLLOWING = frozenset({"slave", "rslave", "shared", "rshared"})
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +197,3 @@ def _prepare(stack: ExitStack, top: Path, journal: Journal) -> None:
     mount.mount(str(mounts), str(shared), "", mount.MS_BIND)
     mount.mount("", str(shared), "", mount.MS_SLAVE)
     mount.mount("", str(shared), "", mount.MS_BIND | mount.MS_REMOUNT | mount.MS_RDONLY)
-
-
-async def off_loop(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call a blocking function in a thread. A cancelled caller waits, as its clean-up must not overtake the call."""
-    call = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(call)
-    except asyncio.CancelledError:
-        done, _ = await asyncio.wait([call], timeout=CANCEL_TIMEOUT)
-        for ended in done:
-            ended.exception()  # the cancellation is what counts
-        raise
