@@ -25,6 +25,7 @@ MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
 CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
 
 _AT_FDCWD = -100  # include/uapi/linux/fcntl.h
 _AT_RECURSIVE = 0x8000
@@ -57,6 +58,11 @@ def unmount(target: str, flags: int = 0) -> None:
 def unshare(flags: int) -> None:
     """unshare(2): move this process into new namespaces."""
     _check(_libc.unshare(flags), f"unshare({flags:#x})")
+
+
+def setns(descriptor: int, kind: int, path: str) -> None:
+    """setns(2): move this thread into an open namespace of the kind; the path is for the error."""
+    _check(_libc.setns(descriptor, kind), path)
 
 
 def detach(target: str) -> None:

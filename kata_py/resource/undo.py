@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from kata_py.resource import mount, process
+from kata_py.resource.link import RemoveIngress as RemoveIngress
+from kata_py.resource.link import RemoveLink as RemoveLink
+from kata_py.resource.link import RestoreLink as RestoreLink
 from kata_py.resource.process import KillProcess as KillProcess
 
 
@@ -127,11 +130,9 @@ def _remove_cgroup(directory: Path, deadline: float) -> None:
             return
 
 
-Undo = KillProcess | Unmount | RemoveFile | RemoveTree | RemoveCgroup
+Undo = KillProcess | Unmount | RemoveFile | RemoveTree | RemoveCgroup | RemoveLink | RemoveIngress | RestoreLink
 
-_KINDS: dict[object, type[Undo]] = {
-    kind.kind: kind for kind in (KillProcess, Unmount, RemoveFile, RemoveTree, RemoveCgroup)
-}
+_KINDS: dict[object, type[Undo]] = {kind.kind: kind for kind in Undo.__args__}
 
 
 def to_json(undo: Undo) -> dict[str, Any]:

@@ -1,0 +1,153 @@
+"""A pod's network: its links scanned and connected, and taken apart again.
+
+All work on the namespace is done by threads that enter it and end; the event loop's own never does.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kata_protos import agent_types_pb2 as types_pb2
+from kata_py.network import messages, netlink, scan
+from kata_py.network.endpoint import Endpoint
+from kata_py.network.errors import HostNetwork, NetworkError
+from kata_py.network.model import Model, connect
+from kata_py.network.nic import Nic
+from kata_py.network.tap import open_vhost
+from kata_py.resource.blocking import off_loop
+from kata_py.resource.journal import Journal
+from kata_py.resource.netns import NamespaceGone, NetworkNamespace
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An endpoint, and the machine's interface that stands for it."""
+
+    endpoint: Endpoint
+    nic: Nic
+
+
+class Network:
+    """The network of one pod; made by `open_network`.
+
+    The requests for the agent are made in the order in which the links were found.
+    """
+
+    def __init__(
+        self, namespace: NetworkNamespace, model: Model, queues: int, journal: Journal, stack: ExitStack, *, vhost: bool
+    ) -> None:
+        self._namespace = namespace
+        self._model = model
+        self._queues = queues
+        self._vhost = vhost
+        self._journal = journal
+        self._stack = stack
+        self._numbers: Iterator[int] = itertools.count()
+        self._connections: list[Connection] = []
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """All endpoints with their interfaces."""
+        return tuple(self._connections)
+
+    @property
+    def nics(self) -> tuple[Nic, ...]:
+        """The machine's interfaces."""
+        return tuple(connection.nic for connection in self._connections)
+
+    def interfaces(self, device_paths: Mapping[str, str] | None = None) -> list[types_pb2.Interface]:
+        """What UpdateInterface is called with, once for each.
+
+        Args:
+            device_paths: Where the guest finds a device, by the interface's id, as far as that is known: the
+                `address` of the `GuestDevice` that attaching it gave.
+        """
+        paths = device_paths or {}
+        return [messages.interface(each.endpoint, paths.get(each.nic.id, "")) for each in self._connections]
+
+    def routes(self) -> list[types_pb2.Route]:
+        """What UpdateRoutes is called with; it removes nothing, so all may be told again after a rescan."""
+        return [route for each in self._connections for route in messages.routes(each.endpoint)]
+
+    def neighbours(self) -> list[types_pb2.ARPNeighbor]:
+        """What AddARPNeighbors is called with."""
+        return [neighbour for each in self._connections for neighbour in messages.neighbours(each.endpoint)]
+
+    async def rescan(self) -> tuple[Connection, ...]:
+        """Connect what has appeared since; returns only that. Links that were found before are left as they are.
+
+        Raises:
+            NetworkError: The namespace is gone, or a link cannot be connected; nothing is left of this call.
+        """
+        if self._model is Model.NONE:
+            return ()
+        undoing = ExitStack()
+        try:
+            found = await off_loop(self._namespace.run, self._connect_new, undoing)
+        except BaseException as error:
+            await off_loop(undoing.close)
+            if isinstance(error, NamespaceGone):
+                raise NetworkError(f"{error.filename}: {error.strerror}") from error
+            if isinstance(error, OSError):
+                raise NetworkError(f"network namespace {self._namespace.path}: {error}") from error
+            raise
+        self._stack.push(undoing)
+        self._connections += found
+        return found
+
+    def _connect_new(self, stack: ExitStack) -> tuple[Connection, ...]:
+        with netlink.session() as session:
+            ours = {nic.name for nic in self.nics}
+            dump = session.dump()
+            known = {each.endpoint.index for each in self._connections}
+            known |= {link["index"] for link in dump.links if dict(link["attrs"])["IFLA_IFNAME"] in ours}
+            found = []
+            for endpoint in scan.endpoints(dump, known=known):
+                number = next(self._numbers)
+                nic = connect(
+                    endpoint, number, self._model, self._queues, session, self._namespace, self._journal, stack
+                )
+                if self._vhost:
+                    nic = replace(nic, vhost_fds=open_vhost(self._queues, stack))
+                found.append(Connection(endpoint, nic))
+            return tuple(found)
+
+
+@asynccontextmanager
+async def open_network(
+    netns: Path, model: Model, journal: Journal, *, queues: int = 1, vhost: bool = True
+) -> AsyncIterator[Network]:
+    """Connect a pod's network to its guest; leaving takes apart what was made, and closes all descriptors.
+
+    Args:
+        netns: The pod's network namespace.
+        model: How links are connected.
+        journal: Where the undo of each change is written first.
+        queues: Queue pairs of each interface: as many as the guest has processors.
+        vhost: Whether frames go through the host's kernel alone (vhost-net), where it can.
+
+    Raises:
+        HostNetwork: The namespace is the host's own.
+        NetworkError: There is no such namespace, or a link cannot be connected; nothing is left behind.
+    """
+    try:
+        namespace = NetworkNamespace.at(netns)
+    except OSError as error:
+        raise NetworkError(f"there is no network namespace at {netns}: {error.strerror}") from error
+    if namespace.is_host:
+        raise HostNetwork(
+            f"{netns} is the host's own network namespace, which a virtual machine cannot share: "
+            "a pod with hostNetwork: true needs another runtime class"
+        )
+    stack = ExitStack()
+    try:
+        network = Network(namespace, model, queues, journal, stack, vhost=vhost)
+        with journal.span("network"):
+            await network.rescan()
+        yield network
+    finally:
+        await off_loop(stack.close)
