@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from kata_py.network.nic import Nic as Nic
 from kata_py.resource.journal import Journal
 from kata_py.ttrpc.address import Address
 
@@ -104,7 +105,7 @@ class BlockDevice:
     read_only: bool = False
 
 
-Device = SharedDirectory | BlockDevice
+Device = SharedDirectory | BlockDevice | Nic
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,13 @@ class Vm(Protocol):
 
         Raises:
             HypervisorError: The device does not fit, or the machine refused it.
+        """
+
+    async def detach(self, device: GuestDevice) -> None:
+        """Take out a device that was plugged in, once the guest has let go of it. Shared directories stay.
+
+        Raises:
+            HypervisorError: It was not plugged in, cannot be taken out, or the guest does not let go of it.
         """
 
 

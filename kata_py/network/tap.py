@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
 _TUN = "/dev/net/tun"
 _VHOST_NET = Path("/dev/vhost-net")
-_TUNSETIFF = 0x400454CA
+_TUNSETIFF, _TUNSETQUEUE = 0x400454CA, 0x400454D9
 _IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x2, 0x100, 0x1000, 0x4000, 0x8000
+_IFF_ATTACH_QUEUE = 0x200
 
 
 def open_tap(name: str, queues: int, descriptors: ExitStack) -> tuple[int, ...]:
@@ -50,6 +53,20 @@ def open_macvtap(index: int, queues: int, descriptors: ExitStack) -> tuple[int, 
         OSError: The node cannot be opened, with its path.
     """
     return tuple(_open(f"/dev/tap{index}", descriptors) for _ in range(queues))
+
+
+def attach_queues(descriptors: Iterable[int]) -> None:
+    """Let all queues of a tap or macvtap device take part, also those that their last user has detached.
+
+    Raises:
+        OSError: A descriptor is not that of a tap's queue.
+    """
+    for descriptor in descriptors:
+        try:
+            fcntl.ioctl(descriptor, _TUNSETQUEUE, struct.pack("16xH22x", _IFF_ATTACH_QUEUE))
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # it takes part already
+                raise
 
 
 def open_vhost(queues: int, descriptors: ExitStack, *, node: Path = _VHOST_NET) -> tuple[int, ...]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from kata_py.hypervisor.api import HypervisorError
 from kata_qemu.parts import Frontend, Part, Properties
+
+_NONE: Properties = MappingProxyType({})
 
 
 class Place(Protocol):
@@ -17,8 +20,8 @@ class Place(Protocol):
     def guest_address(self) -> str:
         """How the agent is told of it: kata's PCI path (`02/00`), or a CCW bus id (`0.0.0002`)."""
 
-    def device(self, kind: str, id: str, properties: Properties) -> Frontend:
-        """A device of the kind, such as `virtio-blk`, at this place."""
+    def device(self, kind: str, id: str, properties: Properties, *, pci: Properties = _NONE) -> Frontend:
+        """A device of the kind, such as `virtio-blk`, at this place; `pci` are properties that only PCI has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,10 @@ class PciPlace:
         """As `Place.guest_address`: the slots on the way, in hexadecimal. Source: kata `types/pcipath.go`."""
         return f"{self.slot:02x}/00" if self.port else f"{self.slot:02x}"
 
-    def device(self, kind: str, id: str, properties: Properties) -> Frontend:
+    def device(self, kind: str, id: str, properties: Properties, *, pci: Properties = _NONE) -> Frontend:
         """As `Place.device`."""
         place: Properties = {"bus": self.port} if self.port else {"bus": "pcie.0", "addr": f"{self.slot:#x}"}
-        return Frontend(f"{kind}-pci", id, {**place, **properties})
+        return Frontend(f"{kind}-pci", id, {**place, **properties, **pci})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class CcwPlace:
         """As `Place.guest_address`."""
         return f"0.0.{self.number:04x}"
 
-    def device(self, kind: str, id: str, properties: Properties) -> Frontend:
+    def device(self, kind: str, id: str, properties: Properties, *, pci: Properties = _NONE) -> Frontend:
         """As `Place.device`. QEMU puts virtual devices into channel subsystem 0xfe, which the guest sees as 0."""
         return Frontend(f"{kind}-ccw", id, {"devno": f"fe.0.{self.number:04x}", **properties})
 

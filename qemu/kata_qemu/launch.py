@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from kata_py.config.model import HypervisorConfig
-from kata_py.hypervisor.api import Accelerator, HypervisorError, SharedDirectory, VmSpec
+from kata_py.hypervisor.api import Accelerator, HypervisorError, Nic, SharedDirectory, VmSpec
 from kata_py.resource.journal import Journal
 from kata_qemu import monitor, virtiofsd
 from kata_qemu.bus import Bus, Place
@@ -31,7 +31,7 @@ from kata_qemu.parts import Part
 from kata_qemu.platform import Platform
 from kata_qemu.process import Program, running
 from kata_qemu.sockets import connected, listening
-from kata_qemu.vm import LAST_WORDS_TIMEOUT, QemuVm, disk
+from kata_qemu.vm import LAST_WORDS_TIMEOUT, QemuVm, plain
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,9 @@ class Launch:
             with self.journal.span("qemu"):
                 inherited = (monitor_socket.fileno(), console_socket.fileno(), *channel.descriptors)
                 inherited += extra_monitor[:1] if extra_monitor else ()
+                inherited += tuple(
+                    fd for nic in self.spec.devices if isinstance(nic, Nic) for fd in (*nic.tap_fds, *nic.vhost_fds)
+                )
                 qemu = await self.life.enter_async_context(self._qemu(line, inherited))
                 handover.close()  # from now on our ends of the sockets hear of QEMU's end
                 lines = Console(directory / "console.sock", self.tail, self.journal)
@@ -141,7 +144,7 @@ class Launch:
                     parts += [*port, *share.parts()]
                     programs.append(daemon)
                 else:
-                    parts += disk(device, bus.place(), self.config).parts()
+                    parts += plain(device, bus.place(), self.config).parts()
         return programs
 
     def _add_spare_ports(self, parts: list[Part], bus: Bus) -> list[Place]:

@@ -38,6 +38,7 @@ class MonitorError(HypervisorError):
 
     MonitorError
     ├── CommandFailed
+    │   └── DeviceNotFound
     └── MonitorClosed
     """
 
@@ -57,6 +58,10 @@ class CommandFailed(MonitorError):
         super().__init__(f"{command.name}: {description}")
         self.command = command
         self.error_class = error_class
+
+
+class DeviceNotFound(CommandFailed):
+    """There is no device of that name, or no more."""
 
 
 class MonitorClosed(MonitorError):
@@ -95,11 +100,24 @@ class Monitor:
             async with asyncio.timeout(timeout):
                 return await self._client.execute(command.name, command.arguments)
         except ExecuteError as error:
-            raise CommandFailed(command, error.error_class, str(error)) from error
+            kind = DeviceNotFound if error.error_class == DeviceNotFound.__name__ else CommandFailed
+            raise kind(command, error.error_class, str(error)) from error
         except (ExecInterruptedError, StateError) as error:
             raise MonitorClosed(f"{command.name}: the monitor is closed") from error
         except TimeoutError:
             raise MonitorError(f"{command.name}: no answer within {timeout:g} s") from None
+
+    async def lend(self, name: str, descriptor: int) -> None:
+        """Give QEMU a duplicate of a descriptor, under a name that the next commands may use; each use takes it away.
+
+        Raises:
+            MonitorError: As `execute`.
+        """
+        try:
+            self._client.send_fd_scm(descriptor)
+        except (OSError, QMPError) as error:
+            raise MonitorClosed(f"getfd {name}: {error}") from error
+        await self.execute(Command("getfd", {"fdname": name}))
 
     @contextmanager
     def events(self, *names: str) -> Iterator[AsyncIterator[Event]]:

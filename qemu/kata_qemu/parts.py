@@ -5,7 +5,7 @@ Source: QEMU `qemu-options.hx` and `qapi/{qdev,qom,char,block-core}.json`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -113,6 +113,46 @@ class SocketChardev:
     def removal(self) -> Command:
         """As `Part.removal`."""
         return Command("chardev-remove", {"id": self.id})
+
+
+@dataclass(frozen=True, slots=True)
+class TapBackend:
+    """The host's side of a network interface: a tap device whose queues are open already.
+
+    Attributes:
+        id: Its name.
+        taps: A descriptor for each queue: inherited, or lent by their names before it is added to a running machine.
+        vhosts: As many of vhost-net, or none.
+    """
+
+    id: str
+    taps: tuple[int, ...]
+    vhosts: tuple[int, ...] = ()
+
+    def option(self) -> tuple[str, str]:
+        """As `Part.option`."""
+        return "-netdev", words("tap", {"id": self.id, **self._queues(self.taps, self.vhosts)})
+
+    def addition(self) -> Command:
+        """As `Part.addition`; the names of `lent` must be known to QEMU."""
+        names = list(self.lent)
+        queues = self._queues(names[: len(self.taps)], names[len(self.taps) :])
+        return Command("netdev_add", {"type": "tap", "id": self.id, **_json(queues)})
+
+    def removal(self) -> Command:
+        """As `Part.removal`."""
+        return Command("netdev_del", {"id": self.id})
+
+    @property
+    def lent(self) -> dict[str, int]:
+        """The descriptors by name; QEMU takes a name that begins with a digit for a number."""
+        queues = [*(("tap", number, fd) for number, fd in enumerate(self.taps))]
+        queues += [("vhost", number, fd) for number, fd in enumerate(self.vhosts)]
+        return {f"{self.id}-{kind}{number}": fd for kind, number, fd in queues}
+
+    def _queues(self, taps: Sequence[int | str], vhosts: Sequence[int | str]) -> Properties:
+        vhost: Properties = {"vhost": True, "vhostfds": ":".join(map(str, vhosts))} if vhosts else {}
+        return {"fds": ":".join(map(str, taps)), **vhost}
 
 
 def words(first: str, properties: Properties) -> str:

@@ -7,14 +7,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 
 from kata_py.config.hypervisor import BlockConfig
-from kata_py.hypervisor.api import BlockDevice, Device, GuestDevice, HypervisorError, SharedDirectory, VmExit
+from kata_py.hypervisor.api import BlockDevice, Device, GuestDevice, HypervisorError, Nic, SharedDirectory, VmExit
+from kata_py.network.tap import attach_queues
 from kata_py.ttrpc.address import Address
 from kata_qemu.bus import Place
 from kata_qemu.devices.block import SERIAL_MAX, Disk
+from kata_qemu.devices.nic import Interface
 from kata_qemu.devices.share import Share
 from kata_qemu.lines import Tail
-from kata_qemu.monitor import Event, Monitor, MonitorError
-from kata_qemu.parts import Frontend, Part
+from kata_qemu.monitor import CommandFailed, DeviceNotFound, Event, Monitor, MonitorError
+from kata_qemu.parts import Command, Frontend, Part, TapBackend
 from kata_qemu.process import Program
 
 UNPLUG_TIMEOUT = 5.0  # seconds that the guest may take to let go of a device
@@ -57,6 +59,7 @@ class QemuVm:
         self._agent = agent
         self._tail = tail
         self._spare = spare
+        self._plugged: dict[str, tuple[Place, Sequence[Part]]] = {}
         self._open_share = open_share
         self._daemons = daemons
         self._life = life
@@ -104,18 +107,40 @@ class QemuVm:
                 raise HypervisorError("qemu", f"no place is left to plug in {device}", hint="give it from the start")
             place = self._spare[0]
             try:
-                if isinstance(device, BlockDevice):
-                    plugged: Disk | Share = disk(device, place, self._block)
-                    await self._plug(plugged.parts())
-                else:
+                if isinstance(device, SharedDirectory):
                     plugged, program = await stack.enter_async_context(self._open_share(device, place))
                     await self._plug(plugged.parts())
                     self.depend_on(program)
+                    id = plugged.id
+                else:
+                    added = plain(device, place, self._block)
+                    await self._plug(added.parts())
+                    id = added.id
+                    self._plugged[id] = place, added.parts()
             except OSError as error:
                 raise HypervisorError("qemu", f"cannot plug in {device}: {error}") from error
             self._spare.pop(0)
             self._daemons.push_async_exit(stack.pop_all())
-            return GuestDevice(plugged.id, place.guest_address)
+            return GuestDevice(id, place.guest_address)
+
+    async def detach(self, device: GuestDevice) -> None:
+        """As `Vm.detach`. A guest that does not let go of a device in time keeps it, and may be asked again."""
+        async with self._plugging:
+            if device.id not in self._plugged:
+                raise HypervisorError("qemu", f"{device.id} was not plugged in, or cannot be taken out")
+            place, parts = self._plugged[device.id]
+            try:
+                while parts:
+                    with suppress(DeviceNotFound):  # it was asked before, and let go of it since
+                        await self._unplug(parts[-1])
+                    parts = parts[:-1]
+                    self._plugged[device.id] = place, parts
+            except TimeoutError:
+                raise HypervisorError(
+                    "qemu", f"the guest did not let go of {device.id} within {UNPLUG_TIMEOUT:g} s"
+                ) from None
+            del self._plugged[device.id]
+            self._spare.append(place)
 
     async def _plug(self, parts: Sequence[Part]) -> None:
         """Add the parts in order; if one cannot be added, or we are cancelled, none stays."""
@@ -123,12 +148,26 @@ class QemuVm:
         try:
             for part in parts:
                 begun.append(part)
+                if isinstance(part, TapBackend):
+                    await self._lend(part)
                 await self._monitor.execute(part.addition())
-        except BaseException:
-            for part in reversed(begun):  # the last one may have taken effect, too
-                with suppress(MonitorError, TimeoutError):
-                    await self._unplug(part)
+        except BaseException as error:
+            for part in reversed(begun):  # the last one may have taken effect, too, unless it was refused
+                if part is not begun[-1] or not isinstance(error, CommandFailed):
+                    with suppress(MonitorError, TimeoutError):
+                        await self._unplug(part)
+                if isinstance(part, TapBackend):
+                    await self._take_back(part)
             raise
+
+    async def _lend(self, tap: TapBackend) -> None:
+        for name, descriptor in tap.lent.items():
+            await self._monitor.lend(name, descriptor)
+
+    async def _take_back(self, tap: TapBackend) -> None:
+        for name in tap.lent:
+            with suppress(MonitorError):  # it was used, or never lent
+                await self._monitor.execute(Command("closefd", {"fdname": name}))
 
     async def _unplug(self, part: Part) -> None:
         with self._monitor.events("DEVICE_DELETED") as deletions:
@@ -138,6 +177,8 @@ class QemuVm:
                     async for deletion in deletions:
                         if deletion.data.get("device") == part.id:
                             break
+            elif isinstance(part, TapBackend):  # QEMU has detached what its guest did not use, and would abort if
+                attach_queues(part.taps)  # it found them so another time
 
     async def _note_shutdown(self, events: AsyncIterator[Event]) -> None:
         async for event in events:
@@ -165,6 +206,17 @@ class QemuVm:
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
+
+
+def plain(device: BlockDevice | Nic, place: Place, block: BlockConfig) -> Disk | Interface:
+    """What a device becomes that no further program serves; its arguments are those of `disk`.
+
+    Raises:
+        HypervisorError: As `disk`.
+    """
+    if isinstance(device, BlockDevice):
+        return disk(device, place, block)
+    return Interface(device.id, device.mac, device.tap_fds, device.vhost_fds, device.mtu, place)
 
 
 def disk(device: BlockDevice, place: Place, block: BlockConfig) -> Disk:

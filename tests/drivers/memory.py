@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from kata_protos import health_pb2
 from kata_protos.health_ttrpc import HealthService
 from kata_py.config.model import Configuration
-from kata_py.hypervisor.api import Device, GuestDevice, HypervisorError, VmExit, VmSpec
+from kata_py.hypervisor.api import Device, GuestDevice, HypervisorError, SharedDirectory, VmExit, VmSpec
 from kata_py.resource.journal import Journal, undone
 from kata_py.resource.process import spawn
 from kata_py.resource.undo import RemoveTree
@@ -42,6 +42,7 @@ class MemoryVm:
     def __init__(self, agent: UnixAddress, child: asyncio.subprocess.Process) -> None:
         self.agent = agent
         self.attached: list[Device] = []
+        self._detachable: dict[str, Device] = {}
         self._child = child
         self._exit: asyncio.Future[VmExit] = asyncio.get_running_loop().create_future()
 
@@ -59,7 +60,14 @@ class MemoryVm:
         if self._exit.done():
             raise HypervisorError("memory", f"the machine has ended: {self._exit.result().cause}")
         self.attached.append(device)
-        return GuestDevice(f"device{len(self.attached)}", f"{len(self.attached):02x}/00")
+        given = GuestDevice(f"device{len(self.attached)}", f"{len(self.attached):02x}/00")
+        self._detachable |= {} if isinstance(device, SharedDirectory) else {given.id: device}
+        return given
+
+    async def detach(self, device: GuestDevice) -> None:
+        if device.id not in self._detachable:
+            raise HypervisorError("memory", f"{device.id} was not plugged in")
+        del self._detachable[device.id]
 
     def end(self, cause: str, *, expected: bool = False) -> None:
         """The machine has ended; the first cause counts."""

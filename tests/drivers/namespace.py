@@ -1,7 +1,8 @@
 """A hypervisor driver without a machine: the real agent in fresh namespaces of this host.
 
 It makes the whole path from manager to crun testable in a second. The guest's kernel is the host's, the share
-is a bind mount, the agent's channel a Unix socket that listens before the agent runs; cgroups are its own.
+is a bind mount, the agent's channel a Unix socket that listens before the agent runs; cgroups are its own. Its
+network interfaces are tap devices with a wire to those of the pod (`wire`).
 Not for production: nothing here isolates anybody.
 """
 
@@ -14,18 +15,28 @@ import shlex
 import socket
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from kata_py.config.model import Configuration
-from kata_py.hypervisor.api import Device, GuestDevice, HypervisorError, SharedDirectory, VmExit, VmSpec
+from kata_py.hypervisor.api import (
+    BlockDevice,
+    Device,
+    GuestDevice,
+    HypervisorError,
+    Nic,
+    SharedDirectory,
+    VmExit,
+    VmSpec,
+)
 from kata_py.resource import process
 from kata_py.resource.journal import Journal, undone
 from kata_py.resource.process import KillError
 from kata_py.resource.undo import RemoveCgroup, RemoveTree
 from kata_py.ttrpc.address import UnixAddress
+from tests.drivers.wire import Wires, fresh
 
 _GUEST_SHARE = "kata-containers/shared/containers"  # below /run
 _CONSOLE_LINES = 100
@@ -60,12 +71,17 @@ class Hierarchy:
         return self.place == Path("/sys/fs/cgroup")
 
 
+Plug = Callable[[Nic], AbstractAsyncContextManager[None]]  # makes an interface of the machine
+
+
 class NamespaceVm:
     """A running agent; satisfies `kata_py.hypervisor.api.Vm`."""
 
-    def __init__(self, agent: UnixAddress, child: asyncio.subprocess.Process) -> None:
+    def __init__(self, agent: UnixAddress, child: asyncio.subprocess.Process, plug: Plug) -> None:
         self.agent = agent
         self._child = child
+        self._plug = plug
+        self._plugged: dict[str, AsyncExitStack] = {}
         self._leaving = False
         self._lines: deque[str] = deque(maxlen=_CONSOLE_LINES)
         self._console = asyncio.create_task(self._follow_console(), name="console")
@@ -92,12 +108,30 @@ class NamespaceVm:
         return VmExit(cause, expected=self._leaving, evidence=self.console_tail())
 
     async def attach(self, device: Device) -> GuestDevice:
-        """Refuse: namespaces have no slots."""
-        raise HypervisorError("attach", f"the namespace driver cannot attach a {type(device).__name__}")
+        """Plug in a network interface; namespaces have no slots for anything else."""
+        if not isinstance(device, Nic):
+            raise HypervisorError("attach", f"the namespace driver cannot attach a {type(device).__name__}")
+        if self._child.returncode is not None:
+            raise HypervisorError("attach", "the machine has ended")
+        plugged = AsyncExitStack()
+        try:
+            await plugged.enter_async_context(self._plug(device))
+        except (OSError, KillError) as error:
+            raise HypervisorError("attach", f"{device.id}: {error}") from error
+        self._plugged[device.id] = plugged
+        return GuestDevice(device.id)
+
+    async def detach(self, device: GuestDevice) -> None:
+        """As `Vm.detach`."""
+        if device.id not in self._plugged:
+            raise HypervisorError("detach", f"{device.id} was not plugged in")
+        await self._plugged.pop(device.id).aclose()
 
     async def leave(self) -> None:
         """Stop following the console; the machine is about to be ended."""
         self._leaving = True
+        for plugged in self._plugged.values():
+            await plugged.aclose()
         self._console.cancel()
         await asyncio.wait([self._console])
 
@@ -118,37 +152,41 @@ class NamespaceHypervisor:
     @asynccontextmanager
     async def launch(self, spec: VmSpec, journal: Journal) -> AsyncIterator[NamespaceVm]:
         """As `Hypervisor.launch`; besides, connecting works from the beginning and waits for the agent."""
-        shares = [device for device in spec.devices if isinstance(device, SharedDirectory)]
-        if len(shares) != len(spec.devices):
-            raise HypervisorError("namespace", "the namespace driver has shared directories, no block devices")
+        if any(isinstance(device, BlockDevice) for device in spec.devices):
+            raise HypervisorError("namespace", "the namespace driver has no block devices")
         async with AsyncExitStack() as stack:
             try:
                 with journal.span("namespace"):
-                    address, child = await self._start(spec, journal, shares, stack)
+                    wires = stack.enter_context(fresh())
+                    address, child = await self._start(spec, journal, wires, stack)
             except (OSError, KillError) as error:
                 raise HypervisorError("namespace", str(error)) from error
-            vm = NamespaceVm(address, child)
+            vm = NamespaceVm(address, child, lambda nic: wires.interface(nic, journal, spec.directory))
             try:
                 yield vm
             finally:
                 await vm.leave()
 
     async def _start(
-        self, spec: VmSpec, journal: Journal, shares: Sequence[SharedDirectory], stack: AsyncExitStack
+        self, spec: VmSpec, journal: Journal, wires: Wires, stack: AsyncExitStack
     ) -> tuple[UnixAddress, asyncio.subprocess.Process]:
         stack.enter_context(undone(journal, RemoveTree(str(spec.directory))))
         stage = spec.directory / "run"
         stage.mkdir(parents=True)
         hierarchies = Hierarchy.all()
         cgroups = [stack.enter_context(_cgroup(journal, hierarchy, spec.sandbox_id)) for hierarchy in hierarchies]
+        shares = [device for device in spec.devices if isinstance(device, SharedDirectory)]
         script = _script(stage, shares, hierarchies, cgroups)
+        for nic in spec.devices:
+            if isinstance(nic, Nic):
+                await stack.enter_async_context(wires.interface(nic, journal, spec.directory))
         address = UnixAddress(str(spec.directory / "agent.sock"))
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(address.path)
             listener.listen()
             child = await stack.enter_async_context(
                 process.spawn(
-                    journal, "agent", _command(script, listener.fileno(), debug=self._debug),
+                    journal, "agent", _command(script, wires.path, listener.fileno(), debug=self._debug),
                     pass_fds=[listener.fileno()], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                     stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
                 )
@@ -156,11 +194,11 @@ class NamespaceHypervisor:
         return address, child
 
 
-def _command(script: str, listener: int, *, debug: bool) -> list[str]:
+def _command(script: str, netns: str, listener: int, *, debug: bool) -> list[str]:
     agent = [sys.executable, "-m", "kata_agent", "--listen-fd", str(listener), "--log", "debug" if debug else "info"]
-    unshare = ["unshare", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child"]
+    enter = ["nsenter", f"--net={netns}", "unshare", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
     # The clock is the host's and stays so.
-    return [*unshare, "sh", "-euc", script, "agent", "setpriv", "--bounding-set", "-sys_time", *agent]
+    return [*enter, "sh", "-euc", script, "agent", "setpriv", "--bounding-set", "-sys_time", *agent]
 
 
 def _script(

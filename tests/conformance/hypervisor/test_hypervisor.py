@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,8 @@ import pytest
 from kata_protos import health_pb2
 from kata_protos.health_ttrpc import HealthClient
 from kata_py.hypervisor.api import HypervisorError, VmSpec
+from kata_py.network.model import Model
+from kata_py.network.network import open_network
 from kata_py.resource import mount
 from kata_py.resource.process import start_time
 from kata_py.resource.undo import KillProcess, Undo
@@ -25,10 +27,16 @@ from kata_py.ttrpc.client import connect
 from tests.conformance.hypervisor.cases import CASES, SANDBOX, Case
 from tests.conftest import REPOSITORY
 from tests.drivers.journal import ListJournal
+from tests.netns import join, pod
 
 pytestmark = pytest.mark.root
 
 AT_ONCE = 1.0  # seconds, on a machine that does much else
+
+
+WHOLE = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.qemu if name == "qemu" else ()) for name in CASES]
+)
 
 
 @dataclass
@@ -73,9 +81,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
     assert left == []
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.qemu if name == "qemu" else ()) for name in CASES]
-)
+@WHOLE
 async def test_the_agent_of_a_machine_answers_where_it_is_said_to_be(name: str, guest: Path, short_tmp: Path) -> None:
     (short_tmp / name).mkdir()
     journal = ListJournal()
@@ -86,6 +92,37 @@ async def test_the_agent_of_a_machine_answers_where_it_is_said_to_be(name: str, 
     ):
         answer = await HealthClient(client).Check(health_pb2.CheckRequest(), timeout=45)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert journal.entries == []
+
+
+@WHOLE
+async def test_network_interfaces_are_there_from_the_start_or_come_and_go(
+    name: str, guest: Path, short_tmp: Path
+) -> None:
+    journal = ListJournal()
+    top = short_tmp / f"{name}-nics"
+    top.mkdir()
+    with pod() as inside, pod() as outside:
+        join(inside, "eth0", outside, "veth0")
+        inside.ip("addr add 10.0.0.2/24 dev eth0")
+        async with open_network(inside.path, Model.TCFILTER, journal, queues=2) as network:
+            spec = CASES[name].spec(top, whole=True)
+            spec = replace(spec, devices=(*spec.devices, *network.nics))
+            async with CASES[name].driver().launch(spec, journal) as vm, asyncio.timeout(45):
+                async with connect(vm.agent, timeout=45, retry=0.1) as client:
+                    await HealthClient(client).Check(health_pb2.CheckRequest(), timeout=45)
+                join(inside, "eth1", outside, "veth1")
+                inside.ip("addr add 10.0.1.2/24 dev eth1")
+                (late,) = await network.rescan()
+                plugged = await vm.attach(late.nic)
+                await vm.detach(plugged)
+                with pytest.raises(HypervisorError, match="was not plugged in"):
+                    await vm.detach(plugged)
+                await vm.attach(late.nic)
+                assert start_time(vm.pid) is not None
+            for nic in network.nics:  # whose descriptors stay their owner's
+                assert [os.fstat(fd).st_rdev for fd in nic.tap_fds] == [Path("/dev/net/tun").stat().st_rdev] * 2
+        assert inside.links() == {"lo", "eth0", "eth1"}
     assert journal.entries == []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -162,8 +161,7 @@ async def test_a_link_that_somebody_else_filters_is_refused_and_keeps_its_filter
 async def test_a_namespace_that_is_gone_is_told_and_undone_without_a_word(inside: Pod) -> None:
     journal = ListJournal()
     async with open_network(inside.path, Model.TCFILTER, journal) as network:
-        os.kill(inside.pid, signal.SIGKILL)
-        os.waitid(os.P_PID, inside.pid, os.WEXITED | os.WNOWAIT)
+        inside.end()
         with pytest.raises(NetworkError, match="gone"):
             await network.rescan()
     assert journal.entries == []

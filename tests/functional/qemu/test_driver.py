@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from kata_py.hypervisor.api import (
     BlockDevice,
     GuestDevice,
     HypervisorError,
+    Nic,
     SharedDirectory,
     VmExit,
 )
+from kata_py.network.tap import open_tap
 from kata_py.resource.undo import Undo
 from kata_py.ttrpc.address import SerialAddress
+from kata_qemu.parts import Command
 from tests.drivers.journal import ListJournal
 from tests.functional.qemu.conftest import Bench
 from tests.functional.qemu.stub import Ending
@@ -186,6 +190,35 @@ class TestAttach:
             assert await vm.attach(SharedDirectory("more", bench.place / "more")) == GuestDevice("share1", "04/00")
             with pytest.raises(HypervisorError, match="no place is left to plug in"):
                 await vm.attach(BlockDevice("third", bench.place / "disk", read_only=True))
+
+    @pytest.mark.parametrize("queues", [1, 2])
+    async def test_an_interface_is_there_from_the_start_or_plugged_in(self, bench: Bench, queues: int) -> None:
+        with ExitStack() as stack:
+            nics = [
+                Nic(f"network-{number}", f"02:00:00:00:00:0{number}", open_tap(f"kpq{number}", queues, stack))
+                for number in range(2)
+            ]
+            bench.spec = replace(bench.spec, devices=(nics[0],))
+            async with bench.launch() as vm:
+                assert await vm.attach(nics[1]) == GuestDevice("virtio-network-1", "03/00")
+                filters = await vm._monitor.execute(Command("query-rx-filter"))
+                assert isinstance(filters, list)
+                assert {each["name"]: each["main-mac"] for each in filters} == {
+                    "virtio-network-0": "02:00:00:00:00:00", "virtio-network-1": "02:00:00:00:00:01",
+                }  # fmt: skip
+
+    async def test_an_interface_that_is_refused_leaves_nothing_in_the_machine(self, bench: Bench) -> None:
+        with ExitStack() as stack:
+            good = Nic("network-0", "02:00:00:00:00:01", open_tap("kpq0", 2, stack))
+            async with bench.launch() as vm:
+                for _ in range(2):  # were the host's side still there, the second fault would be another
+                    with pytest.raises(HypervisorError, match=r"device_add: .*mac"):
+                        await vm.attach(replace(good, mac="no address"))
+                assert (await vm.attach(good)).id == "virtio-network-0"
+                with pytest.raises(HypervisorError, match=r"netdev_add: Duplicate ID 'network-0'"):
+                    await vm.attach(good)
+                told = await vm._monitor.execute(Command("human-monitor-command", {"command-line": "info network"}))
+                assert "network-0: index=0,type=tap" in str(told)  # and the first is as it was
 
     async def test_a_share_that_came_later_is_as_vital_as_one_from_the_start(self, bench: Bench) -> None:
         async with bench.launch() as vm, asyncio.timeout(5):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from kata_qemu.devices.balloon import Balloon
 from kata_qemu.devices.block import Disk
 from kata_qemu.devices.entropy import RandomNumbers
 from kata_qemu.devices.memory import Ram
+from kata_qemu.devices.nic import Interface
 from kata_qemu.devices.serial import AgentPort, ConsoleDevice
 from kata_qemu.devices.share import Share
 from kata_qemu.parts import Part
 from kata_qemu.platform import Q35, Platform
+
+MAC = "02:00:00:00:00:0a"
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,18 @@ class Inherited:
 
 
 def machine(
-    platform: Platform, directory: Path, inherited: Inherited, *, share: Path | None = None, extras: bool = False
+    platform: Platform,
+    directory: Path,
+    inherited: Inherited,
+    *,
+    share: Path | None = None,
+    nics: Sequence[tuple[int, ...]] = (),
+    extras: bool = False,
 ) -> Machine:
-    """A machine whose files lie in the directory; with a share if its daemon's socket is given.
+    """A machine whose files lie in the directory.
 
-    The extras are what a configuration has to ask for.
+    With a share if its daemon's socket is given; with an interface for each group of tap descriptors, one of several
+    queues with vhost-net. The extras are what a configuration has to ask for.
     """
     bus = platform.bus()
     parts: list[Part] = [
@@ -51,6 +62,9 @@ def machine(
     parts += port
     if share:
         parts += Share("share0", "kataShared", share, place).parts()
+    for number, taps in enumerate(nics):
+        vhosts = tuple(tap + 10 for tap in taps) if len(taps) > 1 else ()
+        parts += Interface(f"network-{number}", MAC, taps, vhosts, 1400, bus.place()).parts()
     boot = Boot(directory / "kernel", directory / "initramfs", directory / "image", parameters=("mitigations=off",))
     cpus = Vcpus(1, 2, "pmu=off" if platform is Q35 else "")
     return Machine(

@@ -16,6 +16,15 @@ def test_devices_of_the_root_bus_get_slots_from_one_upwards() -> None:
     )
 
 
+def test_properties_of_pci_alone_are_not_told_to_other_buses() -> None:
+    assert PciBus().place().device("virtio-net", "n", {"mq": True}, pci={"romfile": ""}) == Frontend(
+        "virtio-net-pci", "n", {"bus": "pcie.0", "addr": "0x1", "mq": True, "romfile": ""}
+    )
+    assert CcwBus().place().device("virtio-net", "n", {"mq": True}, pci={"romfile": ""}) == Frontend(
+        "virtio-net-ccw", "n", {"devno": "fe.0.0001", "mq": True}
+    )
+
+
 def test_a_port_is_a_root_port_and_the_slot_behind_it() -> None:
     bus = PciBus()
     bus.place()

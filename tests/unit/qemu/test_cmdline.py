@@ -27,7 +27,7 @@ def value_of(line: Machine, option: str) -> str:
 
 @PLATFORMS
 def test_the_command_line_is_the_one_that_was_agreed(platform: Platform) -> None:
-    line = machine(platform, Path("/vm"), Inherited(3, 4, 5), share=Path("/vm/vhost-fs.sock"))
+    line = machine(platform, Path("/vm"), Inherited(3, 4, 5), share=Path("/vm/vhost-fs.sock"), nics=[(6,), (7, 8)])
     told = "".join(f"\n{word}" if word.startswith("-") else f" {word}" for word in line.argv())
     assert told.strip() + "\n" == (GOLDEN / f"{platform.machine}.txt").read_text()
 

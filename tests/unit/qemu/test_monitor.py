@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kata_py.hypervisor.api import HypervisorError
-from kata_qemu.monitor import CommandFailed, Event, Monitor, MonitorClosed, MonitorError, connect
+from kata_qemu.monitor import CommandFailed, DeviceNotFound, Event, Monitor, MonitorClosed, MonitorError, connect
 from kata_qemu.parts import Command
 
 GREETING = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}, "package": ""}, "capabilities": []}}
@@ -87,6 +87,28 @@ async def test_a_refusal_names_the_command_and_its_class() -> None:
             await asking
         assert refusal.value.error_class == "DeviceNotFound"
         assert isinstance(refusal.value, HypervisorError)
+
+
+async def test_a_device_that_is_not_there_is_told_apart() -> None:
+    async with session() as (qemu, monitor):
+        asking = asyncio.create_task(monitor.execute(Command("device_del")))
+        await qemu.refuse("DeviceNotFound", "Device 'x' not found")
+        with pytest.raises(DeviceNotFound):
+            await asking
+        asking = asyncio.create_task(monitor.execute(Command("device_del")))
+        await qemu.refuse("GenericError", "Bus 'x' does not support hotplugging")
+        with pytest.raises(CommandFailed) as refusal:
+            await asking
+        assert not isinstance(refusal.value, DeviceNotFound)
+
+
+async def test_nothing_is_lent_to_qemu_that_is_gone() -> None:
+    async with session() as (qemu, monitor), asyncio.timeout(5):
+        with monitor.events("STOP") as events:
+            qemu.die()
+            assert [event async for event in events] == []
+        with pytest.raises(MonitorClosed, match="getfd tap0"):
+            await monitor.lend("tap0", 0)
 
 
 async def test_a_command_without_answer_ends_at_its_bound_and_a_late_answer_harms_nobody() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kata_qemu.parts import Backend, BlockNode, Command, Frontend, Part, SocketChardev, words
+from kata_qemu.parts import Backend, BlockNode, Command, Frontend, Part, SocketChardev, TapBackend, words
 
 PARTS: list[tuple[Part, tuple[str, str], Command, Command]] = [
     (
@@ -67,6 +67,18 @@ PARTS: list[tuple[Part, tuple[str, str], Command, Command]] = [
         Command("chardev-remove", {"id": "console"}),
     ),
 ]
+
+
+def test_a_tap_is_inherited_by_number_and_lent_by_name() -> None:
+    tap = TapBackend("network-0", (7, 8), (17, 18))
+    assert tap.option() == ("-netdev", "tap,id=network-0,fds=7:8,vhost=on,vhostfds=17:18")
+    assert tap.lent == {"network-0-tap0": 7, "network-0-tap1": 8, "network-0-vhost0": 17, "network-0-vhost1": 18}
+    fds, vhostfds = "network-0-tap0:network-0-tap1", "network-0-vhost0:network-0-vhost1"
+    assert tap.addition() == Command(
+        "netdev_add", {"type": "tap", "id": "network-0", "fds": fds, "vhost": True, "vhostfds": vhostfds}
+    )
+    assert tap.removal() == Command("netdev_del", {"id": "network-0"})
+    assert "vhost" not in TapBackend("network-0", (7,)).option()[1]
 
 
 @pytest.mark.parametrize(("part", "option", "addition", "removal"), PARTS, ids=[type(p[0]).__name__ for p in PARTS])
