@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +31,11 @@ class Pod:
     def ip(self, words: str) -> str:
         """ip(8)."""
         return self.run("ip", *words.split())
+
+    def end(self) -> None:
+        """End what holds it, and wait until the path leads nowhere."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
 
     def links(self) -> set[str]:
         """The names of its links."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,34 +17,13 @@ from kata_py.resource.undo import Undo
 from kata_py.sandbox.record import Record
 from tests.conftest import REPOSITORY
 from tests.drivers.journal import ListJournal
+from tests.functional.network.conftest import MAC
 from tests.functional.network.guest import ARP, IPV4, Guest
-from tests.netns import Pod, join, pod
+from tests.netns import Pod, join
 
 pytestmark = pytest.mark.root
 
-MAC = "02:00:00:00:00:0a"
 MODELS = pytest.mark.parametrize("model", [Model.TCFILTER, Model.MACVTAP])
-
-
-@pytest.fixture
-def world() -> Iterator[Pod]:
-    """What is outside of the pod."""
-    with pod() as made:
-        yield made
-
-
-@pytest.fixture
-def inside(world: Pod) -> Iterator[Pod]:
-    """A pod as a network plug-in leaves it."""
-    with pod() as made:
-        made.ip(f"link add eth0 address {MAC} mtu 1400 type veth peer name veth0 netns {world.pid}")
-        made.ip("addr add 10.0.0.2/24 dev eth0")
-        made.ip("addr add fd00::2/64 dev eth0 nodad")
-        made.ip("link set eth0 up")
-        world.ip("addr add 10.0.0.1/24 dev veth0")
-        world.ip("link set veth0 mtu 1400 up")
-        made.ip("route add default via 10.0.0.1")
-        yield made
 
 
 async def test_a_link_is_found_with_all_that_the_guest_needs_of_it(inside: Pod) -> None:

@@ -31,6 +31,9 @@ class BootingVm:
     async def attach(self, device: Device) -> GuestDevice:
         raise AssertionError("nobody plugs anything")
 
+    async def detach(self, device: GuestDevice) -> None:
+        raise AssertionError("nobody plugs anything")
+
 
 @pytest.fixture
 async def vm(top: Path) -> BootingVm:

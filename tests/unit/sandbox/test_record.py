@@ -194,7 +194,7 @@ def test_a_shim_that_ended_is_not_alive(record: Record) -> None:
 def test_the_record_needs_the_standard_library_alone() -> None:
     program = "import sys; import kata_py.sandbox.record; print(*sorted(m.partition('.')[0] for m in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=30)
-    assert not {"google", "kata_protos", "qemu"} & set(loaded.stdout.split())
+    assert not {"google", "kata_protos", "pyroute2", "qemu"} & set(loaded.stdout.split())
 
 
 def test_every_kind_of_undo_survives_the_disk(record: Record) -> None:
@@ -202,6 +202,8 @@ def test_every_kind_of_undo_survives_the_disk(record: Record) -> None:
 
     entries: list[Undo] = [
         KillProcess(1, 2, "x"), undo.Unmount("/a"), RemoveFile("/b"), RemoveTree("/c"), undo.RemoveCgroup("/d"),
+        undo.RemoveLink("/ns", 1, "tap0_kata"), undo.RemoveIngress("/ns", 1, "eth0"),
+        undo.RestoreLink("/ns", 1, "eth0", "02:00:00:00:00:01", ("10.0.0.2/24",)),
     ]  # fmt: skip
     for entry in entries:
         record.intend(entry)

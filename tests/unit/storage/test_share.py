@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from kata_py.resource.undo import RemoveTree, Unmount
 from kata_py.storage import share as shares
 from kata_py.storage.errors import StorageError
 from kata_py.storage.rootfs import RootfsMount
-from kata_py.storage.share import Volume, off_loop, open_share
+from kata_py.storage.share import Volume, open_share
 from tests.drivers.journal import ListJournal
 
 pytestmark = pytest.mark.root
@@ -165,27 +163,6 @@ async def test_two_volumes_of_the_same_name_do_not_meet(tmp_path: Path) -> None:
     assert one.name != other.name
     assert one.name.endswith("-data")
     assert one.guest_path == f"/run/kata-containers/shared/containers/{one.name}"
-
-
-async def test_a_cancelled_caller_waits_for_its_blocking_call() -> None:
-    entered, gate = threading.Event(), threading.Event()
-    ended = False
-
-    def blocking() -> None:
-        nonlocal ended
-        entered.set()
-        assert gate.wait(5)
-        ended = True
-
-    caller = asyncio.create_task(off_loop(blocking))
-    await asyncio.to_thread(entered.wait, 5)
-    caller.cancel()
-    await asyncio.sleep(0)
-    assert not caller.done()
-    gate.set()
-    with pytest.raises(asyncio.CancelledError):
-        await caller
-    assert ended
 
 
 @pytest.fixture
