@@ -1,7 +1,7 @@
 """How an endpoint is connected to a guest: the internetworking models.
 
-Each is called in the pod's network namespace, in a thread of its own, and undone in the reverse order.
-Source: kata `virtcontainers/network_linux.go` (setupTCFiltering, tapNetworkPair).
+All is called in the pod's network namespace, in a thread of its own, and undone in the reverse order.
+Source: kata `virtcontainers/network_linux.go` (setupTCFiltering, tapNetworkPair, addHTBQdisc).
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import enum
 import errno
 import random
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from kata_py.network import tap
 from kata_py.network.endpoint import Endpoint, Kind
 from kata_py.network.errors import NetworkError
-from kata_py.network.netlink import Netlink
+from kata_py.network.netlink import SHAPER, Netlink
 from kata_py.network.nic import Nic
 from kata_py.resource.journal import Journal, undone
-from kata_py.resource.link import RemoveIngress, RemoveLink, RestoreLink
+from kata_py.resource.link import INGRESS, RemoveLink, RemoveQdisc, RestoreLink
 from kata_py.resource.netns import NetworkNamespace
 
 # A macvtap link's index is also the number of its device node, and so unique in the host, not in the namespace.
@@ -50,88 +51,107 @@ class Model(enum.Enum):
             raise NetworkError(f"unknown internetworking_model {name!r}; there is: {known}") from None
 
 
-def connect(
-    endpoint: Endpoint,
-    number: int,
-    model: Model,
-    queues: int,
-    netlink: Netlink,
-    namespace: NetworkNamespace,
-    journal: Journal,
-    stack: ExitStack,
-) -> Nic:
-    """Connect an endpoint, and give the interface for the machine, without vhost.
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """How fast frames may go, in bits per second for each interface; 0 is as fast as they can.
 
-    Args:
-        endpoint: What is connected.
-        number: Names what is made: `tap<number>_kata`, `network-<number>`.
-        model: How; ipvlan, under which nothing can be stacked, always gets TCFILTER.
-        queues: How many queue pairs the interface has.
-        netlink: A session in the namespace.
-        namespace: Where the endpoint is.
-        journal: Where the undo of each change is written first.
-        stack: Undoes it.
-
-    Raises:
-        NetworkError: The link is in use by another.
-        OSError: The kernel refuses a change, with the link's name; or the journal cannot be written.
+    Attributes:
+        rx: To the guest.
+        tx: From it.
     """
-    name = f"tap{number}_kata"
-    if model is Model.MACVTAP and endpoint.kind is not Kind.IPVLAN:
-        descriptors = _macvtap(endpoint, name, queues, netlink, namespace, journal, stack)
-    else:
-        descriptors = _tcfilter(endpoint, name, queues, netlink, namespace, journal, stack)
-    return Nic(f"network-{number}", endpoint.mac, descriptors, (), endpoint.mtu, name)
+
+    rx: int = 0
+    tx: int = 0
 
 
-def _tcfilter(
-    endpoint: Endpoint,
-    name: str,
-    queues: int,
-    netlink: Netlink,
-    namespace: NetworkNamespace,
-    journal: Journal,
-    stack: ExitStack,
-) -> tuple[int, ...]:
-    if netlink.has_ingress(endpoint.name):
-        raise NetworkError(
-            f"{endpoint.name} has an ingress queueing discipline already; somebody else filters what comes in on it"
-        )
-    stack.enter_context(undone(journal, RemoveLink(namespace.path, namespace.inode, name)))
-    descriptors = tap.open_tap(name, queues, stack)
-    _silence(name)
-    netlink.set(name, mtu=endpoint.mtu)
-    netlink.set(name, state="up")
-    netlink.add_ingress(name)
-    stack.enter_context(undone(journal, RemoveIngress(namespace.path, namespace.inode, endpoint.name)))
-    netlink.add_ingress(endpoint.name)
-    netlink.redirect(endpoint.name, name)
-    netlink.redirect(name, endpoint.name)
-    return descriptors
+@dataclass(frozen=True, slots=True)
+class Connector:
+    """How the endpoints of one namespace are connected.
 
+    Attributes:
+        namespace: Where they are.
+        model: How; ipvlan, under which nothing can be stacked, always gets TCFILTER.
+        queues: How many queue pairs each interface has.
+        limits: How fast frames may go.
+        vhost: Whether they go through the host's kernel alone, where it can.
+        journal: Where the undo of each change is written first.
+    """
 
-def _macvtap(
-    endpoint: Endpoint,
-    name: str,
-    queues: int,
-    netlink: Netlink,
-    namespace: NetworkNamespace,
-    journal: Journal,
-    stack: ExitStack,
-) -> tuple[int, ...]:
-    addresses = tuple(map(str, endpoint.addresses))
-    restore = RestoreLink(namespace.path, namespace.inode, endpoint.name, endpoint.mac, addresses)
-    stack.enter_context(undone(journal, restore))
-    stack.enter_context(undone(journal, RemoveLink(namespace.path, namespace.inode, name)))
-    index = _add_macvtap(name, endpoint.index, netlink)
-    other = netlink.mac(index)
-    netlink.set(name, mtu=endpoint.mtu)
-    netlink.set(endpoint.name, address=other)
-    netlink.set(name, address=endpoint.mac)
-    _silence(name)
-    netlink.set(name, state="up")
-    netlink.flush(endpoint.name)
-    return tap.open_macvtap(index, queues, stack)
+    namespace: NetworkNamespace
+    model: Model
+    queues: int
+    limits: RateLimits
+    vhost: bool
+    journal: Journal
+
+    def connect(self, endpoint: Endpoint, number: int, netlink: Netlink, stack: ExitStack) -> Nic:
+        """Connect an endpoint, and give the interface for the machine.
+
+        Args:
+            endpoint: What is connected.
+            number: Names what is made: `tap<number>_kata`, `network-<number>`.
+            netlink: A session in the namespace.
+            stack: Undoes it, and closes the interface's descriptors.
+
+        Raises:
+            NetworkError: The link is in use by another, or the model has no rate limits.
+            OSError: The kernel refuses a change, with the link's name; or the journal cannot be written.
+        """
+        tap_name = f"tap{number}_kata"
+        if self.model is Model.MACVTAP and endpoint.kind is not Kind.IPVLAN:
+            descriptors = self._macvtap(endpoint, tap_name, netlink, stack)
+        else:
+            descriptors = self._tcfilter(endpoint, tap_name, netlink, stack)
+        vhosts = tap.open_vhost(self.queues, stack) if self.vhost else ()
+        return Nic(f"network-{number}", endpoint.mac, descriptors, vhosts, endpoint.mtu, tap_name)
+
+    def _tcfilter(self, endpoint: Endpoint, name: str, netlink: Netlink, stack: ExitStack) -> tuple[int, ...]:
+        link, limits = endpoint.name, self.limits
+        if netlink.has_ingress(link):
+            raise NetworkError(f"{link} has an ingress queueing discipline already: somebody else filters its frames")
+        if limits.tx and netlink.has_shaper(link):
+            raise NetworkError(f"{link} has a queueing discipline already, and so cannot be given a rate")
+        stack.enter_context(undone(self.journal, self._removal(name)))
+        descriptors = tap.open_tap(name, self.queues, stack)
+        _silence(name)
+        netlink.set(name, mtu=endpoint.mtu, state="up")
+        netlink.add_ingress(name)
+        stack.enter_context(undone(self.journal, self._qdisc_removal(link, INGRESS)))
+        netlink.add_ingress(link)
+        netlink.redirect(link, name)
+        netlink.redirect(name, link)
+        if limits.rx:
+            netlink.shape(name, limits.rx)
+        if limits.tx:
+            stack.enter_context(undone(self.journal, self._qdisc_removal(link, SHAPER)))
+            netlink.shape(link, limits.tx)
+        return descriptors
+
+    def _macvtap(self, endpoint: Endpoint, name: str, netlink: Netlink, stack: ExitStack) -> tuple[int, ...]:
+        if self.limits != RateLimits():
+            raise NetworkError(
+                "rx_rate_limiter_max_rate and tx_rate_limiter_max_rate are not supported with "
+                "internetworking_model macvtap; use tcfilter"
+            )
+        namespace, addresses = self.namespace, tuple(map(str, endpoint.addresses))
+        restore = RestoreLink(namespace.path, namespace.inode, endpoint.name, endpoint.mac, addresses)
+        stack.enter_context(undone(self.journal, restore))
+        stack.enter_context(undone(self.journal, self._removal(name)))
+        index = _add_macvtap(name, endpoint.index, netlink)
+        other = netlink.mac(index)
+        netlink.set(name, mtu=endpoint.mtu)
+        netlink.set(endpoint.name, address=other)
+        netlink.set(name, address=endpoint.mac)
+        _silence(name)
+        netlink.set(name, state="up")
+        netlink.flush(endpoint.name)
+        return tap.open_macvtap(index, self.queues, stack)
+
+    def _removal(self, name: str) -> RemoveLink:
+        return RemoveLink(self.namespace.path, self.namespace.inode, name)
+
+    def _qdisc_removal(self, link: str, handle: int) -> RemoveQdisc:
+        return RemoveQdisc(self.namespace.path, self.namespace.inode, link, handle)
 
 
 def _add_macvtap(name: str, parent: int, netlink: Netlink) -> int:

@@ -11,11 +11,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kata_py.network.scan import Dump
+from kata_py.resource.link import INGRESS
 
 if TYPE_CHECKING:
     from pyroute2 import IPRoute
 
-INGRESS = 0xFFFF0000  # ffff:
+SHAPER = 0x10000  # 1:
+_SHAPER_CLASS, _SHAPER_DEFAULT = SHAPER + 1, SHAPER + 2  # 1:1, 1:2
+_TC_H_ROOT = 0xFFFFFFFF
+_BURST = 0.01  # seconds' worth of a shaped rate that may go at once
+_BURST_MIN = 3200  # bytes: two full frames
 _ETH_P_ALL = 3
 _BUSY_TRIES = 5
 _BUSY_WAIT = 0.01  # seconds, after the first try; the nth waits n times as long
@@ -70,6 +75,23 @@ class Netlink:
         index = self.index(name)
         with _refused(name):
             return any(qdisc["handle"] == INGRESS for qdisc in self._ip.get_qdiscs(index=index))
+
+    def has_shaper(self, name: str) -> bool:
+        """Whether somebody has given the link a queueing discipline at its root."""
+        index = self.index(name)
+        with _refused(name):
+            qdiscs = self._ip.get_qdiscs(index=index)
+            return any(qdisc["parent"] == _TC_H_ROOT and qdisc["handle"] for qdisc in qdiscs)
+
+    def shape(self, name: str, rate: int) -> None:
+        """Let what goes out by a link go at a rate, in bits per second, at most (HTB)."""
+        index, rate = self.index(name), max(rate // 8, 1)
+        burst = max(int(rate * _BURST), _BURST_MIN)
+        speed = {"rate": rate, "ceil": rate, "burst": burst, "cburst": burst}
+        with _refused(name):
+            self._ip.tc("add", "htb", index=index, handle=SHAPER, default=_SHAPER_DEFAULT & 0xFFFF)
+            self._ip.tc("add-class", "htb", index=index, handle=_SHAPER_CLASS, parent=SHAPER, **speed)
+            self._ip.tc("add-class", "htb", index=index, handle=_SHAPER_DEFAULT, parent=_SHAPER_CLASS, **speed)
 
     def add_ingress(self, name: str) -> None:
         """Add the ingress queueing discipline; a link that is busy is tried again for 100 ms."""

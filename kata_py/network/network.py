@@ -8,16 +8,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from kata_protos import agent_types_pb2 as types_pb2
 from kata_py.network import messages, netlink, scan
 from kata_py.network.endpoint import Endpoint
 from kata_py.network.errors import HostNetwork, NetworkError
-from kata_py.network.model import Model, connect
+from kata_py.network.model import Connector, Model, RateLimits
 from kata_py.network.nic import Nic
-from kata_py.network.tap import open_vhost
 from kata_py.resource.blocking import off_loop
 from kata_py.resource.journal import Journal
 from kata_py.resource.netns import NamespaceGone, NetworkNamespace
@@ -37,14 +36,8 @@ class Network:
     The requests for the agent are made in the order in which the links were found.
     """
 
-    def __init__(
-        self, namespace: NetworkNamespace, model: Model, queues: int, journal: Journal, stack: ExitStack, *, vhost: bool
-    ) -> None:
-        self._namespace = namespace
-        self._model = model
-        self._queues = queues
-        self._vhost = vhost
-        self._journal = journal
+    def __init__(self, connector: Connector, stack: ExitStack) -> None:
+        self._connector = connector
         self._stack = stack
         self._numbers: Iterator[int] = itertools.count()
         self._connections: list[Connection] = []
@@ -83,17 +76,17 @@ class Network:
         Raises:
             NetworkError: The namespace is gone, or a link cannot be connected; nothing is left of this call.
         """
-        if self._model is Model.NONE:
+        if self._connector.model is Model.NONE:
             return ()
-        undoing = ExitStack()
+        namespace, undoing = self._connector.namespace, ExitStack()
         try:
-            found = await off_loop(self._namespace.run, self._connect_new, undoing)
+            found = await off_loop(namespace.run, self._connect_new, undoing)
         except BaseException as error:
             await off_loop(undoing.close)
             if isinstance(error, NamespaceGone):
                 raise NetworkError(f"{error.filename}: {error.strerror}") from error
             if isinstance(error, OSError):
-                raise NetworkError(f"network namespace {self._namespace.path}: {error}") from error
+                raise NetworkError(f"network namespace {namespace.path}: {error}") from error
             raise
         self._stack.push(undoing)
         self._connections += found
@@ -107,19 +100,42 @@ class Network:
             known |= {link["index"] for link in dump.links if dict(link["attrs"])["IFLA_IFNAME"] in ours}
             found = []
             for endpoint in scan.endpoints(dump, known=known):
-                number = next(self._numbers)
-                nic = connect(
-                    endpoint, number, self._model, self._queues, session, self._namespace, self._journal, stack
-                )
-                if self._vhost:
-                    nic = replace(nic, vhost_fds=open_vhost(self._queues, stack))
+                nic = self._connector.connect(endpoint, next(self._numbers), session, stack)
                 found.append(Connection(endpoint, nic))
             return tuple(found)
 
 
+def pod_namespace(netns: Path | None) -> NetworkNamespace:
+    """The network namespace of a pod, told apart from the host's.
+
+    Args:
+        netns: The path that the OCI spec has; None when it lists no network namespace, which means the host's.
+
+    Raises:
+        HostNetwork: It is the host's own.
+        NetworkError: There is none at the path.
+    """
+    try:
+        namespace = NetworkNamespace.at(netns) if netns else None
+    except OSError as error:
+        raise NetworkError(f"there is no network namespace at {netns}: {error.strerror}") from error
+    if namespace is None or namespace.is_host:
+        raise HostNetwork(
+            f"the pod is given the host's own network ({netns or 'no network namespace of its own'}), which a virtual "
+            "machine cannot share: a pod with hostNetwork: true needs another runtime class"
+        )
+    return namespace
+
+
 @asynccontextmanager
 async def open_network(
-    netns: Path, model: Model, journal: Journal, *, queues: int = 1, vhost: bool = True
+    netns: Path,
+    model: Model,
+    journal: Journal,
+    *,
+    queues: int = 1,
+    vhost: bool = True,
+    limits: RateLimits = RateLimits(),  # noqa: B008 a frozen value
 ) -> AsyncIterator[Network]:
     """Connect a pod's network to its guest; leaving takes apart what was made, and closes all descriptors.
 
@@ -129,23 +145,16 @@ async def open_network(
         journal: Where the undo of each change is written first.
         queues: Queue pairs of each interface: as many as the guest has processors.
         vhost: Whether frames go through the host's kernel alone (vhost-net), where it can.
+        limits: How fast frames may go; not with MACVTAP.
 
     Raises:
         HostNetwork: The namespace is the host's own.
         NetworkError: There is no such namespace, or a link cannot be connected; nothing is left behind.
     """
-    try:
-        namespace = NetworkNamespace.at(netns)
-    except OSError as error:
-        raise NetworkError(f"there is no network namespace at {netns}: {error.strerror}") from error
-    if namespace.is_host:
-        raise HostNetwork(
-            f"{netns} is the host's own network namespace, which a virtual machine cannot share: "
-            "a pod with hostNetwork: true needs another runtime class"
-        )
+    namespace = pod_namespace(netns)
     stack = ExitStack()
     try:
-        network = Network(namespace, model, queues, journal, stack, vhost=vhost)
+        network = Network(Connector(namespace, model, queues, limits, vhost, journal), stack)
         with journal.span("network"):
             await network.rescan()
         yield network

@@ -20,8 +20,10 @@ _NLMSG_ERROR = 2
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_DELQDISC = 16, 17, 20, 37
 _IFLA_ADDRESS, _IFLA_IFNAME = 1, 3
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_INGRESS_HANDLE, _TC_H_INGRESS = 0xFFFF0000, 0xFFFFFFF1
+_TC_H_INGRESS, _TC_H_ROOT = 0xFFFFFFF1, 0xFFFFFFFF
 _ANSWER_TIMEOUT = 2.0  # seconds; the kernel answers before the request returns
+
+INGRESS = 0xFFFF0000  # ffff:, the number that every ingress discipline has
 
 _GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ENOENT})
 
@@ -52,19 +54,21 @@ class RemoveLink:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveIngress:
-    """The ingress queueing discipline of a link of a pod's namespace, with the filters on it.
+class RemoveQdisc:
+    """A queueing discipline of a link of a pod's namespace, with the classes and filters on it.
 
     Attributes:
         netns: The namespace's path.
         inode: Which namespace it was.
         link: The link's name.
+        handle: Its number: `INGRESS`, or that of one at the root. One of another number is left alone.
     """
 
-    kind: ClassVar[str] = "remove-ingress"
+    kind: ClassVar[str] = "remove-qdisc"
     netns: str
     inode: int
     link: str
+    handle: int
 
     def perform(self) -> None:
         """Remove the discipline.
@@ -77,8 +81,9 @@ class RemoveIngress:
     def _remove(self) -> None:
         index = _index(self.link)
         if index is not None:
-            body = struct.pack("=BxxxiIII", 0, index, _INGRESS_HANDLE, _TC_H_INGRESS, 0)
-            _request(_RTM_DELQDISC, 0, body, self.link, _GONE | {errno.EINVAL})  # EINVAL: there was one before, no more
+            parent = _TC_H_INGRESS if self.handle == INGRESS else _TC_H_ROOT
+            body = struct.pack("=BxxxiIII", 0, index, self.handle, parent, 0)
+            _request(_RTM_DELQDISC, 0, body, self.link, _GONE | {errno.EINVAL})  # EINVAL: none of this number
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +147,7 @@ def _inside(path: str, inode: int, undo: Callable[[], None]) -> None:
 def _index(name: str) -> int | None:
     import socket
 
-    try:
-        return socket.if_nametoindex(name)
-    except OSError as error:
-        if error.errno in _GONE:
-            return None
-        raise
+    return next((index for index, each in socket.if_nameindex() if each == name), None)
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from kata_py.resource import mount, process
-from kata_py.resource.link import RemoveIngress as RemoveIngress
 from kata_py.resource.link import RemoveLink as RemoveLink
+from kata_py.resource.link import RemoveQdisc as RemoveQdisc
 from kata_py.resource.link import RestoreLink as RestoreLink
 from kata_py.resource.process import KillProcess as KillProcess
 
@@ -130,7 +130,7 @@ def _remove_cgroup(directory: Path, deadline: float) -> None:
             return
 
 
-Undo = KillProcess | Unmount | RemoveFile | RemoveTree | RemoveCgroup | RemoveLink | RemoveIngress | RestoreLink
+Undo = KillProcess | Unmount | RemoveFile | RemoveTree | RemoveCgroup | RemoveLink | RemoveQdisc | RestoreLink
 
 _KINDS: dict[object, type[Undo]] = {kind.kind: kind for kind in Undo.__args__}
 

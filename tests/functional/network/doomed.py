@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from kata_py.network.model import Model
+from kata_py.network.model import Model, RateLimits
 from kata_py.network.network import open_network
 from kata_py.resource.undo import Undo
 from kata_py.sandbox.record import Record
@@ -33,7 +33,8 @@ async def main(netns: Path, model: str, top: Path, entries: int) -> None:
     record = DoomedRecord.create("doomed", namespace="default", bundle="/bundle", root=top)
     assert isinstance(record, DoomedRecord)
     record.entries = entries
-    async with open_network(netns, Model(model), record):
+    limits = RateLimits(tx=1_000_000) if model == Model.TCFILTER.value else RateLimits()
+    async with open_network(netns, Model(model), record, limits=limits):
         print("opened", flush=True)
         await asyncio.Event().wait()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 
 from kata_py.network.endpoint import Address, Kind, Route
 from kata_py.network.errors import HostNetwork, NetworkError, UnsupportedLink
-from kata_py.network.model import Model
-from kata_py.network.network import open_network
+from kata_py.network.model import Model, RateLimits
+from kata_py.network.network import open_network, pod_namespace
 from kata_py.resource.undo import Undo
 from kata_py.sandbox.record import Record
 from tests.conftest import REPOSITORY
@@ -148,10 +149,17 @@ async def test_a_namespace_that_is_gone_is_told_and_undone_without_a_word(inside
             pass
 
 
-async def test_the_hosts_own_network_is_refused() -> None:
+@pytest.mark.parametrize("path", ["/proc/self/ns/net", "/proc/1/ns/net"])
+async def test_the_hosts_own_network_is_refused(path: str) -> None:
     with pytest.raises(HostNetwork, match="hostNetwork: true needs another runtime class"):
-        async with open_network(Path("/proc/self/ns/net"), Model.TCFILTER, ListJournal()):
+        async with open_network(Path(path), Model.TCFILTER, ListJournal()):
             pass
+
+
+def test_a_pod_without_a_network_namespace_is_one_on_the_hosts_network(inside: Pod) -> None:
+    with pytest.raises(HostNetwork, match="no network namespace of its own"):
+        pod_namespace(None)
+    assert pod_namespace(inside.path).inode == inside.path.stat().st_ino
 
 
 class Refusing(ListJournal):
@@ -246,6 +254,39 @@ async def test_frames_flow_both_ways(inside: Pod, world: Pod, model: Model, queu
         world.run("bash", "-c", "echo hello >/dev/udp/10.0.0.2/9")
         datagram = await guest.received(lambda frame: frame[12:14] == IPV4 and b"hello" in frame)
         assert datagram[0:6] == bytes.fromhex(MAC.replace(":", ""))
+
+
+async def test_rates_are_kept_on_both_sides_and_gone_afterwards(inside: Pod) -> None:
+    before = inside.state()
+    limits = RateLimits(rx=8_000_000, tx=16_000_000)
+    async with open_network(inside.path, Model.TCFILTER, ListJournal(), limits=limits):
+        for link, rate in (("tap0_kata", "8Mbit"), ("eth0", "16Mbit")):
+            assert re.search(r"htb 1: root .*default 0x2", inside.run("tc", "qdisc", "show", "dev", link))
+            classes = inside.run("tc", "class", "show", "dev", link)
+            assert f"class htb 1:1 root rate {rate} ceil {rate}" in classes
+            assert f"class htb 1:2 parent 1:1 prio 0 rate {rate} ceil {rate}" in classes
+    assert inside.state() == before
+
+
+async def test_frames_go_no_faster_than_the_rate(inside: Pod, world: Pod) -> None:
+    async with open_network(inside.path, Model.TCFILTER, ListJournal(), limits=RateLimits(tx=400_000)) as network:
+        guest = Guest(network.nics[0], "10.0.0.2")
+        for _ in range(60):  # 60 times 1,400 bytes take 1.7 s, but for the burst
+            await guest.send(guest.arp_request("10.0.0.3").ljust(1400, b"\0"))
+        assert re.search(r"backlog [1-9]\d*b", inside.run("tc", "-s", "class", "show", "dev", "eth0"))
+
+
+async def test_a_rate_is_refused_where_it_could_not_be_kept(inside: Pod) -> None:
+    limits = RateLimits(tx=1_000_000)
+    with pytest.raises(NetworkError, match=r"tx_rate_limiter_max_rate are not supported with .* macvtap"):
+        async with open_network(inside.path, Model.MACVTAP, ListJournal(), limits=limits):
+            pass
+    inside.run("tc", "qdisc", "add", "dev", "eth0", "root", "handle", "1:", "htb")
+    before = inside.state()
+    with pytest.raises(NetworkError, match="eth0 has a queueing discipline already"):
+        async with open_network(inside.path, Model.TCFILTER, ListJournal(), limits=limits):
+            pass
+    assert inside.state() == before
 
 
 async def test_the_event_loops_thread_stays_where_it_was(inside: Pod) -> None:

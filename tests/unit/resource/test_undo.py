@@ -17,8 +17,8 @@ from kata_py.resource.undo import (
     KillProcess,
     RemoveCgroup,
     RemoveFile,
-    RemoveIngress,
     RemoveLink,
+    RemoveQdisc,
     RemoveTree,
     RestoreLink,
     Undo,
@@ -27,13 +27,13 @@ from kata_py.resource.undo import (
     to_json,
 )
 
-LINK_KINDS = (RemoveLink, RemoveIngress)
 PATH_KINDS = (Unmount, RemoveFile, RemoveTree, RemoveCgroup)
 
 undos = st.one_of(
     st.builds(KillProcess, st.integers(1), st.integers(0), st.text()),
     *(st.builds(kind, st.text(min_size=1)) for kind in PATH_KINDS),
-    *(st.builds(kind, st.text(), st.integers(0), st.text()) for kind in LINK_KINDS),
+    st.builds(RemoveLink, st.text(), st.integers(0), st.text()),
+    st.builds(RemoveQdisc, st.text(), st.integers(0), st.text(), st.integers(0)),
     st.builds(RestoreLink, st.text(), st.integers(0), st.text(), st.text(), st.lists(st.text()).map(tuple)),
 )
 
@@ -55,8 +55,9 @@ def test_an_unknown_kind_is_told_apart_from_damage() -> None:
     [
         KillProcess(2**22 - 1, 1, "nobody"),
         *(kind("/no/such/path") for kind in PATH_KINDS),
-        *(kind("/no/such/netns", 1, "eth0") for kind in LINK_KINDS),
-        *(kind("/proc/self/ns/net", 1, "lo") for kind in LINK_KINDS),  # another namespace is at the path by now
+        RemoveLink("/no/such/netns", 1, "eth0"),
+        RemoveLink("/proc/self/ns/net", 1, "lo"),  # another namespace is at the path by now
+        RemoveQdisc("/no/such/netns", 1, "eth0", 1),
         RestoreLink("/proc/4194303/ns/net", 1, "eth0", "02:00:00:00:00:01", ("10.0.0.2/24",)),
     ],
     ids=lambda undo: undo.kind,

@@ -202,7 +202,7 @@ def test_every_kind_of_undo_survives_the_disk(record: Record) -> None:
 
     entries: list[Undo] = [
         KillProcess(1, 2, "x"), undo.Unmount("/a"), RemoveFile("/b"), RemoveTree("/c"), undo.RemoveCgroup("/d"),
-        undo.RemoveLink("/ns", 1, "tap0_kata"), undo.RemoveIngress("/ns", 1, "eth0"),
+        undo.RemoveLink("/ns", 1, "tap0_kata"), undo.RemoveQdisc("/ns", 1, "eth0", 0x10000),
         undo.RestoreLink("/ns", 1, "eth0", "02:00:00:00:00:01", ("10.0.0.2/24",)),
     ]  # fmt: skip
     for entry in entries:
