@@ -14,7 +14,7 @@ from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 
-from kata_protos import agent_pb2, health_pb2
+from kata_protos import agent_pb2, agent_types_pb2, health_pb2
 from kata_protos.agent_ttrpc import AgentService
 from kata_protos.health_ttrpc import HealthService
 from kata_py.hypervisor.api import HypervisorError, VmSpec
@@ -84,6 +84,9 @@ class FakeAgent(_Rest):  # type: ignore[misc]  # made of whatever methods the pr
         self.processes: dict[tuple[str, str], GuestProcess] = {}
         self.resources: list[Any] = []
         self.stats = agent_pb2.StatsContainerResponse()
+        self.interfaces: list[agent_types_pb2.Interface] = []
+        self.routes: list[agent_types_pb2.Route] = []
+        self.missing_links = 0  # calls until the guest has the link it is told of
         self.ooms: asyncio.Queue[str] = asyncio.Queue()
 
     def ttrpc_methods(self) -> Mapping[str, Entry]:
@@ -132,6 +135,22 @@ class FakeAgent(_Rest):  # type: ignore[misc]  # made of whatever methods the pr
         return Empty()
 
     async def ReseedRandomDev(self, request: agent_pb2.ReseedRandomDevRequest, context: Context) -> Empty:
+        return Empty()
+
+    async def UpdateInterface(
+        self, request: agent_pb2.UpdateInterfaceRequest, context: Context
+    ) -> agent_types_pb2.Interface:
+        if self.missing_links:
+            self.missing_links -= 1
+            raise StatusError(Code.INTERNAL, "update interface: Link not found (Address: ...)")
+        self.interfaces.append(request.interface)
+        return request.interface
+
+    async def UpdateRoutes(self, request: agent_pb2.UpdateRoutesRequest, context: Context) -> agent_pb2.Routes:
+        self.routes = list(request.routes.Routes)
+        return request.routes
+
+    async def AddARPNeighbors(self, request: agent_pb2.AddARPNeighborsRequest, context: Context) -> Empty:
         return Empty()
 
     async def CreateContainer(self, request: agent_pb2.CreateContainerRequest, context: Context) -> Empty:

@@ -110,10 +110,17 @@ Device = SharedDirectory | BlockDevice | Nic
 
 @dataclass(frozen=True, slots=True)
 class GuestDevice:
-    """Where the guest finds an attached device: its PCI path (`02/01`, kata's form) or CCW id; may be empty."""
+    """Where the guest finds an attached device.
+
+    Attributes:
+        id: The hypervisor's name of it.
+        address: Its PCI path (`02/01`, kata's form), CCW id or SCSI address; may be empty.
+        driver: How the agent calls the way to find a disk there: `blk`, `blk-ccw`, `scsi`.
+    """
 
     id: str
     address: str = ""
+    driver: str = "blk"
 
 
 @dataclass(frozen=True, slots=True)

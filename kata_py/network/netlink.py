@@ -5,6 +5,7 @@ The library costs 13 MiB and a quarter of a second, so it is imported when a ses
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ _ETH_P_ALL = 3
 _BUSY_TRIES = 5
 _BUSY_WAIT = 0.01  # seconds, after the first try; the nth waits n times as long
 _EBUSY = 16
+_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x10, 0x100
 
 
 class Netlink:
@@ -116,6 +118,17 @@ class Netlink:
                 "add-filter", "u32", index=index, parent=INGRESS, protocol=_ETH_P_ALL, target=0,
                 keys=["0x0/0x0+0"], action=action,
             )  # fmt: skip
+
+
+def address_news() -> socket.socket:
+    """A socket on which the kernel tells of every address that comes or goes. Source: rtnetlink(7)."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        sock.bind((0, _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 @contextmanager

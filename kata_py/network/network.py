@@ -5,6 +5,8 @@ All work on the namespace is done by threads that enter it and end; the event lo
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
@@ -20,6 +22,8 @@ from kata_py.network.nic import Nic
 from kata_py.resource.blocking import off_loop
 from kata_py.resource.journal import Journal
 from kata_py.resource.netns import NamespaceGone, NetworkNamespace
+
+_MESSAGE_MAX = 1 << 16  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,32 @@ class Network:
         self._connections += found
         return found
 
+    @asynccontextmanager
+    async def news(self) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever an address was added or taken away in the namespace.
+
+        Raises:
+            NetworkError: The namespace is gone.
+        """
+        try:
+            sock = await off_loop(self._connector.namespace.run, netlink.address_news)
+        except OSError as error:
+            raise NetworkError(f"{error.filename}: {error.strerror}") from error
+        changed, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def read() -> None:
+            with contextlib.suppress(BlockingIOError, OSError):  # overrun: there was something, that is all
+                while sock.recv(_MESSAGE_MAX):
+                    pass
+            changed.set()
+
+        with sock:
+            loop.add_reader(sock, read)
+            try:
+                yield changed
+            finally:
+                loop.remove_reader(sock)
+
     def _connect_new(self, stack: ExitStack) -> tuple[Connection, ...]:
         with netlink.session() as session:
             ours = {nic.name for nic in self.nics}
@@ -155,8 +185,7 @@ async def open_network(
     stack = ExitStack()
     try:
         network = Network(Connector(namespace, model, queues, limits, vhost, journal), stack)
-        with journal.span("network"):
-            await network.rescan()
+        await network.rescan()
         yield network
     finally:
         await off_loop(stack.close)

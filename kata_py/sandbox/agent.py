@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from kata_protos import agent_pb2, health_pb2
+from kata_protos import agent_pb2, agent_types_pb2, health_pb2
 from kata_protos.agent_ttrpc import AgentClient
 from kata_protos.health_ttrpc import HealthClient
 from kata_py.sandbox import errors
@@ -86,6 +86,21 @@ class Agent:
         """Give the guest's random number generator a seed from the host's."""
         request = agent_pb2.ReseedRandomDevRequest(data=os.urandom(SEED_SIZE))
         await _answered(self._calls.ReseedRandomDev(request, timeout=CALL_TIMEOUT))
+
+    async def update_interface(self, interface: agent_types_pb2.Interface) -> None:
+        """Give an interface of the guest its name, addresses and MTU."""
+        request = agent_pb2.UpdateInterfaceRequest(interface=interface)
+        await _answered(self._calls.UpdateInterface(request, timeout=CALL_TIMEOUT))
+
+    async def update_routes(self, routes: Sequence[agent_types_pb2.Route]) -> None:
+        """Add routes to the guest's."""
+        request = agent_pb2.UpdateRoutesRequest(routes=agent_pb2.Routes(Routes=routes))
+        await _answered(self._calls.UpdateRoutes(request, timeout=CALL_TIMEOUT))
+
+    async def add_neighbours(self, neighbours: Sequence[agent_types_pb2.ARPNeighbor]) -> None:
+        """Add entries to the guest's table of neighbours."""
+        request = agent_pb2.AddARPNeighborsRequest(neighbors=agent_pb2.ARPNeighbors(ARPNeighbors=neighbours))
+        await _answered(self._calls.AddARPNeighbors(request, timeout=CALL_TIMEOUT))
 
     async def create_sandbox(self, request: agent_pb2.CreateSandboxRequest) -> None:
         """Make what the pod's containers share."""

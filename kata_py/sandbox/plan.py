@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kata_protos import agent_pb2
 from kata_py.config.model import AgentConfig, Configuration
 from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, Memory, SharedDirectory, Vcpus, VmSpec
+from kata_py.network.model import Model, RateLimits
 from kata_py.oci.spec import Linux, LinuxResources, Process, Spec
 from kata_py.oci.wire import to_agent
 from kata_py.sandbox import pod, volumes
+from kata_py.sandbox.disks import DiskUse
 from kata_py.sandbox.errors import InvalidArgument
 from kata_py.sandbox.paths import HostPaths
 from kata_py.sandbox.pod import Role
@@ -25,7 +27,7 @@ from kata_py.sandbox.stdio import StdioSpec
 from kata_py.storage import share
 from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import Volume
-from kata_py.storage.source import Source
+from kata_py.storage.source import Sources
 
 MIB = 1 << 20
 HUGE_PAGE = 2  # MiB, on x86_64 unless the host was told otherwise
@@ -35,6 +37,7 @@ HOSTNAME_MAX = 64  # characters, as the kernel
 # The guest has a network of its own for the whole pod, and its cgroups and clock are nobody else's.
 _SANDBOX_NAMESPACES = frozenset({"network", "cgroup", "time"})
 _SHORT_ID = 12  # characters, as managers show ids
+_NOTHING = Sources()
 
 # What a pod's spec calls the namespaces of the host that a machine cannot give its containers.
 _HOST_FIELDS = {"network": "hostNetwork", "pid": "hostPID", "ipc": "hostIPC"}
@@ -59,12 +62,30 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkPlan:
+    """How a pod's network is given to its guest.
+
+    Attributes:
+        namespace: The pod's network namespace, made by the manager.
+        model: How its links are connected.
+        vhost: Whether frames go through the host's kernel alone, where it can.
+        limits: How fast they may go.
+    """
+
+    namespace: Path
+    model: Model
+    vhost: bool
+    limits: RateLimits
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxPlan:
     """A sandbox, fully decided.
 
     Attributes:
         id: Its id.
         vm: Its virtual machine.
+        network: Its network; None if the manager has made none.
         guest: What the agent is told once it answers.
         dial_timeout: Seconds until the agent must answer.
         create_timeout: Seconds the agent may take to create a container.
@@ -73,6 +94,7 @@ class SandboxPlan:
 
     id: str
     vm: VmSpec
+    network: NetworkPlan | None
     guest: agent_pb2.CreateSandboxRequest
     dial_timeout: float
     create_timeout: float
@@ -90,6 +112,7 @@ class ContainerPlan:
         rootfs: The mounts that make its root file system, or the directory where it lies.
         volumes: What else of the host's files it sees.
         guest: What the agent is told.
+        disks: What is plugged into the machine for it.
         terminal_size: Rows and columns of its terminal at the start, if the spec says so.
         role: What it is to its sandbox.
         oom_file: Whether its manager looks for a file when the kernel has killed in it for want of memory.
@@ -101,6 +124,7 @@ class ContainerPlan:
     rootfs: Sequence[RootfsMount] | Path
     volumes: tuple[Volume, ...]
     guest: agent_pb2.CreateContainerRequest
+    disks: tuple[DiskUse, ...] = ()
     terminal_size: tuple[int, int] | None = None
     role: Role = Role.SINGLE
     oom_file: bool = False
@@ -161,6 +185,7 @@ def plan_sandbox(
             machine=hypervisor.machine_type,
             debug=hypervisor.enable_debug,
         ),
+        network=_network(configuration, spec),
         guest=agent_pb2.CreateSandboxRequest(
             sandbox_id=sandbox_id,
             hostname=spec.get("hostname", "")[:HOSTNAME_MAX],
@@ -189,7 +214,7 @@ def plan_container(
     stdio: StdioSpec,
     rootfs: Sequence[RootfsMount] = (),
     role: Role = Role.SINGLE,
-    sources: Mapping[Path, Source] | None = None,
+    sources: Sources = _NOTHING,
 ) -> ContainerPlan:
     """Decide a container.
 
@@ -201,7 +226,7 @@ def plan_container(
         stdio: Where its process's streams go.
         rootfs: The mounts that make its root file system; none when the manager has mounted it at the spec's root.
         role: What it is to its sandbox.
-        sources: What the sources of its mounts are, by path (`volumes.bind_sources`).
+        sources: What the host has of what its spec names (`look_up`).
 
     Raises:
         InvalidArgument: The spec has no process, or no root.
@@ -211,8 +236,15 @@ def plan_container(
         raise InvalidArgument(f"{bundle}/config.json: process.args is missing: there is nothing to run")
     if not rootfs and "root" not in spec:
         raise InvalidArgument(f"{bundle}/config.json: root is missing, and the manager gave no rootfs")
-    planned = volumes.plan_volumes(container_id, spec.get("mounts", []), sources or {}, pod_shm=role is not Role.SINGLE)
+    planned = volumes.plan_volumes(container_id, spec.get("mounts", []), sources, pod_shm=role is not Role.SINGLE)
+    named = volumes.plan_disks(
+        spec.get("linux", {}).get("devices", []),
+        spec.get("linux", {}).get("resources", {}).get("devices", []),
+        sources,
+    )
     linux, shares_pids = _linux(spec.get("linux", {}), keep_seccomp=not configuration.runtime.disable_guest_seccomp)
+    if planned.nodes:
+        linux["devices"] = [*linux.get("devices", []), *planned.nodes]
     guest: Spec = {
         "ociVersion": spec["ociVersion"],
         "process": guest_process(spec["process"], terminal=stdio.terminal),
@@ -235,6 +267,7 @@ def plan_container(
             OCI=to_agent(guest),
             sandbox_pidns=shares_pids,
         ),
+        disks=(*planned.disks, *named),
         terminal_size=terminal_size(spec["process"]),
         role=role,
         oom_file=pod.managed_by_crio(spec.get("annotations", {})),
@@ -290,6 +323,16 @@ def guest_resources(resources: LinuxResources) -> LinuxResources:
     if "hugepageLimits" in resources:
         guest["hugepageLimits"] = resources["hugepageLimits"]
     return guest
+
+
+def look_up(spec: Spec) -> Sources:
+    """Look at what a container's spec names of the host. The one function here that does I/O; it blocks.
+
+    Raises:
+        StorageError: A storage driver's description of a volume cannot be used.
+    """
+    devices = spec.get("linux", {}).get("devices", [])
+    return Sources.find(volumes.bind_sources(spec.get("mounts", [])), volumes.disk_numbers(devices))
 
 
 def resolv_conf(spec: Spec) -> Path | None:
@@ -357,6 +400,19 @@ def _modules(configuration: Configuration) -> list[agent_pb2.KernelModule]:
     if hypervisor.reclaim_guest_freed_memory:
         modules.append(agent_pb2.KernelModule(name="virtio_balloon"))
     return modules
+
+
+def _network(configuration: Configuration, spec: Spec) -> NetworkPlan | None:
+    hypervisor = configuration.hypervisor
+    for namespace in spec.get("linux", {}).get("namespaces", []):
+        if namespace["type"] == "network" and namespace.get("path"):
+            return NetworkPlan(
+                Path(namespace["path"]),
+                Model.named(configuration.runtime.internetworking_model),
+                vhost=not hypervisor.disable_vhost_net,
+                limits=RateLimits(hypervisor.rx_rate_limiter_max_rate, hypervisor.tx_rate_limiter_max_rate),
+            )
+    return None
 
 
 def _vcpus(configuration: Configuration, resources: LinuxResources, host: Host) -> Vcpus:

@@ -11,17 +11,21 @@ import asyncio
 import logging
 import signal as signals
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kata_py.hypervisor.api import Hypervisor, Vm
+from kata_py.hypervisor.api import Hypervisor, Vm, VmSpec
+from kata_py.network.network import Network, open_network
+from kata_py.resource.journal import Journal
 from kata_py.sandbox import boots, oom
 from kata_py.sandbox.agent import Agent
 from kata_py.sandbox.container import Container
 from kata_py.sandbox.dial import dial
+from kata_py.sandbox.disks import Disks
 from kata_py.sandbox.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, SandboxError
 from kata_py.sandbox.events import EventQueue
+from kata_py.sandbox.links import Links
 from kata_py.sandbox.plan import ContainerPlan, SandboxPlan
 from kata_py.sandbox.process import Exit, OpenStdio
 from kata_py.sandbox.record import Record, Shim, State
@@ -45,6 +49,7 @@ class Parts:
         stages: Times what is made.
         share: Its directory that the guest sees.
         files: What is in there, by container.
+        disks: The disks of its machine.
         vm: Its machine.
         agent: The agent in it.
         open_stdio: Opens the manager's ends of streams.
@@ -56,6 +61,7 @@ class Parts:
     stages: Stages
     share: Share
     files: dict[str, AsyncExitStack]
+    disks: Disks
     vm: Vm
     agent: Agent
     open_stdio: OpenStdio
@@ -76,8 +82,9 @@ class Parts:
         async with self.stages.stage(plan.stage("create"), self.create_timeout), _transaction() as stack:
             files = await stack.enter_async_context(AsyncExitStack())
             await files.enter_async_context(self.share.container(plan.id, plan.rootfs, plan.volumes))
+            request = await files.enter_async_context(self.disks.given(plan.guest, plan.disks))
             creating = asyncio.create_task(
-                self.agent.create_container(plan.guest, self.create_timeout), name=f"creation of {plan.id} in the guest"
+                self.agent.create_container(request, self.create_timeout), name=f"creation of {plan.id} in the guest"
             )
             stack.push_async_callback(self._discard, plan.id, creating, patience)
             await asyncio.shield(creating)
@@ -114,10 +121,11 @@ class Sandbox:
     Args:
         parts: What it is made of.
         first: That container.
+        links: Its network's; None without a network.
         teardown: Ends all of it.
     """
 
-    def __init__(self, parts: Parts, first: Container, teardown: AsyncExitStack) -> None:
+    def __init__(self, parts: Parts, first: Container, links: Links | None, teardown: AsyncExitStack) -> None:
         self.id = parts.record.id
         self._first = first
         self._containers = {first.id: first}
@@ -128,7 +136,10 @@ class Sandbox:
         self._teardown = teardown
         self._stopping: asyncio.Task[None] | None = None
         self._watcher = asyncio.create_task(self._watch(), name=f"watch of sandbox {self.id}")
-        self._oom_watcher = asyncio.create_task(oom.watch(self._agent, self._out_of_memory), name=f"oom of {self.id}")
+        watches = [asyncio.create_task(oom.watch(self._agent, self._out_of_memory), name=f"oom of {self.id}")]
+        if links is not None:
+            watches.append(asyncio.create_task(links.follow(), name=f"links of {self.id}"))
+        self._watches = watches
 
     @classmethod
     async def start(
@@ -167,19 +178,26 @@ class Sandbox:
                     share = await stack.enter_async_context(open_share(plan.id, record, plan.paths.shares))
                     files: dict[str, AsyncExitStack] = {}
                     stack.push_async_callback(_close_all, files)
+                async with stages.stage("network"):
+                    network = await stack.enter_async_context(_networked(plan, record))
                 async with AsyncExitStack() as boot:
                     async with stages.stage("queue"):
                         await boot.enter_async_context(boots.turn(plan.paths.boots, record, boots.places()))
                     async with stages.stage("machine"):
-                        vm = stages.vm = await stack.enter_async_context(hypervisor.launch(plan.vm, record))
+                        vm = stages.vm = await stack.enter_async_context(
+                            hypervisor.launch(_with(plan.vm, network), record)
+                        )
                     async with stages.stage("agent", plan.dial_timeout):
                         agent = await stack.enter_async_context(dial(vm, plan.dial_timeout))
                 async with stages.stage("sandbox"):
-                    await _prepare(agent, plan)
-                parts = Parts(record, stages, share, files, vm, agent, open_stdio, events, plan.create_timeout)
+                    links = None if network is None else Links(network, vm, agent)
+                    await _prepare(agent, plan, links)
+                parts = Parts(
+                    record, stages, share, files, Disks(vm), vm, agent, open_stdio, events, plan.create_timeout
+                )
                 container = await parts.create(first)
             record.move(State.RUNNING)
-            return cls(parts, container, stack.pop_all())
+            return cls(parts, container, links, stack.pop_all())
 
     @property
     def vacant(self) -> bool:
@@ -286,7 +304,9 @@ class Sandbox:
             await self._agent.close()
         for container in list(self._containers.values()):
             await container.lost(LOST_TIMEOUT)
-        self._oom_watcher.cancel()
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.wait(self._watches)
         try:
             await self._teardown.aclose()
         except Exception:
@@ -344,10 +364,31 @@ async def _close_all(files: dict[str, AsyncExitStack]) -> None:
         files.clear()
 
 
-async def _prepare(agent: Agent, plan: SandboxPlan) -> None:
+def _networked(plan: SandboxPlan, journal: Journal) -> AbstractAsyncContextManager[Network | None]:
+    if plan.network is None:
+        return nullcontext()
+    network = plan.network
+    return open_network(
+        network.namespace,
+        network.model,
+        journal,
+        queues=plan.vm.cpus.count,
+        vhost=network.vhost,
+        limits=network.limits,
+    )
+
+
+def _with(vm: VmSpec, network: Network | None) -> VmSpec:
+    """The machine with an interface for each of the network's links."""
+    return vm if network is None else replace(vm, devices=(*vm.devices, *network.nics))
+
+
+async def _prepare(agent: Agent, plan: SandboxPlan, links: Links | None) -> None:
     for prepare in (agent.set_clock, agent.seed):
         try:
             await prepare()
         except SandboxError as error:  # an old agent, or one that may not: the guest has clock and seed of its own
             logger.warning("sandbox %s: %s", plan.id, error)
+    if links is not None:
+        await links.tell()
     await agent.create_sandbox(plan.guest)

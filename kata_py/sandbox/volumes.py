@@ -6,22 +6,31 @@ Files and directories of the host are shared; memory is the guest's own; disks a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from kata_protos import agent_pb2
-from kata_py.oci.spec import Mount
-from kata_py.sandbox.errors import InvalidArgument, Unimplemented
+from kata_protos import agent_pb2, agent_types_pb2
+from kata_py.hypervisor.api import BlockDevice
+from kata_py.oci.spec import LinuxDevice, LinuxDeviceCgroup, Mount
+from kata_py.sandbox.disks import DiskUse
+from kata_py.sandbox.errors import InvalidArgument
+from kata_py.storage.direct import DirectVolume
 from kata_py.storage.share import Volume
-from kata_py.storage.source import Kind, Source
+from kata_py.storage.source import Kind, Source, Sources
 
 SHM = "/dev/shm"
 SHM_SIZE = 64 << 20  # bytes, where nobody says
 GUEST_SHM = "/run/kata-containers/sandbox/shm"
 GUEST_EPHEMERAL = "/run/kata-containers/sandbox/ephemeral"
+GUEST_STORAGE = "/run/kata-containers/sandbox/storage"
 
 _SHM_OPTIONS = ("nosuid", "noexec", "nodev", "mode=1777")
+_SERIAL = 16  # characters of a disk's id, which a guest sees at most 20 of
+_REMOVABLE = (2, 11)  # major numbers of floppy disks and CD-ROMs, which are the host's own
+_GROUP_POLICIES = {"Always": agent_types_pb2.Always, "OnRootMismatch": agent_types_pb2.OnRootMismatch}
 _EMPTY_DIR = "/volumes/kubernetes.io~empty-dir/"  # in the path of every emptyDir, kubelet `volumes/emptydir`
 
 
@@ -33,25 +42,33 @@ class Volumes:
         mounts: What the guest's spec says.
         shared: Files and directories of the host that it sees.
         storages: What the agent makes before the container.
+        disks: What is plugged into the machine for it.
+        nodes: Device nodes that stand in the place of mounts.
     """
 
     mounts: tuple[Mount, ...] = ()
     shared: tuple[Volume, ...] = ()
     storages: tuple[agent_pb2.Storage, ...] = ()
+    disks: tuple[DiskUse, ...] = ()
+    nodes: tuple[LinuxDevice, ...] = ()
 
     def __add__(self, other: Volumes) -> Volumes:
-        return Volumes(self.mounts + other.mounts, self.shared + other.shared, self.storages + other.storages)
+        return Volumes(
+            self.mounts + other.mounts,
+            self.shared + other.shared,
+            self.storages + other.storages,
+            self.disks + other.disks,
+            self.nodes + other.nodes,
+        )
 
 
-def plan_volumes(
-    container_id: str, mounts: Sequence[Mount], sources: Mapping[Path, Source], *, pod_shm: bool
-) -> Volumes:
+def plan_volumes(container_id: str, mounts: Sequence[Mount], sources: Sources, *, pod_shm: bool) -> Volumes:
     """Decide what becomes of a container's mounts, in their order.
 
     Args:
         container_id: Its id.
         mounts: Its spec's.
-        sources: What the sources of `bind_sources` are; one that is not there is taken for a directory.
+        sources: What the paths of `bind_sources` are.
         pod_shm: Whether the sandbox has shared memory that all containers of the pod see.
 
     Raises:
@@ -76,7 +93,7 @@ def sandbox_shm(size: int) -> agent_pb2.Storage:
     )  # fmt: skip
 
 
-def _volume(container_id: str, mount: Mount, sources: Mapping[Path, Source], pod_shm: bool) -> Volumes:
+def _volume(container_id: str, mount: Mount, sources: Sources, pod_shm: bool) -> Volumes:
     destination, options = mount["destination"], mount.get("options", [])
     if not _is_the_hosts(mount):
         return Volumes((mount,))
@@ -88,9 +105,13 @@ def _volume(container_id: str, mount: Mount, sources: Mapping[Path, Source], pod
         own["options"] = [*_SHM_OPTIONS, f"size={SHM_SIZE}"]
         return Volumes((own,))
     path = Path(mount.get("source", ""))
-    source = sources.get(path, Source(path, Kind.DIRECTORY))
+    source = sources.at(path)
+    if source.direct is not None:
+        return _direct(mount, source, source.direct)
     if source.kind is Kind.BLOCK_DEVICE:
-        raise Unimplemented(f"mount of {path} at {destination}: block devices are not plugged in yet")
+        disk = disk_of(path, read_only=source.read_only or "ro" in options)
+        node: LinuxDevice = {"path": destination, "type": "b", "major": 0, "minor": 0}  # the agent knows its numbers
+        return Volumes(disks=(DiskUse(disk, node=destination),), nodes=(node,))
     if source.kind is Kind.OTHER:
         raise InvalidArgument(
             f"mount of {path} at {destination}: it is neither file, directory nor disk, and what answers there is on"
@@ -103,6 +124,68 @@ def _volume(container_id: str, mount: Mount, sources: Mapping[Path, Source], pod
     if source.kind is Kind.FILE:
         volume = replace(volume, recursive=False)
     return Volumes((_bind(mount, volume.guest_path, options),), shared=(volume,))
+
+
+def plan_disks(
+    devices: Sequence[LinuxDevice], rules: Sequence[LinuxDeviceCgroup], sources: Sources
+) -> tuple[DiskUse, ...]:
+    """The disks that a container's spec names as devices (`volumeMode: Block`).
+
+    Args:
+        devices: The spec's device nodes.
+        rules: Its device rules: a disk that may not be written is plugged in read-only.
+        sources: What the block devices of `disk_numbers` are.
+
+    Raises:
+        InvalidArgument: The host has no such disk.
+    """
+    uses = []
+    for device in devices:
+        number = _number(device)
+        if number is None:
+            continue
+        if number not in sources.disks:
+            raise InvalidArgument(f"device {device['path']}: the host has no block device {number[0]}:{number[1]}")
+        access = [rule.get("access", "") for rule in rules if (rule.get("major"), rule.get("minor")) == number]
+        read_only = bool(access) and not any("w" in each for each in access)
+        uses.append(DiskUse(disk_of(sources.disks[number], read_only=read_only), node=device["path"]))
+    return tuple(uses)
+
+
+def disk_numbers(devices: Sequence[LinuxDevice]) -> list[tuple[int, int]]:
+    """The numbers of the disks that a container's spec names as devices."""
+    return [number for device in devices if (number := _number(device))]
+
+
+def _number(device: LinuxDevice) -> tuple[int, int] | None:
+    """The number of a disk; None of what is none."""
+    number = device.get("major", 0), device.get("minor", 0)
+    return number if device["type"] == "b" and number[0] not in _REMOVABLE else None
+
+
+def disk_of(path: Path, *, read_only: bool = False) -> BlockDevice:
+    """The disk with that content; one path is one disk, whoever uses it."""
+    return BlockDevice(hashlib.sha256(bytes(path)).hexdigest()[:_SERIAL], path, read_only)
+
+
+def _direct(mount: Mount, source: Source, volume: DirectVolume) -> Volumes:
+    """A disk that the guest mounts itself. Source: kata `docs/design/direct-blk-device-assignment.md`."""
+    options = [*volume.options]
+    read_only = source.read_only or "ro" in options or "ro" in mount.get("options", [])
+    if read_only and "ro" not in options:
+        options.append("ro")
+    if volume.fstype == "xfs":
+        options.append("nouuid")
+    name = base64.urlsafe_b64encode(bytes(volume.device)).decode()
+    storage = agent_pb2.Storage(fstype=volume.fstype, options=options, mount_point=f"{GUEST_STORAGE}/{name}")
+    if group := volume.metadata.get("fsGroup"):
+        policy = volume.metadata.get("fsGroupChangePolicy") or "Always"
+        if not group.isdecimal() or policy not in _GROUP_POLICIES:
+            raise InvalidArgument(f"direct-assigned volume {source.path}: fsGroup {group} with {policy} is not known")
+        storage.fs_group.group_id = int(group)
+        storage.fs_group.group_change_policy = _GROUP_POLICIES[policy]
+    use = DiskUse(disk_of(volume.device, read_only=read_only), storage=storage)
+    return Volumes((_bind(mount, storage.mount_point),), disks=(use,))
 
 
 def _bind(mount: Mount, source: str, options: Sequence[str] | None = None) -> Mount:

@@ -53,7 +53,6 @@ from kata_py.shim import bundle
 from kata_py.shim.status import answered
 from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import off_loop
-from kata_py.storage.source import examine
 from kata_py.ttrpc.context import Context
 
 logger = logging.getLogger(__name__)
@@ -408,7 +407,6 @@ def _config(options: Any) -> Source:
 async def _container_plan(
     request: task.CreateTaskRequest, configuration: Configuration, spec: Spec, role: Role
 ) -> ContainerPlan:
-    paths = volumes.bind_sources(spec.get("mounts", []))
     return plan.plan_container(
         configuration,
         spec,
@@ -417,7 +415,7 @@ async def _container_plan(
         rootfs=[RootfsMount(m.type, m.source, tuple(m.options)) for m in request.rootfs],
         stdio=_stdio(request),
         role=role,
-        sources=await off_loop(lambda: {path: examine(path) for path in paths}),
+        sources=await off_loop(plan.look_up, spec),
     )
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import enum
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kata_py.resource import mount
+from kata_py.storage import direct
+from kata_py.storage.direct import DirectVolume
 
 _SYSFS_BLOCK = Path("/sys/dev/block")
 
@@ -36,6 +39,7 @@ class Source:
         group: Its group's id.
         mode: Its permission bits.
         read_only: Whether a block device cannot be written.
+        direct: The volume that a storage driver hands over under this path.
     """
 
     path: Path
@@ -46,10 +50,41 @@ class Source:
     group: int = 0
     mode: int = 0o755
     read_only: bool = False
+    direct: DirectVolume | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the host has of what a container's spec names.
+
+    Attributes:
+        paths: What lies at the paths.
+        disks: The nodes of block devices, by number.
+    """
+
+    paths: Mapping[Path, Source] = field(default_factory=dict)
+    disks: Mapping[tuple[int, int], Path] = field(default_factory=dict)
+
+    @classmethod
+    def find(cls, paths: Iterable[Path], numbers: Iterable[tuple[int, int]]) -> Sources:
+        """Look for all of them; blocks, and raises, as `examine`."""
+        disks = {number: block_device(*number) for number in numbers}
+        return cls({path: examine(path) for path in paths}, {number: node for number, node in disks.items() if node})
+
+    def at(self, path: Path) -> Source:
+        """What lies at a path; one that was not looked at is taken for a directory."""
+        return self.paths.get(path, Source(path, Kind.DIRECTORY))
 
 
 def examine(path: Path) -> Source:
-    """Look at a path. Blocks: a network's file system may take its time."""
+    """Look at a path. Blocks: a network's file system may take its time.
+
+    Raises:
+        StorageError: A storage driver's description of the volume there cannot be used.
+    """
+    volume = direct.find(path)
+    if volume is not None:
+        return Source(path, Kind.DIRECTORY, direct=volume, read_only=_is_read_only_disk(volume.device))
     try:
         status = path.stat()
     except OSError:
@@ -76,6 +111,14 @@ def block_device(major: int, minor: int, sysfs: Path = _SYSFS_BLOCK) -> Path | N
         return None
     name = next((line.removeprefix("DEVNAME=") for line in lines if line.startswith("DEVNAME=")), "")
     return Path("/dev", name) if name else None
+
+
+def _is_read_only_disk(path: Path) -> bool:
+    try:
+        status = path.stat()
+    except OSError:  # told when it is plugged in
+        return False
+    return stat.S_ISBLK(status.st_mode) and _is_read_only(status.st_rdev)
 
 
 def _is_read_only(device: int) -> bool:

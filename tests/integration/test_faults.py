@@ -26,13 +26,11 @@ from tests.manager import Container, Manager
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean")]
 
 # In the order in which they come on record: the guest's own do when they have ended.
+_FIRST, _LAST = ["request", "plan", "share", "network", "queue", "machine"], ["sandbox", "create", "start"]
 STAGES = {
-    "namespace": ["request", "plan", "share", "queue", "machine", "namespace", "agent", "sandbox", "create", "start"],
-    "qemu": [
-        "request", "plan", "share", "queue", "machine", "virtiofsd", "qemu", "agent", "kernel", "userland", "sandbox",
-        "create", "start",
-    ],
-}  # fmt: skip
+    "namespace": [*_FIRST, "namespace", "agent", *_LAST],
+    "qemu": [*_FIRST, "virtiofsd", "qemu", "agent", "kernel", "userland", *_LAST],
+}
 # A guest that an interrupt from outside brings down.
 FRAGILE = """\
 [hypervisor.qemu]

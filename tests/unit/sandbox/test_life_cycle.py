@@ -173,6 +173,7 @@ async def test_the_timeline_names_the_stages_of_the_start(tasks: Tasks) -> None:
     assert [span.name for span in spans] == [
         "plan",
         "share",
+        "network",
         "queue",
         "machine",
         "memory",

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from kata_py.oci.spec import Mount
-from kata_py.sandbox.errors import InvalidArgument, SandboxError
-from kata_py.sandbox.volumes import Volumes, bind_sources, plan_volumes
-from kata_py.storage.source import Kind, Source
+from kata_py.oci.spec import LinuxDevice, Mount
+from kata_py.sandbox.disks import DiskUse
+from kata_py.sandbox.errors import InvalidArgument
+from kata_py.sandbox.volumes import Volumes, bind_sources, disk_numbers, disk_of, plan_disks, plan_volumes
+from kata_py.storage.direct import DirectVolume
+from kata_py.storage.source import Kind, Source, Sources
 
 SHARE = "/run/kata-containers/shared/containers"
 EMPTY_DIR = Path("/var/lib/kubelet/pods/1-2/volumes/kubernetes.io~empty-dir/cache")
@@ -18,7 +20,7 @@ def bind(destination: str, source: str | Path, *options: str) -> Mount:
 
 
 def planned(mount: Mount, source: Source | None = None) -> Volumes:
-    sources = {source.path: source} if source else {}
+    sources = Sources({source.path: source} if source else {})
     return plan_volumes("c1", [mount], sources, pod_shm=False)
 
 
@@ -74,13 +76,6 @@ def test_an_empty_dir_on_disk_and_memory_that_is_none_are_shared(source: Source)
     assert (len(told.shared), told.storages) == (1, ())
 
 
-@pytest.mark.parametrize("kind", [Kind.OTHER, Kind.BLOCK_DEVICE])
-def test_what_cannot_be_given_to_a_machine_is_named(kind: Kind) -> None:
-    source = Source(Path("/run/docker.sock"), kind)
-    with pytest.raises(SandboxError, match=r"^mount of /run/docker.sock at /docker.sock: "):
-        planned(bind("/docker.sock", source.path), source)
-
-
 def test_a_socket_of_the_host_cannot_be_reached() -> None:
     source = Source(Path("/run/docker.sock"), Kind.OTHER)
     with pytest.raises(InvalidArgument, match="which a virtual machine cannot reach"):
@@ -90,3 +85,60 @@ def test_a_socket_of_the_host_cannot_be_reached() -> None:
 def test_only_sources_whose_nature_counts_are_looked_at() -> None:
     mounts = [bind("/data", "/srv"), bind("/dev/shm", "/run/shm"), bind("/dev/kvm", "/dev/kvm")]
     assert bind_sources(mounts) == [Path("/srv")]
+
+
+DISK = Path("/dev/loop7")
+
+
+@pytest.mark.parametrize(("option", "read_only"), [("rw", False), ("ro", True)])
+def test_a_mount_of_a_disk_becomes_a_device_node_in_its_place(option: str, read_only: bool) -> None:
+    disk = Path("/mnt/disk")
+    told = planned(bind("/dev/xvda", disk, option), Source(disk, Kind.BLOCK_DEVICE))
+    assert told.mounts == ()
+    [use] = told.disks
+    assert (use.node, use.device.read_only) == ("/dev/xvda", read_only)
+    assert [node["path"] for node in told.nodes] == ["/dev/xvda"]
+
+
+def node(path: str = "/dev/xvda", type: str = "b", major: int = 7, minor: int = 7) -> LinuxDevice:
+    return {"path": path, "type": type, "major": major, "minor": minor}
+
+
+@pytest.mark.parametrize(("access", "read_only"), [("rwm", False), ("rm", True)])
+def test_a_disk_named_as_a_device_is_plugged_in_as_its_rule_allows(access: str, read_only: bool) -> None:
+    rules = [{"allow": False, "access": "rwm"}, {"allow": True, "type": "b", "major": 7, "minor": 7, "access": access}]
+    uses = plan_disks([node(), node("/dev/fuse", "c", 10, 229)], rules, Sources(disks={(7, 7): DISK}))  # type: ignore[arg-type]
+    assert uses == (DiskUse(disk_of(DISK, read_only=read_only), node="/dev/xvda"),)
+
+
+def test_a_disk_that_the_host_has_not_is_named() -> None:
+    with pytest.raises(InvalidArgument, match="device /dev/xvda: the host has no block device 7:7"):
+        plan_disks([node()], [], Sources())
+
+
+def test_only_disks_are_looked_for() -> None:
+    assert disk_numbers([node(), node(type="c"), node(major=11), node(major=2)]) == [(7, 7)]
+
+
+def test_one_disk_has_one_id_that_a_guest_can_see_whole() -> None:
+    assert disk_of(DISK).id == disk_of(DISK, read_only=True).id != disk_of(Path("/dev/loop8")).id
+    assert len(disk_of(DISK).id) <= 20
+
+
+@pytest.mark.parametrize(("fstype", "options"), [("ext4", ["noatime"]), ("xfs", ["noatime", "nouuid"])])
+def test_a_direct_assigned_volume_is_mounted_by_the_guest(fstype: str, options: list[str]) -> None:
+    volume = DirectVolume(DISK, fstype, ("noatime",), {"fsGroup": "2000", "fsGroupChangePolicy": "OnRootMismatch"})
+    source = Source(Path("/var/lib/kubelet/pods/1/volumes/csi/pv"), Kind.DIRECTORY, direct=volume)
+    told = planned(bind("/data", source.path), source)
+    [use] = told.disks
+    assert use.storage is not None
+    assert (use.device, use.storage.fstype, list(use.storage.options)) == (disk_of(DISK), fstype, options)
+    assert (use.storage.fs_group.group_id, use.storage.fs_group.group_change_policy) == (2000, 1)
+    assert told.mounts == (bind("/data", use.storage.mount_point, "rw"),)
+
+
+@pytest.mark.parametrize("metadata", [{"fsGroup": "users"}, {"fsGroup": "1", "fsGroupChangePolicy": "Never"}])
+def test_a_group_that_is_not_known_is_named(metadata: dict[str, str]) -> None:
+    source = Source(Path("/pv"), Kind.DIRECTORY, direct=DirectVolume(DISK, "ext4", metadata=metadata))
+    with pytest.raises(InvalidArgument, match="direct-assigned volume /pv: fsGroup"):
+        planned(bind("/data", source.path), source)
