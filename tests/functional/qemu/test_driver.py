@@ -376,6 +376,18 @@ async def test_an_s390x_machine_starts_with_a_share(bench: Bench) -> None:
         assert (await vm.attach(BlockDevice("d", bench.spec.boot.kernel))).address == "0.0.0003"
 
 
+async def test_an_s390x_machine_has_interfaces_from_the_start_and_later(bench: Bench) -> None:
+    bench.s390x()
+    with ExitStack() as stack:
+        first, second = (
+            Nic(f"network-{number}", f"02:00:00:00:00:0{number}", open_tap(f"kpz{number}", 2, stack))
+            for number in range(2)
+        )
+        bench.spec = replace(bench.spec, devices=(first,))
+        async with bench.launch() as vm:
+            assert await vm.attach(second) == GuestDevice("virtio-network-1", "0.0.0003")
+
+
 async def test_a_connection_to_the_agents_port_can_be_made_before_the_guest_is_up(bench: Bench) -> None:
     async with bench.launch():
         with socket.socket(socket.AF_UNIX) as sock:
