@@ -17,7 +17,7 @@ from kata_py.ttrpc.context import Context
 
 
 class GuestCalls(Calls):
-    """Details, clock, randomness, hot-plugged processors and memory."""
+    """Details, clock, randomness."""
 
     async def GetGuestDetails(
         self, request: agent_pb2.GuestDetailsRequest, context: Context
@@ -47,12 +47,4 @@ class GuestCalls(Calls):
         if not request.data:
             raise InvalidArgument("no data to reseed the random number generator with")
         await asyncio.to_thread(linux.reseed, request.data)
-        return Empty()
-
-    async def OnlineCPUMem(self, request: agent_pb2.OnlineCPUMemRequest, context: Context) -> Empty:
-        """Put hot-plugged processors, and memory unless told not to, online."""
-        if request.nb_cpus:
-            await hotplug.online_cpus(request.nb_cpus)
-        if not request.cpu_only:
-            await asyncio.to_thread(hotplug.online_memory)
         return Empty()
