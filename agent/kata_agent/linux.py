@@ -62,6 +62,8 @@ _WALL = 0x40000000  # include/uapi/linux/wait.h: children of whatever kind of cl
 # include/uapi/asm-generic/ioctls.h, the same on x86_64 and s390x
 _TIOCSWINSZ = 0x5414
 _TIOCGPTPEER = 0x5441
+_TIOCGPTN = 0x80045430
+_TIOCSPTLCK = 0x40045431
 
 # include/uapi/linux/sockios.h, if.h
 _SIOCGIFFLAGS = 0x8913
@@ -199,6 +201,13 @@ def interface_up(name: str) -> None:
 def set_window_size(terminal: int, rows: int, columns: int) -> None:
     """ioctl(TIOCSWINSZ) on a terminal's master."""
     fcntl.ioctl(terminal, _TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def unlock_terminal(master: int) -> str:
+    """Let the slave of a terminal's master be opened; gives its path. Source: ioctl_tty(2)."""
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+    number: int = struct.unpack("I", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))[0]
+    return f"/dev/pts/{number}"
 
 
 def open_terminal_peer(master: int) -> int:
