@@ -11,6 +11,7 @@ from kata_agent.rpc.container import ContainerCalls
 from kata_agent.rpc.file import FileCalls
 from kata_agent.rpc.guest import GuestCalls
 from kata_agent.rpc.memory import MemoryCalls
+from kata_agent.rpc.metrics import MetricsCalls
 from kata_agent.rpc.network import NetworkCalls
 from kata_agent.rpc.process import ProcessCalls
 from kata_agent.rpc.sandbox import SandboxCalls
@@ -31,7 +32,7 @@ class OtherCalls(Calls):
 
     UpdateContainer = PauseContainer = ResumeContainer = _unimplemented
     GetDiagnosticData = _unimplemented
-    GetMetrics = GetOOMEvent = SetPolicy = _unimplemented
+    GetOOMEvent = SetPolicy = _unimplemented
 
 
 class Agent(
@@ -44,6 +45,7 @@ class Agent(
     MemoryCalls,
     FileCalls,
     VolumeCalls,
+    MetricsCalls,
     OtherCalls,
 ):
     """grpc.AgentService, whole."""
