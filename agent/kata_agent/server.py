@@ -94,11 +94,19 @@ def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Serv
     from pathlib import Path
 
     from kata_agent.container.crun import Crun
+    from kata_agent.errors import AgentError
+    from kata_agent.policy.guard import Guard
     from kata_agent.rpc.service import Agent
     from kata_agent.sandbox import Sandbox
 
+    try:
+        guard = Guard.from_file(parameters.policy_file)
+    except AgentError:
+        ended.set()  # a guest that should have a policy and has none serves nobody
+        _LOG.critical("no policy, no service: the agent ends", exc_info=True)
+        raise
     crun = Crun(reaper, Path("/run/kata-agent"), pipe_capacity=parameters.container_pipe_size)
-    return Agent(Sandbox(crun, ended), reaper, parameters.hotplug_timeout)
+    return Agent(Sandbox(crun, ended), reaper, guard, parameters)
 
 
 def _warm() -> None:

@@ -31,7 +31,7 @@ class MemoryCalls(Calls):
 
     async def AddSwap(self, request: agent_pb2.AddSwapRequest, context: Context) -> Empty:
         """Swap to a disk, once it is there."""
-        device = await swap.disk(request.PCIPath)
+        device = await swap.disk(request.PCIPath, timeout=self.parameters.hotplug_timeout)
         await asyncio.to_thread(linux.swap_on, device)
         return Empty()
 
