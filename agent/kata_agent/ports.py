@@ -46,7 +46,7 @@ async def open_log(stack: AsyncExitStack, parameters: Parameters, place: Address
         parameters: Told in the first record.
         place: The address.
     """
-    from kata_agent import __version__
+    from kata_agent import __version__, features
     from kata_agent.log_port import LogPort
 
     port = LogPort(asyncio.get_running_loop())
@@ -60,7 +60,7 @@ async def open_log(stack: AsyncExitStack, parameters: Parameters, place: Address
         handler.setLevel(logging.WARNING)
     root.addHandler(port)
     stack.callback(root.removeHandler, port)
-    announced = {"agent-version": __version__, "config": parameters._asdict(), "extra-features": ["seccomp"]}
+    announced = {"agent-version": __version__, "config": parameters._asdict(), "extra-features": features.extra()}
     _LOG.info("announce", extra={"fields": announced})
 
 

@@ -21,13 +21,6 @@ _PACKAGE = "data.agent_policy"
 _LENIENT = "AllowRequestsFailingPolicy"
 
 
-def is_available() -> bool:
-    """Whether this guest has the evaluator."""
-    from importlib.util import find_spec
-
-    return find_spec("regorus") is not None
-
-
 class _Answer(NamedTuple):
     values: list[Json]  # none where the rule is undefined
     prints: str

@@ -8,9 +8,8 @@ import time
 
 from google.protobuf.empty_pb2 import Empty
 
-from kata_agent import __version__, hotplug, linux
+from kata_agent import __version__, features, hotplug, linux
 from kata_agent.errors import InvalidArgument
-from kata_agent.policy import engine
 from kata_agent.rpc.boundary import Calls
 from kata_agent.storage.handlers import HANDLERS
 from kata_protos import agent_pb2
@@ -32,7 +31,7 @@ class GuestCalls(Calls):
                 init_daemon=os.getpid() == 1,
                 storage_handlers=sorted(HANDLERS),
                 supports_seccomp=True,
-                extra_features=["agent-policy", "seccomp"] if engine.is_available() else ["seccomp"],
+                extra_features=features.extra(),
             ),
         )
 

@@ -17,7 +17,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.guest_machine import Boot, run
 from bench.guest_machine import guest as built
 from kata_agent import __version__
-from kata_protos.agent_pb2 import AddSwapRequest, CopyFileRequest, GetMetricsRequest, VolumeStatsRequest
+from kata_protos.agent_pb2 import (
+    AddSwapRequest,
+    CopyFileRequest,
+    GetMetricsRequest,
+    GuestDetailsRequest,
+    SetPolicyRequest,
+    VolumeStatsRequest,
+)
 from kata_protos.agent_ttrpc import AgentClient
 from kata_py.ttrpc.errors import StatusError
 
@@ -125,6 +132,21 @@ async def test_a_disk_becomes_swap_by_its_place_on_the_bus(boot: Boot, swap: Pat
 
     assert before == 0
     assert 60 * MEBIBYTE < after < 64 * MEBIBYTE
+
+
+async def test_a_policy_is_put_in_force_and_decides(boot: Boot) -> None:
+    rules = ("SetPolicyRequest := true", "GuestDetailsRequest := true", "GetMetricsRequest := false")
+    text = "\n".join(["package agent_policy", *rules])
+    async with run(boot) as machine, machine.agent() as (client, _):
+        agent = AgentClient(client)
+        await agent.SetPolicy(SetPolicyRequest(policy=text), timeout=CALL)
+        details = await agent.GetGuestDetails(GuestDetailsRequest(), timeout=CALL)
+        with pytest.raises(StatusError, match="GetMetricsRequest is blocked by policy"):
+            await agent.GetMetrics(GetMetricsRequest(), timeout=CALL)
+        with pytest.raises(StatusError, match="AddSwapRequest: internal error"):
+            await agent.AddSwap(AddSwapRequest(PCIPath=[1]), timeout=CALL)
+
+    assert list(details.agent_details.extra_features) == ["agent-policy", "seccomp"]
 
 
 async def test_files_are_taken_where_nothing_is_shared(boot: Boot) -> None:
