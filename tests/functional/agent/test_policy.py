@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
 from kata_protos import agent_pb2 as agent
-from kata_py.ttrpc.errors import StatusError
+from kata_protos.agent_ttrpc import AgentClient
+from kata_py.ttrpc.client import connect
+from kata_py.ttrpc.errors import StatusError, TtrpcError
 from kata_py.ttrpc.status import Code
-from tests.drivers.pod import TIMEOUT, Pod
+from tests.drivers.pod import TIMEOUT, Pod, machine, sandbox_request
 
 pytestmark = pytest.mark.root
 
@@ -55,3 +60,25 @@ async def test_a_policy_may_be_the_last(pod: Pod) -> None:
     with pytest.raises(StatusError, match="SetPolicyRequest is blocked by policy") as refusal:
         await _set(pod)
     assert refusal.value.code is Code.PERMISSION_DENIED
+
+
+async def test_a_policy_of_the_guests_own_is_there_before_the_first_call(
+    top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (top / "policy.rego").write_text("package agent_policy\ndefault CreateSandboxRequest := false")
+    monkeypatch.setenv("KATA_AGENT_POLICY_FILE", str(top / "policy.rego"))
+    async with machine(top) as (vm, _), connect(vm.agent, timeout=TIMEOUT) as client:
+        with pytest.raises(StatusError, match="CreateSandboxRequest is blocked by policy"):
+            await AgentClient(client).CreateSandbox(sandbox_request(), timeout=TIMEOUT)
+
+
+async def test_an_agent_that_lacks_its_policy_serves_nobody_and_ends(
+    top: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KATA_AGENT_POLICY_FILE", str(top / "none.rego"))
+    async with machine(top) as (vm, _), connect(vm.agent, timeout=TIMEOUT) as client:
+        with pytest.raises((StatusError, TtrpcError)):
+            await AgentClient(client).CreateSandbox(sandbox_request(), timeout=TIMEOUT)
+        async with asyncio.timeout(TIMEOUT):
+            await vm.wait()
+        assert any("no policy, no service" in line for line in vm.console_tail())
