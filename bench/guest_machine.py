@@ -20,6 +20,7 @@ from kata_py.ttrpc.errors import TtrpcError
 GUEST = Path(__file__).parents[1] / "build/guest"
 MACHINE = "q35,accel=tcg,memory-backend=ram,smm=off,vmport=off,smbus=off,sata=off,i8042=off"
 CPU = "max,-erms"  # emulated, `rep stosb` goes byte by byte; a kernel that does not know of it clears pages by words
+_DISK_SLOT = 0x10  # on the PCI bus, of the first disk besides the root
 PARAMETERS = ("console=ttyS0", "quiet", "panic=1", "reboot=t", "cryptomgr.notests")
 
 
@@ -36,6 +37,8 @@ class Boot:
         address: Where the agent listens.
         memory: MiB.
         arguments: More of QEMU's, for devices besides the usual.
+        ports: Names of virtio-serial ports besides the agent's; each has a socket of that name.
+        disks: Raw files that are disks besides the root.
     """
 
     kernel: Path
@@ -46,6 +49,8 @@ class Boot:
     address: str = "virtio-serial://agent.channel.0"
     memory: int = 2048
     arguments: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    disks: tuple[Path, ...] = ()
 
     def append(self) -> str:
         """The kernel's parameters."""
@@ -176,6 +181,14 @@ async def run(boot: Boot) -> AsyncIterator[Machine]:
     with ExitStack() as stack:
         sockets = Path(stack.enter_context(TemporaryDirectory(prefix="guest-")))
         monitor, agent = (stack.enter_context(_listening(sockets / name)) for name in ("monitor", "agent"))
+        extra: list[str] = []
+        listeners = [stack.enter_context(_listening(sockets / name)) for name in boot.ports]
+        for number, (name, listener) in enumerate(zip(boot.ports, listeners, strict=True)):
+            extra += ["-chardev", f"socket,id=port{number},fd={listener.fileno()},server=on,wait=off"]
+            extra += ["-device", f"virtserialport,chardev=port{number},name={name}"]
+        for number, disk in enumerate(boot.disks):
+            extra += ["-drive", f"id=disk{number},if=none,format=raw,file={disk}"]
+            extra += ["-device", f"virtio-blk-pci,drive=disk{number},addr={_DISK_SLOT + number:#x}"]
         command = (
             "qemu-system-x86_64", "-machine", MACHINE, "-cpu", CPU, "-smp", "1", "-m", size,
             "-object", f"memory-backend-memfd,id=ram,size={size},share=on",
@@ -184,7 +197,7 @@ async def run(boot: Boot) -> AsyncIterator[Machine]:
             "-chardev", f"socket,id=agent,fd={agent.fileno()},server=on,wait=off", "-device", "virtio-serial-pci",
             "-device", "virtserialport,chardev=agent,name=agent.channel.0", "-device", "virtio-balloon-pci,id=balloon",
             "-drive", f"id=root,if=none,format=raw,readonly=on,file={boot.image}",
-            "-device", "virtio-blk-pci,drive=root", *boot.arguments,
+            "-device", "virtio-blk-pci,drive=root", *boot.arguments, *extra,
             "-kernel", boot.kernel, "-initrd", boot.initramfs, "-append", boot.append(),
         )  # fmt: skip
         began = time.monotonic()
@@ -193,7 +206,7 @@ async def run(boot: Boot) -> AsyncIterator[Machine]:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            pass_fds=(monitor.fileno(), agent.fileno()),
+            pass_fds=[listener.fileno() for listener in (monitor, agent, *listeners)],
         )
         machine = Machine(process, began, sockets)
         listening = asyncio.create_task(machine.listen(), name="console")

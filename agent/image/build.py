@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from image import root
+from image import root, wheel
 from image.archive import Archive, Package
 from image.errors import BuildError
 from image.initramfs import initramfs
@@ -130,7 +130,8 @@ class Build:
         kernel = Kernel(packages[0])
         self._write(KERNEL, kernel.image(compressed=architecture.kernel_compressed))
         self._say("initramfs")
-        files = root.unpack(architecture, packages[1:])
+        wheels = [(each, wheel.fetch(each, self._cache / "wheels", self._say)) for each in architecture.wheels]
+        files = root.unpack(architecture, packages[1:], wheels)
         self._write(INITRAMFS, initramfs(architecture, kernel, files).cpio(), INITRAMFS_LIMIT)
         self._say("root: Debian's part, byte-compiled")
         tree = root.debian_tree(architecture, kernel, files)
@@ -163,6 +164,7 @@ class Build:
             "inputs": inputs,
             "files": self._files(KERNEL, INITRAMFS, IMAGE, BOOT),
             "packages": [asdict(package) for package in packages],
+            "wheels": [asdict(each) for each in self._architecture.wheels],
         }
         self._write(MANIFEST, _json(manifest))
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from image.wheel import Wheel
+
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
 SECURITY_MIRROR = "http://deb.debian.org/debian-security"
@@ -50,6 +52,7 @@ PACKAGES = (
 
 STDLIB = f"usr/lib/{PYTHON}"
 DIST_PACKAGES = "usr/lib/python3/dist-packages"
+WHEELS_ROOT = DIST_PACKAGES  # Debian's packages do not know those names
 KEEP = (
     "usr/bin/busybox",
     "usr/bin/crun",
@@ -145,6 +148,7 @@ class Architecture:
         modules: What the root has for later: the kernel asks modprobe for the file systems and sockets among
             them when they are first used, the agent for the rest.
         parameters: Kernel parameters that this guest wants on any hypervisor.
+        wheels: Python packages that Debian has not.
     """
 
     machine: str
@@ -156,6 +160,7 @@ class Architecture:
     boot_modules: tuple[str, ...]
     modules: tuple[str, ...]
     parameters: tuple[str, ...]
+    wheels: tuple[Wheel, ...] = ()
 
 
 CHANNEL_MODULES = ("virtio_console", "vmw_vsock_virtio_transport")  # the initramfs loads that of the agent's address
@@ -199,6 +204,15 @@ _MODULES = (
 # Huge pages make the kernel hold back 66 MB, whatever it has.
 _PARAMETERS = ("sysctl.vm.min_free_kbytes=8192",)
 
+# The policy's evaluator, the one of upstream's agent; loaded with the first policy. PyPI has it for x86_64 alone.
+_REGORUS = Wheel(
+    name="celine-regorus",
+    version="0.9.1.post20260227075446",
+    file="celine_regorus-0.9.1.post20260227075446-cp310-abi3-manylinux_2_34_x86_64.whl",
+    sha256="b1b5cd141ad6029b5e9e668b803516efc909aabbf3f3e480636f54fee56e5309",
+    keep=("regorus/__init__.py", "regorus/*.so"),
+)
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.machine: architecture
     for architecture in (
@@ -212,6 +226,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             boot_modules=("virtio_pci", *_BOOT_MODULES),
             modules=(*_MODULES, "virtio_mem"),
             parameters=_PARAMETERS,
+            wheels=(_REGORUS,),
         ),
         Architecture(
             machine="s390x",

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from image import wheel
 from image.elf import Elf, is_elf
 from image.errors import BuildError
 from image.kernel import Kernel
@@ -23,16 +24,23 @@ from image.recipe import (
     PYTHON,
     STDLIB,
     TEXTS,
+    WHEELS_ROOT,
     Architecture,
 )
 from image.tree import Directory, File, Link, Tree, read_package
+from image.wheel import Wheel
 
 _HERE = Path(__file__).parent
 _UUID = "6b617461-7079-4775-9573-740000000000"  # fixed: the same content is the same image
 
 
-def unpack(architecture: Architecture, packages: Iterable[Path]) -> Tree:
+def unpack(architecture: Architecture, packages: Iterable[Path], wheels: Iterable[tuple[Wheel, Path]] = ()) -> Tree:
     """What the packages have of all that could be wanted: what is kept, and every library.
+
+    Args:
+        architecture: The guest's.
+        packages: Files of Debian's packages.
+        wheels: Wheels and their files.
 
     Raises:
         BuildError: A package cannot be read.
@@ -41,6 +49,8 @@ def unpack(architecture: Architecture, packages: Iterable[Path]) -> Tree:
     libraries = (f"usr/lib/{architecture.multiarch}/*.so*", f"usr/{architecture.loader}")
     for package in packages:
         files.update(read_package(package, (*KEEP, *libraries)))
+    for each, path in wheels:
+        files.update(wheel.read(path, each.keep, WHEELS_ROOT))
     return files
 
 
@@ -55,7 +65,7 @@ def debian_tree(architecture: Architecture, kernel: Kernel, files: Tree) -> Tree
     Raises:
         BuildError: A program lacks a library, or the kernel a module.
     """
-    tree = files.matching(KEEP)
+    tree = files.matching((*KEEP, f"{WHEELS_ROOT}/**"))
     for path in [path for path in tree.nodes if _is_left_out(path)]:
         tree.remove(path)
     for path, target in LINKS.items():

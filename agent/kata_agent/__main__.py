@@ -3,8 +3,14 @@
 # pathlib is an import that the boot would wait for.
 # ruff: noqa: PTH123
 
+from __future__ import annotations
+
 import os
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kata_agent import cmdline
 
 
 def main() -> int:
@@ -26,7 +32,10 @@ def _guest() -> int:
     try:
         init.set_up()
         with open("/proc/cmdline") as file:
-            return _run(file.read())
+            line = file.read()
+        from kata_agent import cmdline
+
+        return _run(cmdline.parse(line, os.environ))
     except BaseException:
         import traceback
 
@@ -39,7 +48,7 @@ def _guest() -> int:
 def _program() -> int:
     import argparse
 
-    from kata_agent import __version__
+    from kata_agent import __version__, cmdline
     from kata_py.ttrpc.errors import TtrpcError
 
     parser = argparse.ArgumentParser("kata-agent", description="The agent of a Kata Containers guest.")
@@ -47,23 +56,28 @@ def _program() -> int:
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--server-addr", metavar="ADDRESS", help="where to listen: unix:///path, vsock://-1:1024, ...")
     place.add_argument("--listen-fd", metavar="FD", type=int, help="descriptor of a socket that listens already")
+    place.add_argument("--config", metavar="FILE", help="file of parameters, in TOML")
     parser.add_argument("--log", metavar="LEVEL", default="info", help="least severe level to log (default: info)")
     arguments = parser.parse_args()
     line = f"agent.server_addr={arguments.server_addr or ''} agent.log={arguments.log}"
     try:
-        return _run(line, arguments.listen_fd)
-    except (ValueError, TtrpcError) as error:  # a parameter's form, or a place that cannot be listened on
+        config = arguments.config
+        parameters = cmdline.read_file(config, os.environ) if config else cmdline.parse(line, os.environ)
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"kata-agent: {error}\n")
+    try:
+        return _run(parameters, arguments.listen_fd)
+    except (ValueError, TtrpcError) as error:  # not an address, or one that cannot be listened on
         parser.exit(1, f"kata-agent: {error}\n")
 
 
-def _run(line: str, listen_fd: int | None = None) -> int:
+def _run(parameters: cmdline.Parameters, listen_fd: int | None = None) -> int:
     import asyncio
     import logging
     import socket
 
-    from kata_agent import cmdline, server
+    from kata_agent import server
 
-    parameters = cmdline.parse(line, os.environ)
     logging.basicConfig(level=parameters.log_level, format="%(levelname)s %(name)s: %(message)s")
     listener = None if listen_fd is None else socket.socket(fileno=listen_fd)
     asyncio.run(server.serve(parameters, listener))

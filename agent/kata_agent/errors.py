@@ -5,6 +5,7 @@ AgentError                anything else: a system call, crun, a file
 ├── NotFound              no such process
 ├── AlreadyExists         the id is taken
 ├── FailedPrecondition    not in this state
+├── PermissionDenied      the policy forbids it
 ├── Unavailable           the process has not what is asked for, such as a terminal
 └── Unimplemented         not done by this agent, or not yet
 """
@@ -30,6 +31,10 @@ class AlreadyExists(AgentError):
 
 class FailedPrecondition(AgentError):
     """The sandbox or container is not in a state that allows it."""
+
+
+class PermissionDenied(AgentError):
+    """The policy forbids it."""
 
 
 class Unavailable(AgentError):

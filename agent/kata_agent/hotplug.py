@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 
 from kata_agent.errors import AgentError
@@ -59,6 +60,16 @@ def online_memory(root: Path = MEMORY) -> None:
     for state in root.glob("memory[0-9]*/state"):
         if state.read_text().strip() == "offline":
             state.write_text("online")
+
+
+def probe_memory(addresses: Iterable[int], root: Path = MEMORY) -> None:
+    """Tell a kernel that does not notice by itself of memory plugged in at physical addresses.
+
+    Raises:
+        OSError: The kernel has no such switch, or nothing is there.
+    """
+    for address in addresses:
+        (root / "probe").write_text(f"0x{address:X}")
 
 
 def memory_block_size(root: Path = MEMORY) -> int:

@@ -15,7 +15,7 @@ import functools
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import ctypes
@@ -48,6 +48,11 @@ UMOUNT_NOFOLLOW = 8
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
 
+# include/uapi/linux/openat2.h
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_IN_ROOT = 0x10
+_SYS_OPENAT2 = 437  # the same on every architecture
+
 CAP_SYS_RESOURCE = 24  # include/uapi/linux/capability.h
 
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
@@ -57,6 +62,8 @@ _WALL = 0x40000000  # include/uapi/linux/wait.h: children of whatever kind of cl
 # include/uapi/asm-generic/ioctls.h, the same on x86_64 and s390x
 _TIOCSWINSZ = 0x5414
 _TIOCGPTPEER = 0x5441
+_TIOCGPTN = 0x80045430
+_TIOCSPTLCK = 0x40045431
 
 # include/uapi/linux/sockios.h, if.h
 _SIOCGIFFLAGS = 0x8913
@@ -110,10 +117,40 @@ def detach(target: str) -> None:
 
 
 def is_mount_point(path: str) -> bool:
-    """Whether something is mounted exactly there, be it a directory of the same file system. Source: proc(5)."""
+    """Whether something is mounted exactly there, be it a directory of the same file system."""
     wanted = os.path.realpath(path)
-    with open("/proc/self/mountinfo", errors="surrogateescape") as mounts:
-        return any(_unescaped(line.split(" ", 5)[4]) == wanted for line in mounts)
+    return any(mount.target == wanted for mount in mounts())
+
+
+class Mount(NamedTuple):
+    """A mount as the kernel tells of it.
+
+    Attributes:
+        target: Where.
+        device: Major and minor number of the file system's device, as `MAJOR:MINOR`.
+        fstype: The file system's type.
+        source: What is mounted.
+        writable: Whether the file system, not just this mount, can be written to.
+    """
+
+    target: str
+    device: str
+    fstype: str
+    source: str
+    writable: bool
+
+
+def mounts() -> list[Mount]:
+    """The mounts of our namespace, in the order of their making. Source: proc(5), `/proc/self/mountinfo`."""
+    found = []
+    with open("/proc/self/mountinfo", errors="surrogateescape") as lines:
+        for line in lines:
+            place, _, system = line.partition(" - ")
+            _, _, device, _, target = place.split(" ", 5)[:5]
+            fstype, source, options = system.split(" ")
+            writable = "ro" not in options.strip().split(",")
+            found.append(Mount(_unescaped(target), device, fstype, _unescaped(source), writable))
+    return found
 
 
 def _unescaped(field: str) -> str:
@@ -166,9 +203,43 @@ def set_window_size(terminal: int, rows: int, columns: int) -> None:
     fcntl.ioctl(terminal, _TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
+def unlock_terminal(master: int) -> str:
+    """Let the slave of a terminal's master be opened; gives its path. Source: ioctl_tty(2)."""
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+    number: int = struct.unpack("I", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))[0]
+    return f"/dev/pts/{number}"
+
+
 def open_terminal_peer(master: int) -> int:
     """ioctl(TIOCGPTPEER): the slave of a terminal's master, without it becoming our controlling terminal."""
     return fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:
+    """openat2(2) with the directory as root: no `..`, no link, however absolute, leads out of it.
+
+    Args:
+        root: Descriptor of the directory.
+        path: Path below it; an absolute one begins there as well.
+        flags: As for open(2); O_CLOEXEC is added.
+        mode: Of a file that is made.
+
+    Returns:
+        The descriptor.
+    """
+    import ctypes
+
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    syscall = _libc().syscall
+    arguments = (ctypes.c_long(_SYS_OPENAT2), root, os.fsencode(path or "."), how, ctypes.c_size_t(len(how)))
+    fd: int = syscall(*arguments)
+    _check(fd, path)
+    return fd
+
+
+def swap_on(path: str) -> None:
+    """swapon(2), with no flags."""
+    _check(_libc().swapon(os.fsencode(path), 0), path)
 
 
 def reseed(entropy: bytes) -> None:

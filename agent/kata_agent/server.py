@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import threading
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from kata_agent import __version__
@@ -43,24 +44,42 @@ async def serve(parameters: Parameters, listener: socket.socket | None = None) -
     Raises:
         ListenError: The address cannot be listened on.
     """
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    reaper = Reaper()
-    reaper.start()
-    server = Server()
-    server.add_raw("grpc.Health", "Check", _check)
-    server.add_raw("grpc.Health", "Version", _version)
-    server.add_lazy("grpc.AgentService", lambda: _agent(reaper, parameters, ended))
-    if listener is not None:
-        await server.serve(listener)
-    else:
-        await server.listen(parse(parameters.server_addr))
-    threading.Thread(target=_warm, name="warm", daemon=True).start()
-    _LOG.info("kata-agent %s serves %s", __version__, "its socket" if listener else parameters.server_addr)
-    await ended.wait()
-    server.close()
-    await server.wait_closed(_CLOSE_TIMEOUT)
-    reaper.close()
+    async with AsyncExitStack() as stack:
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+        reaper = Reaper()
+        reaper.start()
+        stack.callback(reaper.close)
+        await _open_ports(stack, parameters, reaper)
+        server = Server()
+        server.add_raw("grpc.Health", "Check", _check)
+        server.add_raw("grpc.Health", "Version", _version)
+        server.add_lazy("grpc.AgentService", lambda: _agent(reaper, parameters, ended))
+        if listener is not None:
+            await server.serve(listener)
+        else:
+            await server.listen(parse(parameters.server_addr))
+        threading.Thread(target=_warm, name="warm", daemon=True).start()
+        _LOG.info("kata-agent %s serves %s", __version__, "its socket" if listener else parameters.server_addr)
+        if parameters.without_effect:
+            _LOG.warning("this agent has not what is asked for by %s", ", ".join(parameters.without_effect))
+        await ended.wait()
+        server.close()
+        await server.wait_closed(_CLOSE_TIMEOUT)
+
+
+async def _open_ports(stack: AsyncExitStack, parameters: Parameters, reaper: Reaper) -> None:
+    if not parameters.log_vport and not parameters.debug_console:
+        return  # as in most guests, and nothing is loaded for them
+    from kata_agent import ports
+
+    if parameters.log_vport:
+        place = ports.address(parameters.server_addr, parameters.log_vport, ports.LOG)
+        await ports.open_log(stack, parameters, place)
+    if parameters.debug_console:
+        vport = parameters.debug_console_vport
+        at = ports.address(parameters.server_addr, vport, ports.DEBUG_CONSOLE) if vport else None
+        await ports.open_debug_console(stack, reaper, at)
 
 
 async def _check(_payload: bytes, _context: Context) -> bytes:
@@ -75,11 +94,19 @@ def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Serv
     from pathlib import Path
 
     from kata_agent.container.crun import Crun
+    from kata_agent.errors import AgentError
+    from kata_agent.policy.guard import Guard
     from kata_agent.rpc.service import Agent
     from kata_agent.sandbox import Sandbox
 
+    try:
+        guard = Guard.from_file(parameters.policy_file)
+    except AgentError:
+        ended.set()  # a guest that should have a policy and has none serves nobody
+        _LOG.critical("no policy, no service: the agent ends", exc_info=True)
+        raise
     crun = Crun(reaper, Path("/run/kata-agent"), pipe_capacity=parameters.container_pipe_size)
-    return Agent(Sandbox(crun, ended), reaper, parameters.hotplug_timeout)
+    return Agent(Sandbox(crun, ended), reaper, guard, parameters)
 
 
 def _warm() -> None:

@@ -81,18 +81,25 @@ class Reaper:
         """Stop collecting."""
         self._loop.remove_signal_handler(signal.SIGCHLD)
 
-    def spawn(self, argv: Sequence[str], *, streams: Sequence[int]) -> Child:
+    def spawn(self, argv: Sequence[str], *, streams: Sequence[int] = (), terminal: str = "") -> Child:
         """Start a program, looked up in PATH, with our environment.
 
         Args:
             argv: Program and arguments.
             streams: File descriptors that become its stdin, stdout and stderr.
+            terminal: Path of a terminal that becomes all three, and controls the session that it then begins.
 
         Raises:
-            OSError: No such program, or no more processes.
+            OSError: No such program, no such terminal, or no more processes.
         """
+        actions: list[tuple[int, ...] | tuple[int, int, str, int, int]]
         actions = [(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)]
-        pid = os.posix_spawnp(argv[0], list(argv), os.environ, file_actions=actions, setsigdef=_RESET_SIGNALS)
+        if terminal:  # the C library makes the session first, and so the terminal opened is its own
+            actions = [(os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0)]
+            actions += [(os.POSIX_SPAWN_DUP2, 0, number) for number in (1, 2)]
+        pid = os.posix_spawnp(
+            argv[0], list(argv), os.environ, file_actions=actions, setsigdef=_RESET_SIGNALS, setsid=bool(terminal)
+        )
         return self._watch(pid)
 
     async def run(self, argv: Sequence[str], *, streams: Sequence[int], timeout: float) -> int:

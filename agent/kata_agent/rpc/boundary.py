@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kata_agent import errors
+from kata_agent.cmdline import Parameters
 from kata_agent.container.container import Container
 from kata_agent.container.process import Process
 from kata_agent.container.reaper import Reaper
 from kata_agent.errors import AgentError, InvalidArgument
+from kata_agent.policy.guard import Guard
 from kata_agent.sandbox import Sandbox
+from kata_protos.agent_pb2 import ReadStreamRequest
 from kata_protos.agent_ttrpc import AgentService
 from kata_py.ttrpc.context import Context
 from kata_py.ttrpc.errors import StatusError
@@ -24,6 +27,7 @@ _CODES: dict[type[Exception], Code] = {
     errors.NotFound: Code.NOT_FOUND,
     errors.AlreadyExists: Code.ALREADY_EXISTS,
     errors.FailedPrecondition: Code.FAILED_PRECONDITION,
+    errors.PermissionDenied: Code.PERMISSION_DENIED,
     errors.Unavailable: Code.UNAVAILABLE,
     errors.Unimplemented: Code.UNIMPLEMENTED,
 }
@@ -36,9 +40,11 @@ Handler = Callable[[Request, Context], Awaitable[Response]]
 class Calls(AgentService):
     """What a family of calls is built on."""
 
-    def __init__(self, sandbox: Sandbox, reaper: Reaper) -> None:
+    def __init__(self, sandbox: Sandbox, reaper: Reaper, guard: Guard, parameters: Parameters) -> None:
         self.sandbox = sandbox
         self.reaper = reaper
+        self.guard = guard
+        self.parameters = parameters
 
     def container(self, container_id: str) -> Container:
         """The container.
@@ -70,6 +76,28 @@ class Calls(AgentService):
             NotFound: There is no such process in it.
         """
         return self.container(container_id).processes.find(exec_id)
+
+
+def guarded(handler: Handler[Any, Any], guard: Guard) -> Handler[Any, Any]:
+    """The handler behind the policy, which sees each request first.
+
+    A read is decided on when it is done: denied, its data is dropped and its answer is the end of the stream, so
+    that what writes is not stopped by a host that may not read.
+    """
+
+    async def decide(request: Any, context: Context) -> Any:
+        if not isinstance(request, ReadStreamRequest):
+            await guard.check(request)
+            return await handler(request, context)
+        response = await handler(request, context)
+        try:
+            await guard.check(request)
+        except AgentError as error:
+            _LOG.debug("%s: %s", context.method, error)
+            response.ClearField("data")
+        return response
+
+    return decide
 
 
 def answering(handler: Handler[Request, Response]) -> Handler[Request, Response]:

@@ -8,7 +8,7 @@ import time
 
 from google.protobuf.empty_pb2 import Empty
 
-from kata_agent import __version__, hotplug, linux
+from kata_agent import __version__, features, hotplug, linux
 from kata_agent.errors import InvalidArgument
 from kata_agent.rpc.boundary import Calls
 from kata_agent.storage.handlers import HANDLERS
@@ -17,7 +17,7 @@ from kata_py.ttrpc.context import Context
 
 
 class GuestCalls(Calls):
-    """Details, clock, randomness, hot-plugged processors and memory."""
+    """Details, clock, randomness."""
 
     async def GetGuestDetails(
         self, request: agent_pb2.GuestDetailsRequest, context: Context
@@ -31,7 +31,7 @@ class GuestCalls(Calls):
                 init_daemon=os.getpid() == 1,
                 storage_handlers=sorted(HANDLERS),
                 supports_seccomp=True,
-                extra_features=["seccomp"],
+                extra_features=features.extra(),
             ),
         )
 
@@ -47,12 +47,4 @@ class GuestCalls(Calls):
         if not request.data:
             raise InvalidArgument("no data to reseed the random number generator with")
         await asyncio.to_thread(linux.reseed, request.data)
-        return Empty()
-
-    async def OnlineCPUMem(self, request: agent_pb2.OnlineCPUMemRequest, context: Context) -> Empty:
-        """Put hot-plugged processors, and memory unless told not to, online."""
-        if request.nb_cpus:
-            await hotplug.online_cpus(request.nb_cpus)
-        if not request.cpu_only:
-            await asyncio.to_thread(hotplug.online_memory)
         return Empty()

@@ -17,11 +17,13 @@ from kata_protos import agent_pb2
 from kata_py.ttrpc.context import Context
 
 if TYPE_CHECKING:
+    from kata_agent.cmdline import Parameters
     from kata_agent.container.reaper import Reaper
+    from kata_agent.policy.guard import Guard
     from kata_agent.sandbox import Sandbox
     from kata_protos.agent_types_pb2 import Interface
 
-    Parameters = ParamSpec("Parameters")
+    Arguments = ParamSpec("Arguments")
     Result = TypeVar("Result")
 
 _LOG = logging.getLogger(__name__)
@@ -36,9 +38,8 @@ class NetworkCalls(Calls):
     What they need is loaded when the first of them comes: not every guest has a network.
     """
 
-    def __init__(self, sandbox: Sandbox, reaper: Reaper, hotplug_timeout: float) -> None:
-        super().__init__(sandbox, reaper)
-        self._hotplug_timeout = hotplug_timeout
+    def __init__(self, sandbox: Sandbox, reaper: Reaper, guard: Guard, parameters: Parameters) -> None:
+        super().__init__(sandbox, reaper, guard, parameters)
         self._changing = asyncio.Lock()  # a change looks for names and then uses them
 
     async def UpdateInterface(self, request: agent_pb2.UpdateInterfaceRequest, context: Context) -> Interface:
@@ -53,7 +54,7 @@ class NetworkCalls(Calls):
                 await self._load_driver()
                 name = None
                 if wanted.devicePath:
-                    name = await device.wait_for_interface(wanted.devicePath, self._hotplug_timeout)
+                    name = await device.wait_for_interface(wanted.devicePath, self.parameters.hotplug_timeout)
                 await _to_its_end(interface.update, wanted, name)
             except (AgentError, OSError) as error:
                 raise AgentError(f"update interface: {error}") from error
@@ -138,7 +139,7 @@ def _driver_is_missing() -> bool:
 
 
 async def _to_its_end(
-    change: Callable[Parameters, Result], *arguments: Parameters.args, **keywords: Parameters.kwargs
+    change: Callable[Arguments, Result], *arguments: Arguments.args, **keywords: Arguments.kwargs
 ) -> Result:
     """Run in a thread what must not go on unseen when the caller gives up; the kernel answers soon."""
     work = asyncio.create_task(asyncio.to_thread(change, *arguments, **keywords), name="network change")

@@ -32,7 +32,8 @@ mount -o loop,ro "$image" "$root" && mount --bind "$run" "$root/run" && exec chr
 def build(guest: Path, output: Path, **environment: str) -> dict[str, str]:
     """Build from the packages that are there; returns digests by file name."""
     here, there = (directory / "cache/amd64" for directory in (guest, output))
-    shutil.copytree(here / "packages", there / "packages", copy_function=os.link)
+    for kind in ("packages", "wheels"):
+        shutil.copytree(here / kind, there / kind, copy_function=os.link)
     shutil.copy(here / "packages.json", there)
     command = [sys.executable, "-m", "image.build", "--output", output]
     subprocess.run(command, env={**os.environ, **environment}, umask=int(environment["UMASK"], 8), check=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import google.protobuf
 
 from tests.conftest import REPOSITORY
 
@@ -33,3 +36,12 @@ def test_the_first_line_on_the_console_needs_no_import_at_all() -> None:
 
     assert {name for name in loaded if name.startswith("kata_")} == {"kata_agent", "kata_agent.__main__"}
     assert "asyncio" not in loaded
+
+
+def test_figures_and_policies_are_loaded_only_when_they_are_asked_for() -> None:
+    packages = str(Path(google.protobuf.__file__).parents[2])
+    loaded = _loaded_by(f"sys.path.append({packages!r}); import kata_agent.rpc.service")
+
+    assert "kata_agent.rpc.policy" in loaded
+    names = ("kata_agent.policy.engine", "kata_agent.metrics.scrape", "regorus", "tomllib", "hashlib")
+    assert loaded.isdisjoint(names)

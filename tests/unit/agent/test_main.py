@@ -24,9 +24,10 @@ def test_the_version_is_told() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--log", "debug"], "one of the arguments --server-addr --listen-fd is required"),
+        (["--log", "debug"], "one of the arguments --server-addr --listen-fd --config is required"),
         (["--server-addr", "carrier-pigeon://x"], "unknown scheme 'carrier-pigeon'"),
         (["--server-addr", "unix:///no/such/directory/socket"], "No such file or directory"),
+        (["--config", "/no/such/file"], "No such file or directory: '/no/such/file'"),
         (["--server-addr", "unix://@x", "--log", "loud"], "agent.log=loud: expected one of"),
     ],
 )
