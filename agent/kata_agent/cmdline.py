@@ -34,12 +34,14 @@ class Parameters(NamedTuple):
         log_level: A level of `logging`.
         container_pipe_size: Bytes a container's output pipe holds; 0 is the kernel's default.
         hotplug_timeout: Seconds to wait for a device that the host has plugged in.
+        cdi_timeout: Seconds to wait for CDI specs.
     """
 
     server_addr: str = "vsock://-1:1024"
     log_level: str = "INFO"
     container_pipe_size: int = 0
     hotplug_timeout: int = 3
+    cdi_timeout: int = 100
 
 
 def parse(line: str, environment: Mapping[str, str]) -> Parameters:
@@ -63,9 +65,16 @@ def parse(line: str, environment: Mapping[str, str]) -> Parameters:
         if not size.isdecimal():
             raise ParameterError(f"agent.container_pipe_size={size}: expected a number of bytes")
         parameters = parameters._replace(container_pipe_size=int(size))
-    timeout = found.get("agent.hotplug_timeout")
-    if timeout:
-        if not timeout.isdecimal() or int(timeout) == 0:
-            raise ParameterError(f"agent.hotplug_timeout={timeout}: expected seconds above 0")
-        parameters = parameters._replace(hotplug_timeout=int(timeout))
-    return parameters
+    return parameters._replace(
+        hotplug_timeout=_seconds(found, "agent.hotplug_timeout", parameters.hotplug_timeout),
+        cdi_timeout=_seconds(found, "agent.cdi_timeout", parameters.cdi_timeout),
+    )
+
+
+def _seconds(found: Mapping[str, str], name: str, default: int) -> int:
+    text = found.get(name)
+    if not text:
+        return default
+    if not text.isdecimal() or not int(text):
+        raise ParameterError(f"{name}={text}: expected a number of seconds above 0")
+    return int(text)

@@ -72,16 +72,25 @@ async def _version(_payload: bytes, _context: Context) -> bytes:
 
 
 def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Service:
+    from functools import partial
     from pathlib import Path
 
+    from kata_agent import modules
     from kata_agent.container.crun import Crun
+    from kata_agent.device.finder import Finder
+    from kata_agent.device.table import DeviceTable
     from kata_agent.rpc.service import Agent
     from kata_agent.sandbox import Sandbox
+    from kata_agent.storage.context import Workshop
 
     crun = Crun(reaper, Path("/run/kata-agent"), pipe_capacity=parameters.container_pipe_size)
-    return Agent(Sandbox(crun, ended), reaper, parameters.hotplug_timeout)
+    finder = Finder(partial(modules.load, reaper), timeout=parameters.hotplug_timeout)
+    devices = DeviceTable(finder, parameters.cdi_timeout)
+    return Agent(Sandbox(crun, ended, Workshop(finder, reaper), devices), reaper, parameters.hotplug_timeout)
 
 
 def _warm() -> None:
     import kata_agent.container.crun
+    import kata_agent.device.finder
+    import kata_agent.device.table
     import kata_agent.rpc.service  # noqa: F401 loaded for those who come
