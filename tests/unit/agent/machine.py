@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,12 +19,14 @@ class Machine:
         root: What stands for `/`.
         modules: Kernel modules that were asked for.
         listening: How many sockets have been opened for news.
+        opened: Set at each of them.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.modules: list[str] = []
         self.listening = 0
+        self.opened = asyncio.Event()
         self._kernel: socket.socket | None = None
         for directory in ("dev", "sys/bus/pci/devices", "sys/class/block"):
             (root / directory).mkdir(parents=True)
@@ -45,6 +48,7 @@ class Machine:
         ours, self._kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         ours.setblocking(False)
         self.listening += 1
+        self.opened.set()
         return ours
 
     def tell(self, action: str, devpath: str, **fields: str) -> None:

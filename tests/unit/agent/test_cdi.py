@@ -12,7 +12,7 @@ from kata_agent.device import cdi
 from kata_agent.errors import AgentError, InvalidArgument
 from kata_py.oci.spec import Spec
 
-NULL = os.stat("/dev/null").st_rdev
+NULL = Path("/dev/null").stat().st_rdev
 KIND = "example.com/gpu"
 
 
@@ -36,7 +36,7 @@ def test_devices_are_named_by_annotations() -> None:
 
     assert cdi.names(annotations) == [f"{KIND}=0", f"{KIND}=1"]
     assert cdi.names({**annotations, "io.katacontainers.pkg.oci.container_type": "pod_sandbox"}) == []
-    with pytest.raises(InvalidArgument, match="cdi.k8s.io/a: 'gpu' is no CDI device"):
+    with pytest.raises(InvalidArgument, match=r"cdi.k8s.io/a: 'gpu' is no CDI device"):
         cdi.names({"cdi.k8s.io/a": "gpu"})
 
 
@@ -71,7 +71,7 @@ async def test_a_kind_that_does_not_come_is_told_with_what_could_not_be_read(tmp
 async def test_a_device_that_its_kind_has_not_fails_at_once(tmp_path: Path) -> None:
     write(tmp_path, "gpu.json", {"0": {}})
 
-    with pytest.raises(AgentError, match="CDI device example.com/gpu=9 is not known"):
+    with pytest.raises(AgentError, match=r"CDI device example.com/gpu=9 is not known"):
         await cdi.find([f"{KIND}=9"], tmp_path, timeout=60)
 
 

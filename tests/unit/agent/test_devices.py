@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from kata_protos.agent_pb2 import Device
 from kata_py.oci.spec import Spec
 from tests.unit.agent.machine import Machine
 
-ZERO = os.stat("/dev/zero").st_rdev
+ZERO = Path("/dev/zero").stat().st_rdev
 
 
 def spec(*devices: tuple[str, str, int, int], rules: list[Any] | None = None, env: tuple[str, ...] = ()) -> Spec:
@@ -69,7 +68,7 @@ class TestNodes:
         assert "resources" not in after["linux"]
 
     def test_a_device_that_the_spec_does_not_name_is_refused(self) -> None:
-        with pytest.raises(AgentError, match="^Missing devices in OCI spec: /dev/b$"):
+        with pytest.raises(AgentError, match=r"^Missing devices in OCI spec: /dev/b$"):
             with_nodes(spec(("/dev/a", "b", 8, 0)), {"/dev/b": Node("b", 254, 16)})
 
     def test_two_devices_with_the_same_numbers_are_refused(self) -> None:
@@ -80,25 +79,26 @@ class TestNodes:
             )
 
 
-class TestEnvironment:
-    GUEST = {"0000:5e:00.1": "0000:01:00.0", "0000:01:00.0": "0000:02:00.0"}
+GUEST = {"0000:5e:00.1": "0000:01:00.0", "0000:01:00.0": "0000:02:00.0"}
 
+
+class TestEnvironment:
     def test_addresses_are_translated_all_at_once(self) -> None:
         info = json.dumps({"0000:5e:00.1": {"generic": {"deviceID": "0000:5e:00.1"}}, "0000:01:00.0": {}})
         variables = ["PATH=/bin", "PCIDEVICE_VENDOR_NIC=0000:5E:00.1,0000:01:00.0", f"PCIDEVICE_VENDOR_NIC_INFO={info}"]
 
-        path, addresses, told = environment.translated(variables, self.GUEST)
+        path, addresses, told = environment.translated(variables, GUEST)
 
         assert (path, addresses) == ("PATH=/bin", "PCIDEVICE_VENDOR_NIC=0000:01:00.0,0000:02:00.0")
         after = json.loads(told.partition("=")[2])
         assert after == {"0000:01:00.0": {"generic": {"deviceID": "0000:01:00.0"}}, "0000:02:00.0": {}}
 
     def test_what_is_no_address_stays(self) -> None:
-        assert environment.translated(["PCIDEVICE_X=ens1f0"], self.GUEST) == ["PCIDEVICE_X=ens1f0"]
+        assert environment.translated(["PCIDEVICE_X=ens1f0"], GUEST) == ["PCIDEVICE_X=ens1f0"]
 
     def test_a_device_that_was_not_given_is_named(self) -> None:
-        with pytest.raises(AgentError, match="PCIDEVICE_X: Unable to translate host PCI address 0000:ff:00.0"):
-            environment.translated(["PCIDEVICE_X=0000:ff:00.0"], self.GUEST)
+        with pytest.raises(AgentError, match=r"PCIDEVICE_X: Unable to translate host PCI address 0000:ff:00.0"):
+            environment.translated(["PCIDEVICE_X=0000:ff:00.0"], GUEST)
 
     def test_a_container_without_such_devices_keeps_its_own(self) -> None:
         assert environment.translated(["PCIDEVICE_X=0000:ff:00.0"], {}) == ["PCIDEVICE_X=0000:ff:00.0"]
@@ -120,12 +120,12 @@ def vfio(machine: Machine) -> Finder:
 
 
 @pytest.fixture
-def infiniband(tmp_path: Path) -> Iterator[Path]:
+def infiniband(tmp_path: Path) -> Path:
     directory = tmp_path / "infiniband"
     directory.mkdir()
     os.mknod(directory / "uverbs0", 0o020600, ZERO)
     (directory / "by-path").mkdir()
-    yield directory
+    return directory
 
 
 class TestFind:
@@ -149,8 +149,8 @@ class TestFind:
             await handlers.find(machine.finder(), [Device(type="floppy", id="a", container_path="/dev/a")])
 
     async def test_a_disk_that_does_not_appear_is_told_with_its_place(self, machine: Machine) -> None:
+        device = Device(type="blk", id="02/00", container_path="/dev/a")
         with pytest.raises(AgentError, match=r"Timeout after 0.01 s .* virtio-blk disk at PCI path 02.0/00.0"):
-            device = Device(type="blk", id="02/00", container_path="/dev/a")
             await handlers.find(machine.finder(timeout=0.01), [device])
 
     async def test_a_device_for_the_guest_s_kernel_changes_addresses_alone(self, vfio: Finder, tmp_path: Path) -> None:

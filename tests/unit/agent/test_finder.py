@@ -74,8 +74,7 @@ async def plugged_in(machine: Machine, search: Awaitable[str], plug: Callable[[]
     """What a search finds that began before the device was there."""
     searching = asyncio.ensure_future(search)
     async with asyncio.timeout(5):
-        while not machine.listening:
-            await asyncio.sleep(0)
+        await machine.opened.wait()
     plug()
     for subsystem in ("block", "net", "pci"):
         machine.tell("add", "/devices/whatever", SUBSYSTEM=subsystem)
@@ -202,7 +201,7 @@ class TestVfio:
         assert self._written(machine, "drivers_probe") == ""
 
     async def test_a_device_without_an_iommu_group_is_refused(self, machine: Machine, finder: Finder) -> None:
-        with pytest.raises(AgentError, match="0000:01:00.0 has no IOMMU group"):
+        with pytest.raises(AgentError, match=r"0000:01:00.0 has no IOMMU group"):
             await finder.vfio_node(self.ADDRESS)
 
 
