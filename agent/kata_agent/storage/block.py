@@ -40,7 +40,7 @@ async def mount_device(storage: Storage, context: Context) -> Cleanup:
     create = _wants_file_system(storage)
     storage.source = await _find(storage, context.workshop.finder)
     if create:
-        await _make_file_system(storage.source, context.workshop)
+        await make_file_system(storage.source, context.workshop)
     await asyncio.to_thread(mount, storage)
     mount_point = storage.mount_point
 
@@ -94,7 +94,7 @@ def _wants_file_system(storage: Storage) -> bool:
     return create
 
 
-async def _make_file_system(node: str, workshop: Workshop) -> None:
+async def make_file_system(node: str, workshop: Workshop) -> None:
     """Make an ext4, unless it is there from an earlier use by this sandbox: its data lives as long as the pod."""
     if await asyncio.to_thread(ext4_uuid, Path(node)) in workshop.formatted:
         return

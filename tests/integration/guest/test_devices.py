@@ -98,13 +98,13 @@ async def machine(guest: Path, top: Path, *disks: BlockDevice) -> AsyncIterator[
 
 
 def image(path: Path) -> Path:
-    """A disk image with a file system in which a file says hello; in pages, as direct access wants it."""
+    """A disk image with a file system in which a file says hello."""
     content = path.parent / f"{path.name}.d"
     content.mkdir()
     (content / "greeting").write_text("hello\n")
     with path.open("wb") as file:
         os.truncate(file.fileno(), 16 << 20)
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-d", content, path], check=True, capture_output=True)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", content, path], check=True, capture_output=True)
     return path
 
 
@@ -148,6 +148,20 @@ async def test_disks_are_mounted_and_given_to_containers(guest: Path, short_tmp:
         assert await pod.run_with("three", "echo kept > /volume/file", storages=made) == b""
         assert await pod.run_with("four", "cat /volume/file", storages=made) == b"kept\n"
 
+        def huge(size: str) -> agent.Storage:
+            return agent.Storage(
+                driver="ephemeral", source="nodev", fstype="hugetlbfs", mount_point=f"{VOLUME}-{size}",
+                options=["pagesize=2Mi", f"size={size}"],
+            )  # fmt: skip
+
+        said = await pod.run_with(
+            "huge", "grep HugePages_Total /proc/meminfo", storages=[huge("4Mi")], volume=f"{VOLUME}-4Mi"
+        )
+        assert said.split() == [b"HugePages_Total:", b"2"]
+        with pytest.raises(StatusError, match=r"has only \d+ of 2048 huge pages of 2048 KiB: give it more memory"):
+            await pod.run_with("huger", "true", storages=[huge("4Gi")])
+        assert await pod.run_with("after", "grep HugePages_Total /proc/meminfo | tr -d ' '") == b"HugePages_Total:2\n"
+
         with pytest.raises(StatusError, match=r"Timeout after 3 s waiting for uevent of .* PCI path 0a.0/00.0"):
             await pod.run_with("five", "true", storages=[volume("0a/00")])
 
@@ -160,9 +174,7 @@ async def test_disks_of_scsi_and_persistent_memory_are_found_and_their_drivers_l
     places = [f"/run/kata-containers/sandbox/storage/{name}" for name in ("scsi", "pmem")]
     storages = [
         agent.Storage(driver="scsi", source="3:1", fstype="ext4", options=["ro"], mount_point=places[0]),
-        agent.Storage(
-            driver="nvdimm", source="/dev/pmem0", fstype="ext4", options=["ro", "dax=always"], mount_point=places[1]
-        ),
+        agent.Storage(driver="nvdimm", source="/dev/pmem0", fstype="ext4", options=["ro"], mount_point=places[1]),
         agent.Storage(driver="bind", source=f"{places[0]}/greeting", mount_point="/run/scsi-greeting"),
         agent.Storage(driver="bind", source=f"{places[1]}/greeting", mount_point="/run/pmem-greeting"),
     ]
