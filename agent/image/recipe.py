@@ -168,7 +168,32 @@ CHANNEL_MODULES = ("virtio_console", "vmw_vsock_virtio_transport")  # the initra
 _BOOT_MODULES = ("virtio_blk", "erofs")
 # For the pod's network: the kernel asks for what a rule or a link needs, but for ip_tables and ip6_tables, the older
 # kernel side of iptables, which a pod that uses it names in kernel_modules.
-_NETWORK_FILE_SYSTEMS = ("ext4", "isofs", "overlay", "vfat", "nls_cp437", "nls_ascii", "virtiofs", "xfs")
+_NETWORK_MODULES = (
+    # Links.
+    "8021q", "bridge", "br_netfilter", "dummy", "ifb", "ipvlan", "macvlan", "macvtap", "tun", "veth", "vxlan",
+    # Connections that are followed, translated, logged.
+    "nf_conntrack", "nf_conntrack_netlink", "nf_log_syslog", "nf_nat", "nfnetlink_log", "nfnetlink_queue",
+    # nf_tables.
+    "nf_tables", "nft_chain_nat", "nft_compat", "nft_connlimit", "nft_ct", "nft_fib_inet", "nft_fib_ipv4",
+    "nft_fib_ipv6", "nft_hash", "nft_limit", "nft_log", "nft_masq", "nft_nat", "nft_numgen", "nft_objref", "nft_queue",
+    "nft_quota", "nft_redir", "nft_reject_inet", "nft_reject_ipv4", "nft_reject_ipv6", "nft_socket", "nft_tproxy",
+    # The tables of ip_tables and ip6_tables.
+    "ip_tables", "iptable_filter", "iptable_mangle", "iptable_nat", "iptable_raw", "iptable_security",
+    "ip6_tables", "ip6table_filter", "ip6table_mangle", "ip6table_nat", "ip6table_raw", "ip6table_security",
+    # Targets.
+    "ip6t_REJECT", "ipt_ECN", "ipt_REJECT", "xt_CLASSIFY", "xt_CT", "xt_DSCP", "xt_HL", "xt_LOG", "xt_MASQUERADE",
+    "xt_NETMAP", "xt_NFLOG", "xt_NFQUEUE", "xt_REDIRECT", "xt_TCPMSS", "xt_TEE", "xt_TPROXY", "xt_TRACE", "xt_nat",
+    # Matches, of which some are targets as well.
+    "ip6t_rpfilter", "ip6t_rt", "ipt_rpfilter", "xt_addrtype", "xt_bpf", "xt_cgroup", "xt_comment", "xt_connbytes",
+    "xt_connlimit", "xt_connmark", "xt_conntrack", "xt_dscp", "xt_ecn", "xt_hashlimit", "xt_helper", "xt_hl",
+    "xt_iprange", "xt_length", "xt_limit", "xt_mac", "xt_mark", "xt_multiport", "xt_owner", "xt_physdev",
+    "xt_pkttype", "xt_policy", "xt_quota", "xt_recent", "xt_sctp", "xt_set", "xt_socket", "xt_state", "xt_statistic",
+    "xt_string", "xt_tcpmss", "xt_tcpudp", "xt_time", "xt_u32",
+    # Sets of addresses and ports, for xt_set.
+    "ip_set_bitmap_ip", "ip_set_bitmap_port", "ip_set_hash_ip", "ip_set_hash_ipport", "ip_set_hash_ipportnet",
+    "ip_set_hash_net", "ip_set_hash_netport", "ip_set_list_set",
+)  # fmt: skip
+_FILE_SYSTEMS = ("ext4", "isofs", "overlay", "vfat", "nls_cp437", "nls_ascii", "virtiofs", "xfs")
 _DISKS = ("virtio_scsi", "sd_mod")
 _PMEM = ("nd_pmem", "nfit", "virtio_pmem")
 _VFIO = ("vfio_iommu_type1", "vfio_pci")

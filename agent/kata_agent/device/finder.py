@@ -108,24 +108,6 @@ class Finder:
         await self._ensure(_PMEM_MODULES)
         return await self.block(path)
 
-    async def interface(self, pci_path: str) -> str:
-        """The name of the network interface at a guest PCI path; raises as `virtio_block`."""
-        path = PciPath.parse(pci_path)
-        return await self._wait(
-            lambda: self._name_of(self._below(self._pci(path), "virtio*/net/*", "net/*")),
-            f"the network interface at PCI path {path}",
-            "net",
-        )
-
-    async def ccw_interface(self, bus_id: str) -> str:
-        """The name of the network interface that is a channel device (s390x); raises as `virtio_block`."""
-        device = self._sys / "bus/ccw/devices" / ccw_bus_id(bus_id)
-        return await self._wait(
-            lambda: self._name_of(self._below(device, "virtio*/net/*")),
-            f"the network interface with CCW id {device.name}",
-            "net",
-        )
-
     async def pci_device(self, pci_path: str) -> str:
         """The guest's address, such as `0000:01:00.0`, of the device at a guest PCI path; raises as `virtio_block`."""
         path = PciPath.parse(pci_path)
@@ -209,10 +191,8 @@ class Finder:
         return device
 
     @staticmethod
-    def _below(device: Path | None, *patterns: str) -> Iterable[Path]:
-        if device is not None:
-            for pattern in patterns:
-                yield from device.glob(pattern)
+    def _below(device: Path | None, pattern: str) -> Iterable[Path]:
+        return device.glob(pattern) if device is not None else ()
 
     def _node(self, found: Iterable[Path]) -> str | None:
         """The first whose node is there."""
@@ -220,10 +200,6 @@ class Finder:
             if each.exists() and (self._dev / each.name).exists():
                 return f"/dev/{each.name}"
         return None
-
-    @staticmethod
-    def _name_of(found: Iterable[Path]) -> str | None:
-        return next((each.name for each in found), None)
 
     @staticmethod
     def _name(path: str) -> str:

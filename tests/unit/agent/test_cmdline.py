@@ -19,6 +19,10 @@ def test_the_line_says_how_long_to_wait_for_a_device() -> None:
     assert parse("agent.hotplug_timeout=30", {}).hotplug_timeout == 30
 
 
+def test_the_line_says_how_long_to_wait_for_cdi_specs() -> None:
+    assert parse("agent.cdi_timeout=5", {}).cdi_timeout == 5
+
+
 def test_the_environment_goes_before_the_line() -> None:
     environment = {"KATA_AGENT_SERVER_ADDR": "unix://@agent", "KATA_AGENT_LOG_LEVEL": "error"}
 
@@ -39,6 +43,7 @@ def test_an_empty_value_is_the_default() -> None:
         "agent.container_pipe_size=1k",
         "agent.hotplug_timeout=0",
         "agent.hotplug_timeout=3s",
+        "agent.cdi_timeout=soon",
     ],
 )
 def test_a_value_without_its_form_is_named(word: str) -> None:

@@ -143,16 +143,6 @@ async def test_what_is_no_name_of_a_device_is_told(machine: Machine, path: str) 
         await machine.finder().block(path)
 
 
-async def test_a_network_interface_is_found_by_its_place(machine: Machine) -> None:
-    machine.bridge("0000:00:02.0", "0000:01")
-    machine.pci("0000:01:00.0", "pci0000:00/0000:00:02.0")
-
-    def plug() -> None:
-        (machine.root / "sys/bus/pci/devices/0000:01:00.0/virtio2/net/eth3").mkdir(parents=True)
-
-    assert await plugged_in(machine, machine.finder().interface("02/00"), plug) == "eth3"
-
-
 class TestVfio:
     ADDRESS = "0000:01:00.0"
 
