@@ -103,7 +103,12 @@ PACKS: Mapping[str, tuple[str, ...]] = {
         "kata_py.ttrpc.transport.serial",
         "ctypes",
     ),
-    "service": ("kata_agent.container.crun", "kata_agent.rpc.service"),
+    "service": (
+        "kata_agent.container.crun",
+        "kata_agent.device.finder",
+        "kata_agent.device.table",
+        "kata_agent.rpc.service",
+    ),
     "network": (
         "kata_agent.network.device",
         "kata_agent.network.interface",

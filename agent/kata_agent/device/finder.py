@@ -6,6 +6,7 @@ made its node.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
@@ -84,8 +85,7 @@ class Finder:
         """
         disk = ScsiAddress.parse(address)
         await self._ensure(_SCSI_MODULES)
-        for host in self._sys.glob("class/scsi_host/host*/scan"):
-            host.write_text(f"0 {disk.target} {disk.lun}")
+        await asyncio.to_thread(self._scan_scsi, disk)
         devices = self._sys / "bus/scsi/devices"
         return await self._wait(
             lambda: self._node(devices.glob(f"[0-9]*:0:{disk}/block/*")), f"the SCSI disk {disk}", "block"
@@ -131,21 +131,10 @@ class Finder:
             AgentError: It has no IOMMU group, or the node did not appear in time.
         """
         await self._ensure(_VFIO_MODULES)
-        bus = self._sys / "bus/pci"
-        device = bus / "devices" / address
         try:
-            (device / "driver_override").write_text("vfio-pci")
-            driver = device / "driver"
-            if not (driver.exists() and driver.resolve().name == "vfio-pci"):
-                if driver.exists():
-                    (driver / "unbind").write_text(address)
-                (bus / "drivers_probe").write_text(address)
+            number = await asyncio.to_thread(self._give_to_vfio, address)
         except OSError as error:
             raise AgentError(f"cannot give PCI device {address} to vfio-pci: {error}") from error
-        group = device / "iommu_group"
-        if not group.exists():
-            raise AgentError(f"{address} has no IOMMU group")
-        number = group.resolve().name
         node = self._dev / "vfio" / number
         await self._wait(lambda: node if node.exists() else None, f"/dev/vfio/{number} of PCI device {address}", "vfio")
         return number, f"/dev/vfio/{number}"
@@ -156,13 +145,32 @@ class Finder:
         place = self._sys / f"devices/ap/card{wanted.adapter:02x}" / str(wanted)
         await self._wait(lambda: place if place.exists() else None, f"the AP queue {wanted}", "ap")
 
-    def scan_ap(self) -> None:
+    async def scan_ap(self) -> None:
         """Make the kernel look for crypto adapters (s390x).
 
         Raises:
             OSError: There is no such bus.
         """
-        (self._sys / "bus/ap/scans").write_text("1")
+        await asyncio.to_thread((self._sys / "bus/ap/scans").write_text, "1")
+
+    def _scan_scsi(self, disk: ScsiAddress) -> None:
+        for host in self._sys.glob("class/scsi_host/host*/scan"):
+            host.write_text(f"0 {disk.target} {disk.lun}")
+
+    def _give_to_vfio(self, address: str) -> str:
+        """Change the driver; returns the IOMMU group's number."""
+        bus = self._sys / "bus/pci"
+        device = bus / "devices" / address
+        (device / "driver_override").write_text("vfio-pci")
+        driver = device / "driver"
+        if not (driver.exists() and driver.resolve().name == "vfio-pci"):
+            if driver.exists():
+                (driver / "unbind").write_text(address)
+            (bus / "drivers_probe").write_text(address)
+        group = device / "iommu_group"
+        if not group.exists():
+            raise AgentError(f"{address} has no IOMMU group")
+        return group.resolve().name
 
     async def _wait(self, look: Callable[[], _T | None], what: str, *subsystems: str) -> _T:
         return await self._uevents.wait(look, what, subsystems=subsystems, timeout=self._timeout)

@@ -163,7 +163,7 @@ async def _appeared(finder: Finder, device: Device) -> tuple[tuple[str, str], ..
 
 async def _vfio_ap(finder: Finder, device: Device) -> Update:
     try:
-        finder.scan_ap()
+        await finder.scan_ap()
     except OSError as error:
         raise AgentError(f"VFIO-AP is only supported on s390x: {error}") from error
     return await _vfio_ap_cold(finder, device)

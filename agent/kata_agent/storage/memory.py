@@ -30,15 +30,22 @@ def mount_memory(storage: Storage) -> None:
     """
     group = number(storage, "fsgid")
     if storage.fstype == "hugetlbfs":
-        take_pages(_bytes(storage, "pagesize"), _bytes(storage, "size"))
-    mount(storage, without=("fsgid",))
+        page_size = _bytes(storage, "pagesize")
+        taken = take_pages(page_size, _bytes(storage, "size"))
+        try:
+            mount(storage, without=("fsgid",))
+        except BaseException:
+            _give_back(page_size, taken)
+            raise
+    else:
+        mount(storage, without=("fsgid",))
     if group is not None:
         os.chown(storage.mount_point, -1, group)
         place = Path(storage.mount_point)
         place.chmod(place.stat().st_mode & 0o7777 | _SETGID)
 
 
-def take_pages(page_size: int, size: int, root: Path = HUGE_PAGES) -> None:
+def take_pages(page_size: int, size: int, root: Path = HUGE_PAGES) -> int:
     """Have the kernel set pages aside, besides those it has already.
 
     Args:
@@ -46,11 +53,14 @@ def take_pages(page_size: int, size: int, root: Path = HUGE_PAGES) -> None:
         size: Bytes in all; what is less than a page counts as one.
         root: Where sysfs shows them.
 
+    Returns:
+        How many were taken.
+
     Raises:
         InvalidArgument: There are no pages of that size.
         AgentError: There is not so much memory in one piece; none are taken then.
     """
-    pool = root / f"hugepages-{page_size >> 10}kB" / "nr_hugepages"
+    pool = _pool(page_size, root)
     if not page_size or not pool.exists():
         raise InvalidArgument(f"this guest has no huge pages of {page_size >> 10} KiB")
     before = int(pool.read_text())
@@ -61,6 +71,16 @@ def take_pages(page_size: int, size: int, root: Path = HUGE_PAGES) -> None:
         pool.write_text(str(before))
         missing = f"{got - before} of {wanted - before} huge pages of {page_size >> 10} KiB"
         raise AgentError(f"the guest's memory has only {missing}: give it more memory")
+    return wanted - before
+
+
+def _give_back(page_size: int, pages: int) -> None:
+    pool = _pool(page_size, HUGE_PAGES)
+    pool.write_text(str(int(pool.read_text()) - pages))
+
+
+def _pool(page_size: int, root: Path) -> Path:
+    return root / f"hugepages-{page_size >> 10}kB" / "nr_hugepages"
 
 
 def _bytes(storage: Storage, name: str) -> int:
