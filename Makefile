@@ -9,7 +9,7 @@ BIN         := .venv/bin
 # What a node needs to run pods, what building the guest needs, and what developing needs.
 HOST_PACKAGES  := containerd qemu-system-x86 qemu-system-common
 GUEST_PACKAGES := erofs-utils lz4 debian-archive-keyring
-DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-system-misc busybox-static crun cpio iproute2 kmod
+DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-system-misc busybox-static crun cpio e2fsprogs iproute2 kmod
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check guest bench protos clean

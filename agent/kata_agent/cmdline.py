@@ -48,6 +48,7 @@ class Parameters(NamedTuple):
         debug_console: Whether there is a shell for who debugs the guest.
         debug_console_vport: The vsock port of that shell; 0 is the console.
         hotplug_timeout: Seconds to wait for a device that the host has announced.
+        cdi_timeout: Seconds to wait for the specs of CDI devices.
         policy_file: The policy at the beginning; empty is the guest's own, if it has one.
         without_effect: What was asked for and is not there, as it stands on the line.
     """
@@ -59,6 +60,7 @@ class Parameters(NamedTuple):
     debug_console: bool = False
     debug_console_vport: int = 0
     hotplug_timeout: int = 3
+    cdi_timeout: int = 100
     policy_file: str = ""
     without_effect: tuple[str, ...] = ()
 
@@ -234,7 +236,7 @@ _OPTIONS: dict[str, _Option] = {
     "agent.devmode": _Option(lambda _: False, False, key="dev_mode"),  # upstream's has no effect either
     "agent.trace": _Option(_switch, False, key="tracing"),
     "agent.passfd_listener_port": _Option(_port, 0),
-    "agent.cdi_timeout": _Option(_seconds, 100),
+    "agent.cdi_timeout": _Option(_seconds, 100, "cdi_timeout"),
     "agent.visible_cdi_devices": _Option(_boolean, False),
     "agent.cdh_api_timeout": _Option(_seconds, 50),
     "agent.image_pull_timeout": _Option(_seconds, 1200),

@@ -19,8 +19,10 @@ from kata_agent.storage.table import StorageTable
 
 if TYPE_CHECKING:
     from kata_agent.container.crun import Crun
-    from kata_protos.agent_pb2 import Storage
-    from kata_py.oci.spec import Spec
+    from kata_agent.device.table import DeviceTable
+    from kata_agent.storage.context import Workshop
+    from kata_protos.agent_pb2 import Device, Storage
+    from kata_py.oci.spec import Process, Spec
 
 RUN = Path("/run/kata-containers")  # hosts name paths below it in their requests
 NAMESPACES = Path("/run/sandbox-ns")
@@ -33,12 +35,15 @@ class Sandbox:
 
     Attributes:
         ended: Set once the sandbox was destroyed.
+        finder: Finds devices of the guest.
     """
 
-    def __init__(self, crun: Crun, ended: asyncio.Event) -> None:
+    def __init__(self, crun: Crun, ended: asyncio.Event, workshop: Workshop, devices: DeviceTable) -> None:
         self.ended = ended
+        self.finder = workshop.finder
         self._crun = crun
-        self._storages = StorageTable()
+        self._storages = StorageTable(workshop)
+        self._devices = devices
         self._containers: dict[str, Container] = {}
         self._used: dict[str, list[str]] = {}  # mount points by container; present from the beginning of its creation
         self._namespaces: dict[str, str] | None = None
@@ -67,7 +72,13 @@ class Sandbox:
             raise AgentError(f"cannot make the sandbox: {error}") from error
 
     async def create_container(
-        self, container_id: str, spec: Spec, storages: Iterable[Storage], *, share_pids: bool
+        self,
+        container_id: str,
+        spec: Spec,
+        storages: Iterable[Storage],
+        *,
+        share_pids: bool,
+        devices: Sequence[Device] = (),
     ) -> None:
         """Create a container up to the point where its program would begin.
 
@@ -76,6 +87,7 @@ class Sandbox:
             spec: What the host wants.
             storages: What to mount for it.
             share_pids: Whether it joins the sandbox's pid namespace, which the first container makes.
+            devices: What the host has plugged in for it.
 
         Raises:
             InvalidArgument: An id with other than letters, digits, `.`, `_`, `-`; a spec without a process.
@@ -88,7 +100,8 @@ class Sandbox:
             raise AlreadyExists(f"container {container_id} already exists")
         self._used[container_id] = []
         try:
-            self._used[container_id] = await self._storages.add(storages)
+            prepared = await self._devices.prepare(container_id, spec, devices)
+            self._used[container_id] = await self._storages.add(storages, container_id)
             adapted = bundle.adapted(
                 spec,
                 container_id,
@@ -97,9 +110,14 @@ class Sandbox:
                 unified=hierarchy.unified(),
             )
             container = await Container.create(
-                container_id, adapted, bundle.Bundle(RUN / container_id), self._crun, no_pivot=_root_is_rootfs()
+                container_id,
+                prepared.made(adapted),
+                bundle.Bundle(RUN / container_id),
+                self._crun,
+                no_pivot=_root_is_rootfs(),
             )
         except BaseException:
+            self._devices.forget(container_id)
             await self._storages.release(self._used.pop(container_id))
             raise
         self._containers[container_id] = container
@@ -111,10 +129,15 @@ class Sandbox:
         """The container of that id, if there is one."""
         return self._containers.get(container_id)
 
+    def translated(self, container_id: str, process: Process) -> Process:
+        """A process of a container with what the guest calls its devices. Raises AgentError as the table does."""
+        return self._devices.translated(container_id, process)
+
     async def remove_container(self, container: Container) -> None:
         """Remove a container, whatever runs in it, and what was mounted for it."""
         await container.remove()
         if self._containers.pop(container.id, None) is not None:
+            self._devices.forget(container.id)
             await self._storages.release(self._used.pop(container.id))
 
     async def destroy(self) -> None:

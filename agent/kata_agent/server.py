@@ -91,13 +91,18 @@ async def _version(_payload: bytes, _context: Context) -> bytes:
 
 
 def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Service:
+    from functools import partial
     from pathlib import Path
 
+    from kata_agent import modules
     from kata_agent.container.crun import Crun
+    from kata_agent.device.finder import Finder
+    from kata_agent.device.table import DeviceTable
     from kata_agent.errors import AgentError
     from kata_agent.policy.guard import Guard
     from kata_agent.rpc.service import Agent
     from kata_agent.sandbox import Sandbox
+    from kata_agent.storage.context import Workshop
 
     try:
         guard = Guard.from_file(parameters.policy_file)
@@ -106,9 +111,14 @@ def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Serv
         _LOG.critical("no policy, no service: the agent ends", exc_info=True)
         raise
     crun = Crun(reaper, Path("/run/kata-agent"), pipe_capacity=parameters.container_pipe_size)
-    return Agent(Sandbox(crun, ended), reaper, guard, parameters)
+    finder = Finder(partial(modules.load, reaper), timeout=parameters.hotplug_timeout)
+    devices = DeviceTable(finder, parameters.cdi_timeout)
+    sandbox = Sandbox(crun, ended, Workshop(finder, reaper), devices)
+    return Agent(sandbox, reaper, guard, parameters)
 
 
 def _warm() -> None:
     import kata_agent.container.crun
+    import kata_agent.device.finder
+    import kata_agent.device.table
     import kata_agent.rpc.service  # noqa: F401 loaded for those who come

@@ -14,7 +14,7 @@ from kata_protos import agent_pb2 as agent
 from kata_protos import oci_pb2 as oci
 from kata_protos.agent_ttrpc import AgentClient
 from kata_py.config.model import Configuration, HypervisorConfig
-from kata_py.hypervisor.api import Boot, SharedDirectory, VmSpec
+from kata_py.hypervisor.api import Boot, SharedDirectory, Vm, VmSpec
 from kata_py.ttrpc.client import Client, connect
 from tests.drivers.journal import ListJournal
 from tests.drivers.namespace import NamespaceHypervisor, NamespaceVm
@@ -44,14 +44,14 @@ class Pod:
     """A sandbox in a running agent.
 
     Attributes:
-        vm: The machine's stand-in.
+        vm: The machine, or its stand-in.
         client: The connection to the agent.
         calls: The agent's calls over it.
         share: The host's side of the share.
         rootfs: What a container's root file system is copied from.
     """
 
-    vm: NamespaceVm
+    vm: Vm
     client: Client
     calls: AgentClient
     share: Path

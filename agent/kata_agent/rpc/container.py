@@ -21,11 +21,13 @@ class ContainerCalls(Calls):
         """Everything up to the start of the program."""
         if not request.HasField("OCI"):
             raise InvalidArgument(f"EINVAL: no OCI spec for container {request.container_id}")
-        if request.devices:
-            raise AgentError(f"cannot add device {request.devices[0].id}: devices are not supported")
         spec = wire.from_agent(request.OCI)
         await self.sandbox.create_container(
-            request.container_id, spec, request.storages, share_pids=request.sandbox_pidns
+            request.container_id,
+            spec,
+            request.storages,
+            share_pids=request.sandbox_pidns,
+            devices=request.devices,
         )
         return Empty()
 

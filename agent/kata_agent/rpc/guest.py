@@ -9,6 +9,7 @@ import time
 from google.protobuf.empty_pb2 import Empty
 
 from kata_agent import __version__, features, hotplug, linux
+from kata_agent.device import handlers as device_handlers
 from kata_agent.errors import InvalidArgument
 from kata_agent.rpc.boundary import Calls
 from kata_agent.storage.handlers import HANDLERS
@@ -29,6 +30,7 @@ class GuestCalls(Calls):
             agent_details=agent_pb2.AgentDetails(
                 version=__version__,
                 init_daemon=os.getpid() == 1,
+                device_handlers=sorted(device_handlers.HANDLERS),
                 storage_handlers=sorted(HANDLERS),
                 supports_seccomp=True,
                 extra_features=features.extra(),

@@ -6,8 +6,8 @@ import asyncio
 
 from google.protobuf.empty_pb2 import Empty
 
-from kata_agent import hotplug, linux, swap
-from kata_agent.errors import AgentError
+from kata_agent import hotplug, linux
+from kata_agent.errors import AgentError, InvalidArgument
 from kata_agent.rpc.boundary import Calls
 from kata_protos import agent_pb2
 from kata_py.ttrpc.context import Context
@@ -31,7 +31,10 @@ class MemoryCalls(Calls):
 
     async def AddSwap(self, request: agent_pb2.AddSwapRequest, context: Context) -> Empty:
         """Swap to a disk, once it is there."""
-        device = await swap.disk(request.PCIPath, timeout=self.parameters.hotplug_timeout)
+        slots = request.PCIPath
+        if not slots or not all(slot < 32 for slot in slots):
+            raise InvalidArgument(f"not a PCI path: {list(slots)}")
+        device = await self.sandbox.finder.virtio_block("/".join(f"{slot:02x}" for slot in slots))
         await asyncio.to_thread(linux.swap_on, device)
         return Empty()
 

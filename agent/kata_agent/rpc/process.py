@@ -23,7 +23,7 @@ class ProcessCalls(Calls):
             raise AgentError(f"no process in the request for exec {request.exec_id}")
         container = self.existing_container(request.container_id)
         document = bundle.process(wire.process_from_agent(request.process))
-        await container.exec(request.exec_id, document)
+        await container.exec(request.exec_id, self.sandbox.translated(container.id, document))
         return Empty()
 
     async def SignalProcess(self, request: agent_pb2.SignalProcessRequest, context: Context) -> Empty:

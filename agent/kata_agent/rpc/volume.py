@@ -11,7 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from kata_agent import linux, shared_file, volume
 from kata_agent.errors import AgentError
 from kata_agent.rpc.boundary import Calls
-from kata_agent.storage import handlers
+from kata_agent.storage import mounting
 from kata_protos import agent_pb2, csi_pb2
 from kata_py.ttrpc.context import Context
 
@@ -38,7 +38,7 @@ class VolumeCalls(Calls):
             if storage.driver != "ephemeral":
                 raise AgentError(f"cannot update {storage.mount_point}: {storage.driver} storage is not ephemeral")
             if storage.options:
-                await asyncio.to_thread(handlers.mount, storage, without=("fsgid",))
+                await asyncio.to_thread(mounting.mount, storage, without=("fsgid",))
         return Empty()
 
     async def RemoveStaleVirtiofsShareMounts(

@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kata_agent import linux
-from kata_agent.errors import AgentError
+from kata_agent.errors import AgentError, Unimplemented
 from kata_agent.storage import group
-from kata_agent.storage.handlers import HANDLERS
+from kata_agent.storage.context import Cleanup, Context, Workshop
+from kata_agent.storage.handlers import HANDLERS, UNSUPPORTED
 
 if TYPE_CHECKING:
     from kata_protos.agent_pb2 import Storage
 
-_LOG = logging.getLogger(__name__)
-
 
 class _Entry:
     def __init__(self) -> None:
-        self.uses = 1
-        self.mounted = False
+        self.uses = 0
+        self.turn = asyncio.Lock()
+        self.is_made = False
+        self.cleanup: Cleanup | None = None
 
 
 class StorageTable:
-    """All storages of the sandbox."""
+    """All storages of the sandbox.
 
-    def __init__(self) -> None:
+    Args:
+        workshop: What the drivers work with.
+    """
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._workshop = workshop
         self._entries: dict[str, _Entry] = {}
-        self._turn = asyncio.Lock()
 
-    async def add(self, storages: Iterable[Storage]) -> list[str]:
+    async def add(self, storages: Iterable[Storage], container_id: str = "") -> list[str]:
         """Make storages, in order; one whose mount point is known is only counted.
+
+        Args:
+            storages: What is asked for.
+            container_id: For whom; empty for the sandbox.
 
         Returns:
             Their mount points, to be given to `release`.
@@ -45,46 +51,67 @@ class StorageTable:
         added: list[str] = []
         try:
             for storage in storages:
-                async with self._turn:
-                    await self._add(storage)
+                await self._add(storage, container_id)
                 added.append(storage.mount_point)
         except BaseException:
             await self.release(added)
             raise
         return added
 
-    async def _add(self, storage: Storage) -> None:
-        known = self._entries.get(storage.mount_point)
-        if known is not None:
-            known.uses += 1
-            return
+    async def _add(self, storage: Storage, container_id: str) -> None:
+        entry = self._entries.setdefault(storage.mount_point, _Entry())
+        entry.uses += 1
+        try:
+            async with entry.turn:
+                if not entry.is_made:
+                    entry.cleanup = await self._make(storage, container_id)
+                    entry.is_made = True
+                    if storage.shared or entry.cleanup is None:
+                        entry.uses += 1  # the sandbox's own use, which ends with the machine
+        except BaseException:
+            entry.uses -= 1
+            if entry.uses == 0:
+                self._entries.pop(storage.mount_point, None)
+            raise
+
+    async def _make(self, storage: Storage, container_id: str) -> Cleanup | None:
+        if storage.driver in UNSUPPORTED or "X-kata.multi-layer=true" in storage.options:
+            raise Unimplemented(f"the storage driver {storage.driver} is not supported by this agent")
         handler = HANDLERS.get(storage.driver)
         if handler is None:
             raise AgentError(f"Failed to find the storage handler {storage.driver}")
-        entry = _Entry()
+        source = storage.source
         try:
-            entry.mounted = await asyncio.to_thread(handler, storage)
-            if storage.HasField("fs_group"):
-                await asyncio.to_thread(_give_to_group, storage)
+            cleanup = await handler(storage, Context(self._workshop, container_id))
+            try:
+                if storage.HasField("fs_group"):
+                    await asyncio.to_thread(_give_to_group, storage)
+            except BaseException:
+                if cleanup is not None:
+                    await cleanup()
+                raise
         except OSError as error:
-            place = f"{storage.driver} storage {storage.source} at {storage.mount_point}"
+            place = f"{storage.driver} storage {source} at {storage.mount_point}"
             raise AgentError(f"cannot make {place}: {error.strerror}") from error
-        if storage.shared:
-            entry.uses += 1  # the sandbox's own use, which ends with the machine
-        self._entries[storage.mount_point] = entry
+        return cleanup
 
     async def release(self, mount_points: Sequence[str]) -> None:
-        """Drop one use of each, the last made first; what is not used any more is unmounted."""
+        """Drop one use of each, the last made first; what is not used any more is undone."""
         for mount_point in reversed(mount_points):
-            async with self._turn:
-                entry = self._entries.get(mount_point)
-                if entry is None:
+            entry = self._entries.get(mount_point)
+            if entry is None:
+                continue
+            entry.uses -= 1
+            if entry.uses > 0:
+                continue
+            async with entry.turn:
+                if entry.uses > 0:  # wanted again meanwhile
                     continue
-                entry.uses -= 1
-                if entry.uses == 0:
-                    del self._entries[mount_point]
-                    if entry.mounted:
-                        await asyncio.to_thread(_unmount, mount_point)
+                cleanup, entry.cleanup, entry.is_made = entry.cleanup, None, False
+                if cleanup is not None:
+                    await cleanup()
+            if entry.uses == 0:
+                self._entries.pop(mount_point, None)
 
 
 def _give_to_group(storage: Storage) -> None:
@@ -96,13 +123,3 @@ def _give_to_group(storage: Storage) -> None:
         read_only="ro" in storage.options,
         only_if_root_differs=storage.fs_group.group_change_policy == OnRootMismatch,
     )
-
-
-def _unmount(mount_point: str) -> None:
-    try:
-        linux.unmount(mount_point, linux.MNT_DETACH)
-    except OSError as error:
-        _LOG.warning("cannot unmount %s: %s", mount_point, error.strerror)
-        return
-    with contextlib.suppress(OSError):  # not ours alone
-        Path(mount_point).rmdir()

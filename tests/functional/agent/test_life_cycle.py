@@ -233,42 +233,6 @@ async def test_a_kernel_module_that_cannot_be_loaded_is_named(top: Path) -> None
             await AgentClient(client).CreateSandbox(sandbox_request(kernel_modules=[module]), timeout=TIMEOUT)
 
 
-@pytest.fixture
-def storages() -> list[agent.Storage]:
-    """A tmpfs, a directory, and a bind of the directory."""
-    place = "/run/kata-containers/sandbox"
-    return [
-        agent.Storage(
-            driver="ephemeral", source="shm", fstype="tmpfs", mount_point=f"{place}/shm",
-            options=["mode=1777", "size=65536", "noexec"],
-        ),
-        agent.Storage(driver="local", mount_point=f"{place}/local", options=["mode=0770"]),
-        agent.Storage(driver="bind", source=f"{place}/local", mount_point=f"{place}/bound", options=["ro"]),
-    ]  # fmt: skip
-
-
-async def test_storages_are_mounted_and_live_as_long_as_a_container_uses_them(
-    pod: Pod, storages: list[agent.Storage]
-) -> None:
-    sandbox = pod.path("/run/kata-containers/sandbox")
-    for name in ("one", "two"):
-        request = pod.request(name, "sleep", "1000")
-        request.storages.extend(storages)
-        pod.unpack(name)
-        await pod.calls.CreateContainer(request, timeout=TIMEOUT)
-
-    mounts = pod.path("/proc/1/mounts").read_text()
-    assert " /run/kata-containers/sandbox/shm tmpfs rw,noexec,relatime,size=64k 0 0" in mounts
-    assert [line for line in mounts.splitlines() if "sandbox/bound" in line and " ro," in line]
-    assert (sandbox / "local").stat().st_mode & 0o7777 == 0o770
-    await pod.remove("one")
-    assert (sandbox / "shm").is_mount()
-    await pod.remove("two")
-
-    assert not (sandbox / "shm").exists()
-    assert not (sandbox / "bound").exists()
-
-
 async def test_destroying_the_sandbox_ends_containers_and_machine(pod: Pod) -> None:
     await pod.run("ctr", "sleep", "1000")
 

@@ -31,8 +31,15 @@ async def test_what_is_no_swap_is_named(pod: Pod) -> None:
 
 
 async def test_a_disk_to_swap_to_that_does_not_appear_is_named(pod: Pod) -> None:
-    with pytest.raises(StatusError, match="no disk appeared at PCI path 1f/1f within 3 s"):
+    with pytest.raises(StatusError, match="the virtio-blk disk at PCI path 1f/1f"):
         await pod.calls.AddSwap(agent.AddSwapRequest(PCIPath=[31, 31]), timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("slots", [[], [32], [1, 4000]])
+async def test_what_pci_has_not_is_no_path(pod: Pod, slots: list[int]) -> None:
+    with pytest.raises(StatusError, match="not a PCI path") as refusal:
+        await pod.calls.AddSwap(agent.AddSwapRequest(PCIPath=slots), timeout=TIMEOUT)
+    assert refusal.value.code is Code.INVALID_ARGUMENT
 
 
 async def test_there_is_no_mem_agent(pod: Pod) -> None:

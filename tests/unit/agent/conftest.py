@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from kata_agent import linux
 from kata_agent.container.reaper import Reaper
+from tests.unit.agent.machine import Machine
 
 
 @pytest_asyncio.fixture
@@ -18,3 +21,11 @@ async def reaper() -> AsyncIterator[Reaper]:
     yield reaper
     reaper.close()
     linux.become_subreaper(False)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """What stands for a guest's devices and its kernel."""
+    machine = Machine(tmp_path / "machine")
+    yield machine
+    machine.close()

@@ -78,6 +78,7 @@ def file(tmp_path: Path) -> Path:
         policy_file = "/etc/policy.rego"
         server_addr = "unix://@agent"
         cdi_timeout = {secs = 5, nanos = 0}
+        cdh_api_timeout = {secs = 6, nanos = 0}
         tracing = false
         [endpoints]
         allowed = ["CreateContainerRequest"]
@@ -87,7 +88,7 @@ def file(tmp_path: Path) -> Path:
 
 _OF_FILE = Parameters(
     server_addr="unix://@agent", log_level="DEBUG", log_vport=1025, debug_console=True, hotplug_timeout=7,
-    policy_file="/etc/policy.rego", without_effect=("agent.cdi_timeout=5",),
+    cdi_timeout=5, policy_file="/etc/policy.rego", without_effect=("agent.cdh_api_timeout=6",),
 )  # fmt: skip
 
 

@@ -51,3 +51,9 @@ def test_the_block_size_is_hexadecimal(tmp_path: Path) -> None:
 
 def test_without_hot_plugging_the_block_size_is_zero(tmp_path: Path) -> None:
     assert hotplug.memory_block_size(tmp_path) == 0
+
+
+def test_memory_is_probed_by_its_address_in_upper_case(tmp_path: Path) -> None:
+    (tmp_path / "probe").touch()
+    hotplug.probe_memory([0x1ABCDEF000], tmp_path)
+    assert (tmp_path / "probe").read_text() == "0x1ABCDEF000"
