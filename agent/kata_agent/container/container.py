@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from kata_agent.cgroup import freezer, hierarchy
 from kata_agent.cgroup.hierarchy import CgroupV2
+from kata_agent.cgroup.oom import OomWatch
 from kata_agent.container import hooks as guest_hooks
 from kata_agent.container.hooks import GuestHooks
 from kata_agent.container.process import Process, ProcessTable
@@ -19,7 +20,6 @@ from kata_agent.errors import AgentError, FailedPrecondition
 
 if TYPE_CHECKING:
     from kata_agent.cgroup.hierarchy import Cgroup
-    from kata_agent.cgroup.oom import OomWatch
     from kata_agent.container.bundle import Bundle
     from kata_agent.container.crun import Crun
     from kata_py.oci import spec as oci
@@ -142,8 +142,6 @@ class Container:
         """
         with self._enter("start"):
             if killed_for_memory is not None and self._oom is None:
-                from kata_agent.cgroup.oom import OomWatch
-
                 self._oom = OomWatch(self.cgroup, killed_for_memory)
                 self.init.at_end(self._oom.check)  # so that the cause is known no later than the end
             await self._crun.start(self.id)

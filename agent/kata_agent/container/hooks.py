@@ -26,9 +26,8 @@ _TIMEOUT = 10  # seconds for each
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 _OUTPUT_LIMIT = 4096  # bytes of a failed hook's words that are logged
 
-_BUSYBOX = "/usr/bin/busybox"
 _BOUNDED = f"""\
-{_BUSYBOX} timeout -s KILL {_TIMEOUT} "$0" prestart >>"$1" 2>&1 || echo "hook $0 ended with status $?" >>"$1"
+timeout -s KILL {_TIMEOUT} "$0" prestart >>"$1" 2>&1 || echo "hook $0 ended with status $?" >>"$1"
 """
 
 
@@ -56,7 +55,7 @@ class GuestHooks:
         """
         environment = [f"{name}={value}" for name, value in _ENVIRONMENT.items()]
         return [
-            {"path": _BUSYBOX, "args": ["busybox", "sh", "-c", _BOUNDED, str(hook), str(log)], "env": environment}
+            {"path": "/bin/sh", "args": ["sh", "-c", _BOUNDED, str(hook), str(log)], "env": environment}
             for hook in self.prestart
         ]
 
