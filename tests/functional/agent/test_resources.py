@@ -191,9 +191,9 @@ async def test_figures_are_those_of_the_cgroups_files_also_of_a_paused_container
 
 async def test_the_network_that_all_share_is_counted(pod: Pod) -> None:
     await pod.run("ctr", "sleep", "1000")
-    link = ("nsenter", "-t", str(pod.agent_pid), "-n", "ip", "link", "add", "eth0", "type", "dummy")
+    link = ("nsenter", "-t", str(pod.agent_pid), "-n", "ip", "link", "add", "eth0", "type", "veth", "peer", "eth1")
     assert await (await asyncio.create_subprocess_exec(*link)).wait() == 0
 
     answer = await pod.calls.StatsContainer(agent.StatsContainerRequest(container_id="ctr"), timeout=TIMEOUT)
 
-    assert [network.name for network in answer.network_stats] == ["eth0"]
+    assert {network.name for network in answer.network_stats} == {"eth0", "eth1"}
