@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import ctypes
+    from collections.abc import Iterable
 
 # include/uapi/linux/mount.h
 MS_RDONLY = 1
@@ -45,6 +46,8 @@ MNT_DETACH = 2  # include/linux/fs.h
 UMOUNT_NOFOLLOW = 8
 
 # include/uapi/linux/sched.h
+CLONE_FS = 0x00000200
+CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
 
@@ -54,6 +57,14 @@ _RESOLVE_IN_ROOT = 0x10
 _SYS_OPENAT2 = 437  # the same on every architecture
 
 CAP_SYS_RESOURCE = 24  # include/uapi/linux/capability.h
+
+# include/uapi/linux/mount.h, fcntl.h, asm-generic/unistd.h: the same on all architectures
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_AT_FDCWD = -100
+_AT_RECURSIVE = 0x8000
 
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 _RB_POWER_OFF = 0x4321FEDC  # include/uapi/linux/reboot.h
@@ -153,6 +164,11 @@ def mounts() -> list[Mount]:
     return found
 
 
+def mount_points(mountinfo: Iterable[str]) -> set[str]:
+    """The places in the lines of a `/proc/pid/mountinfo`, as that process sees them. Source: proc(5)."""
+    return {_unescaped(line.split(" ", 5)[4]) for line in mountinfo}
+
+
 def _unescaped(field: str) -> str:
     for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         field = field.replace(code, character)
@@ -162,6 +178,29 @@ def _unescaped(field: str) -> str:
 def unshare(flags: int) -> None:
     """unshare(2): move the calling thread into new namespaces."""
     _check(_libc().unshare(flags), f"unshare({flags:#x})")
+
+
+def set_namespace(fd: int, flags: int) -> None:
+    """setns(2): move the calling thread into the namespace of the descriptor."""
+    _check(_libc().setns(fd, flags), f"setns({flags:#x})")
+
+
+def clone_mount(path: str) -> int:
+    """open_tree(2): a copy of the mount at the path and of all below, mounted nowhere; gives its descriptor."""
+    import ctypes
+
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE
+    fd: int = _libc().syscall(ctypes.c_long(_SYS_OPEN_TREE), _AT_FDCWD, os.fsencode(path), ctypes.c_uint(flags))
+    _check(fd, path)
+    return fd
+
+
+def move_mount(fd: int, target: str) -> None:
+    """move_mount(2): mount what `clone_mount` gave."""
+    import ctypes
+
+    number, flags = ctypes.c_long(_SYS_MOVE_MOUNT), ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH)
+    _check(_libc().syscall(number, fd, b"", _AT_FDCWD, os.fsencode(target), flags), target)
 
 
 def become_subreaper(wanted: bool = True) -> None:

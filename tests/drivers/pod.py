@@ -164,6 +164,23 @@ class Pod:
         request = agent.RemoveContainerRequest(container_id=container_id, timeout=timeout)
         await self.calls.RemoveContainer(request, timeout=TIMEOUT)
 
+    async def pause(self, container_id: str) -> None:
+        """Stop a container where it is."""
+        await self.calls.PauseContainer(agent.PauseContainerRequest(container_id=container_id), timeout=TIMEOUT)
+
+    async def resume(self, container_id: str) -> None:
+        """Let it continue."""
+        await self.calls.ResumeContainer(agent.ResumeContainerRequest(container_id=container_id), timeout=TIMEOUT)
+
+    async def update(self, container_id: str, **resources: Any) -> None:
+        """Give a container other resources, by the fields of LinuxResources."""
+        request = agent.UpdateContainerRequest(container_id=container_id, resources=oci.LinuxResources(**resources))
+        await self.calls.UpdateContainer(request, timeout=TIMEOUT)
+
+    async def oom_event(self) -> str:
+        """The next container in which the kernel kills for want of memory."""
+        return (await self.calls.GetOOMEvent(agent.GetOOMEventRequest(), timeout=TIMEOUT)).container_id
+
     async def stats(self, container_id: str) -> agent.CgroupStats:
         """A container's statistics."""
         request = agent.StatsContainerRequest(container_id=container_id)

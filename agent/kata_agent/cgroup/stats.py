@@ -7,7 +7,7 @@ Source: cgroup-v1 and cgroup-v2 of the kernel's admin guide.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kata_agent.cgroup.hierarchy import Cgroup, CgroupV1, CgroupV2
@@ -20,6 +20,7 @@ from kata_protos.agent_pb2 import (
     HugetlbStats,
     MemoryData,
     MemoryStats,
+    NetworkStats,
     PidsStats,
     ThrottlingData,
 )
@@ -40,6 +41,9 @@ _BLKIO_FILES = {
 }
 
 _IO_STAT_OPS = {"rbytes": "read", "wbytes": "write"}  # the other keys keep their names
+_IO_STAT_OPERATIONS = {"rios": "read", "wios": "write"}  # those that v1 has in a list of its own
+
+_LOOPBACK = "lo"
 
 
 def read(cgroup: Cgroup) -> CgroupStats:
@@ -94,6 +98,7 @@ _NOTHING = _Files(None)
 def _v2(files: _Files) -> CgroupStats:
     cpu = files.table("cpu.stat")
     memory = files.table("memory.stat")
+    io = files.text("io.stat")
     return CgroupStats(
         cpu_stats=CpuStats(
             cpu_usage=CpuUsage(
@@ -122,7 +127,10 @@ def _v2(files: _Files) -> CgroupStats:
             stats=memory,
         ),
         pids_stats=PidsStats(current=files.number("pids.current"), limit=files.number("pids.max", unlimited=0)),
-        blkio_stats=BlkioStats(io_service_bytes_recursive=_io_stat(files.text("io.stat"))),
+        blkio_stats=BlkioStats(
+            io_service_bytes_recursive=_io_stat(io, lambda key: _IO_STAT_OPS.get(key, key)),
+            io_serviced_recursive=_io_stat(io, _IO_STAT_OPERATIONS.get),
+        ),
         hugetlb_stats={
             size: HugetlbStats(
                 usage=files.number(f"hugetlb.{size}.current"),
@@ -203,14 +211,28 @@ def _blkio(files: _Files, names: tuple[str, ...]) -> list[BlkioStatsEntry]:
     return entries
 
 
-def _io_stat(text: str) -> list[BlkioStatsEntry]:
-    """Lines `8:0 rbytes=4096 wbytes=0 rios=1 ...`."""
+def _io_stat(text: str, operation: Callable[[str], str | None]) -> list[BlkioStatsEntry]:
+    """Lines `8:0 rbytes=4096 wbytes=0 rios=1 ...`; the operation of a key, or None to leave it out."""
     entries = []
     for line in text.splitlines():
         device, *pairs = line.split()
         major, _, minor = device.partition(":")
         for pair in pairs:
             key, _, value = pair.partition("=")
-            op = _IO_STAT_OPS.get(key, key)
-            entries.append(BlkioStatsEntry(major=int(major), minor=int(minor), op=op, value=int(value)))
+            if (op := operation(key)) and value.isdecimal():
+                entries.append(BlkioStatsEntry(major=int(major), minor=int(minor), op=op, value=int(value)))
     return entries
+
+
+def networks(table: Path = Path("/proc/self/net/dev")) -> list[NetworkStats]:
+    """The counters of the network that all containers share, for each interface but the loopback. Source: proc(5)."""
+    found = []
+    for line in table.read_text().splitlines()[2:]:  # below its heading
+        name, _, numbers = line.partition(":")
+        values = [int(number) for number in numbers.split()]
+        if name.strip() != _LOOPBACK:
+            names = ("bytes", "packets", "errors", "dropped")
+            received, sent = zip(names, values[:4], strict=True), zip(names, values[8:12], strict=True)
+            counters = {f"rx_{key}": value for key, value in received} | {f"tx_{key}": value for key, value in sent}
+            found.append(NetworkStats(name=name.strip(), **counters))
+    return found

@@ -26,6 +26,15 @@ _LOG = logging.getLogger(__name__)
 # Namespaces of the host that mean nothing here: all containers share the guest's network.
 _HOST_ONLY = ("network", "time")
 
+# Settings of the ipc and uts namespaces, and those of the network namespace and of message queues.
+_NAMESPACED = frozenset(
+    {
+        "kernel.domainname", "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shm_rmid_forced",
+        "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+    }
+)  # fmt: skip
+_NAMESPACED_BELOW = ("fs.mqueue.", "net.")
+
 
 class Bundle:
     """The directory `/run/kata-containers/<id>/` of one container."""
@@ -33,6 +42,7 @@ class Bundle:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.rootfs = directory / "rootfs"
+        self.hook_log = directory / "hooks.log"
 
     def write(self, spec: Spec) -> None:
         """Make the directory, mount the root file system and save the spec.
@@ -53,12 +63,19 @@ class Bundle:
             self.remove()
             raise AgentError(f"cannot make the bundle of root {source}: {error.strerror}") from error
 
+    def report_hooks(self) -> None:
+        """Log what the hooks before the start have said."""
+        with contextlib.suppress(FileNotFoundError):
+            for line in self.hook_log.read_text(errors="replace").splitlines():
+                _LOG.warning("prestart hook of %s: %s", self.directory.name, line)
+
     def remove(self) -> None:
         """Unmount the root file system and remove the directory; never what is mounted into it."""
         linux.detach(str(self.rootfs))
         with contextlib.suppress(FileNotFoundError):
             self.rootfs.rmdir()
-        (self.directory / "config.json").unlink(missing_ok=True)
+        for file in (self.directory / "config.json", self.hook_log):
+            file.unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             self.directory.rmdir()
 
@@ -104,7 +121,7 @@ def _linux(
     namespaces.append({"type": "pid", "path": pid_namespace} if pid_namespace else {"type": "pid"})
     if unified:
         namespaces.append({"type": "cgroup"})
-    sysctl = _known(section.get("sysctl", {}), container_id)
+    sysctl = _known(_namespaced(section.get("sysctl", {})), container_id)
     if any(name.startswith("net.") for name in sysctl):  # for which crun asks a namespace: that of the guest, ours
         namespaces.append({"type": "network", "path": f"/proc/{os.getpid()}/ns/net"})
     result["sysctl"] = sysctl
@@ -114,6 +131,23 @@ def _linux(
         result["resources"] = section["resources"].copy()
         del result["resources"]["network"]  # cgroup v2 has no such limits
     return result
+
+
+def _namespaced(sysctl: Mapping[str, str]) -> Mapping[str, str]:
+    """The settings, if each is one of a namespace.
+
+    Raises:
+        InvalidArgument: One is of the whole guest. Source: sysctl(2)'s files by namespaces(7).
+    """
+    known = ", ".join([*sorted(_NAMESPACED), *(f"{prefix}*" for prefix in _NAMESPACED_BELOW)])
+    for name in sysctl:
+        dotted = name.replace("/", ".")
+        if dotted not in _NAMESPACED and not dotted.startswith(_NAMESPACED_BELOW):
+            raise InvalidArgument(
+                f"sysctl {name} is not namespaced: it would change all containers of the pod; "
+                f"what can be set is {known}"
+            )
+    return sysctl
 
 
 def _known(sysctl: Mapping[str, str], container_id: str) -> dict[str, str]:

@@ -31,15 +31,18 @@ class CrunError(AgentError):
 class Crun:
     """Calls crun. What it starts is adopted by the reaper, with its streams in the agent's hands.
 
-    Args:
+    Attributes:
         reaper: Who collects crun and what it leaves behind.
+
+    Args:
+        reaper: As the attribute.
         work: Directory for the calls' files; made when needed.
         options: Global options, such as `--root`.
         pipe_capacity: Bytes an output pipe holds; 0 is the kernel's default.
     """
 
     def __init__(self, reaper: Reaper, work: Path, *, options: Sequence[str] = (), pipe_capacity: int = 0) -> None:
-        self._reaper = reaper
+        self.reaper = reaper
         self._work = work
         self._options = options
         self._pipe_capacity = pipe_capacity
@@ -91,6 +94,21 @@ class Crun:
         """
         await self._command("start", container_id)
 
+    async def update(self, container_id: str, resources: Mapping[str, object]) -> None:
+        """Give a container other resources.
+
+        Args:
+            container_id: Its id.
+            resources: The spec's `linux.resources`, of which only what is there changes.
+
+        Raises:
+            CrunError: crun refused.
+        """
+        with self._call() as call, _null() as null:
+            document = call / "resources.json"
+            document.write_text(json.dumps(resources))
+            await self._run(call, ("update", "--resources", str(document), container_id), (null, null, null))
+
     async def delete(self, container_id: str) -> None:
         """Kill what runs in the container and remove crun's state, cgroup included; gone already is fine.
 
@@ -108,7 +126,7 @@ class Crun:
     ) -> tuple[Child, Stdio]:
         pid_file = call / "pid"
         arguments = [verb, *options, "--pid-file", str(pid_file)]
-        with self._reaper.expecting(), contextlib.ExitStack() as stack:
+        with self.reaper.expecting(), contextlib.ExitStack() as stack:
             if terminal:
                 console = stack.enter_context(_console_socket(call / "console"))
                 null = stack.enter_context(_null())
@@ -120,7 +138,7 @@ class Crun:
                 streams, ends = stack.enter_context(stdio.pipes(self._pipe_capacity))
                 await self._run(call, [*arguments, container_id], ends)
             try:
-                child = self._reaper.adopt(int(pid_file.read_text()))
+                child = self.reaper.adopt(int(pid_file.read_text()))
             except (OSError, ValueError) as error:
                 streams.close()
                 raise CrunError(f"crun {verb} left no process behind: {error}") from error
@@ -132,7 +150,7 @@ class Crun:
         argv = ["crun", *self._options, "--cgroup-manager=cgroupfs", f"--log={log}", *arguments]
         try:
             async with self._slots:
-                code = await self._reaper.run(argv, streams=streams, timeout=CALL_TIMEOUT)
+                code = await self.reaper.run(argv, streams=streams, timeout=CALL_TIMEOUT)
         except (OSError, TimeoutError) as error:
             raise CrunError(f"crun {arguments[0]}: {error}{_said(log)}") from error
         if code != 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 from kata_agent.container.reaper import Child
@@ -35,6 +36,10 @@ class Process:
     def ended(self) -> bool:
         """Whether it has ended."""
         return self._child.exited.done()
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Have something called when it ends, before anybody who waits is told."""
+        self._child.exited.add_done_callback(lambda _: call())
 
     async def wait(self) -> int:
         """Wait for its end; gives the exit code, or 128 + the signal. Any number of waiters, at any time."""

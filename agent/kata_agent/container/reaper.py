@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from kata_agent import linux
 
@@ -81,13 +81,23 @@ class Reaper:
         """Stop collecting."""
         self._loop.remove_signal_handler(signal.SIGCHLD)
 
-    def spawn(self, argv: Sequence[str], *, streams: Sequence[int] = (), terminal: str = "") -> Child:
-        """Start a program, looked up in PATH, with our environment.
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        streams: Sequence[int] = (),
+        terminal: str = "",
+        program: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> Child:
+        """Start a program.
 
         Args:
-            argv: Program and arguments.
+            argv: Its name, looked up in PATH unless `program` says where it is, and arguments.
             streams: File descriptors that become its stdin, stdout and stderr.
             terminal: Path of a terminal that becomes all three, and controls the session that it then begins.
+            program: The program's path, if it shall not be called by that.
+            environment: Its environment; None is ours.
 
         Raises:
             OSError: No such program, no such terminal, or no more processes.
@@ -98,17 +108,32 @@ class Reaper:
             actions = [(os.POSIX_SPAWN_OPEN, 0, terminal, os.O_RDWR, 0)]
             actions += [(os.POSIX_SPAWN_DUP2, 0, number) for number in (1, 2)]
         pid = os.posix_spawnp(
-            argv[0], list(argv), os.environ, file_actions=actions, setsigdef=_RESET_SIGNALS, setsid=bool(terminal)
+            program or argv[0],
+            list(argv),
+            os.environ if environment is None else environment,
+            file_actions=actions,
+            setsigdef=_RESET_SIGNALS,
+            setsid=bool(terminal),
         )
         return self._watch(pid)
 
-    async def run(self, argv: Sequence[str], *, streams: Sequence[int], timeout: float) -> int:
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        streams: Sequence[int],
+        timeout: float,
+        program: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
         """Start a program and wait for its end; a cancelled or late one is killed.
 
         Args:
-            argv: Program and arguments.
+            argv: As for `spawn`.
             streams: As for `spawn`.
             timeout: Seconds it may take.
+            program: As for `spawn`.
+            environment: As for `spawn`.
 
         Returns:
             Its exit code, or 128 + signal.
@@ -117,7 +142,7 @@ class Reaper:
             TimeoutError: It took too long.
             OSError: It could not be started.
         """
-        child = self.spawn(argv, streams=streams)
+        child = self.spawn(argv, streams=streams, program=program, environment=environment)
         try:
             async with asyncio.timeout(timeout):
                 return await child.wait()

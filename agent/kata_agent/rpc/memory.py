@@ -20,6 +20,7 @@ class MemoryCalls(Calls):
         """Put hot-plugged processors, and memory unless told not to, online."""
         if request.nb_cpus:
             await hotplug.online_cpus(request.nb_cpus)
+            await self.sandbox.processors_came()
         if not request.cpu_only:
             await asyncio.to_thread(hotplug.online_memory)
         return Empty()

@@ -29,14 +29,10 @@ class ProcessCalls(Calls):
     async def SignalProcess(self, request: agent_pb2.SignalProcessRequest, context: Context) -> Empty:
         """Signal one process, or kill all of the container: SIGKILL without an exec id."""
         if not request.exec_id and request.signal == signal.SIGKILL:
-            self.existing_container(request.container_id).cgroup.kill()
+            await self.existing_container(request.container_id).kill()
             return Empty()
-        process = self.process(request.container_id, request.exec_id)
-        is_init = request.exec_id in ("", request.container_id)
-        if is_init and request.signal == signal.SIGTERM and process.ignores(signal.SIGTERM):
-            process.kill()  # the kernel would drop SIGTERM, and the host wait for nothing
-        else:
-            process.signal(request.signal)
+        container = self.container(request.container_id)
+        await container.signal(container.processes.find(request.exec_id), request.signal)
         return Empty()
 
     async def WaitProcess(

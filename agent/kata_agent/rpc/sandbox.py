@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from google.protobuf.empty_pb2 import Empty
 
 from kata_agent import modules
@@ -11,19 +9,21 @@ from kata_agent.rpc.boundary import Calls
 from kata_protos import agent_pb2
 from kata_py.ttrpc.context import Context
 
-_LOG = logging.getLogger(__name__)
-
 
 class SandboxCalls(Calls):
     """Beginning and end of the sandbox."""
 
     async def CreateSandbox(self, request: agent_pb2.CreateSandboxRequest, context: Context) -> Empty:
-        """Make what the containers share: namespaces, storages, resolv.conf."""
-        if request.guest_hook_path:
-            _LOG.warning("hooks of the guest, at %s, are not run", request.guest_hook_path)
+        """Make what the containers share: namespaces, storages, resolv.conf, hooks."""
         for module in request.kernel_modules:
             await modules.load(self.reaper, module.name, module.parameters)
-        await self.sandbox.create(request.hostname, request.dns, request.storages)
+        await self.sandbox.create(
+            request.hostname,
+            request.dns,
+            request.storages,
+            sandbox_id=request.sandbox_id,
+            hook_path=request.guest_hook_path,
+        )
         return Empty()
 
     async def DestroySandbox(self, request: agent_pb2.DestroySandboxRequest, context: Context) -> Empty:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from kata_agent.errors import Unimplemented
-from kata_agent.rpc.boundary import Calls, answering, guarded
+from kata_agent.rpc.boundary import answering, guarded
 from kata_agent.rpc.container import ContainerCalls
 from kata_agent.rpc.file import FileCalls
 from kata_agent.rpc.guest import GuestCalls
@@ -18,22 +17,9 @@ from kata_agent.rpc.process import ProcessCalls
 from kata_agent.rpc.sandbox import SandboxCalls
 from kata_agent.rpc.stream import StreamCalls
 from kata_agent.rpc.volume import VolumeCalls
-from kata_py.ttrpc.context import Context
 
 if TYPE_CHECKING:
     from kata_py.ttrpc.service import Entry
-
-
-async def _unimplemented(self: Calls, request: object, context: Context) -> NoReturn:
-    raise Unimplemented(f"{context.method} is not supported by this agent")
-
-
-class OtherCalls(Calls):
-    """Calls of the protocol that this agent does not have."""
-
-    UpdateContainer = PauseContainer = ResumeContainer = _unimplemented
-    GetDiagnosticData = _unimplemented
-    GetOOMEvent = _unimplemented
 
 
 class Agent(
@@ -48,7 +34,6 @@ class Agent(
     VolumeCalls,
     MetricsCalls,
     PolicyCalls,
-    OtherCalls,
 ):
     """grpc.AgentService, whole."""
 

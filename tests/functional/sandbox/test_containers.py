@@ -22,7 +22,7 @@ from kata_py.sandbox.events import Topic
 from kata_py.ttrpc.errors import StatusError
 from tests import bundle
 from tests.functional.sandbox.conftest import Output
-from tests.tasks import RESOURCES, Tasks, until
+from tests.tasks import CALL_TIMEOUT, RESOURCES, Tasks, until
 
 pytestmark = pytest.mark.root
 
@@ -223,16 +223,31 @@ async def test_what_a_container_uses_are_numbers(tasks: Tasks) -> None:
     assert metrics.pids.current >= 1
 
 
-async def test_what_the_agent_does_not_do_yet_is_told_as_unimplemented(tasks: Tasks) -> None:
+async def test_a_paused_container_is_told_as_such_until_it_is_resumed(tasks: Tasks) -> None:
     await tasks.run(args=["sleep", "600"], stdout="")
-    resources = AnyMessage(type_url=RESOURCES, value=json.dumps({"cpu": {"shares": 512}}).encode())
-    for call in (
-        tasks.client.Update(task.UpdateTaskRequest(id="c1", resources=resources)),
-        tasks.client.Pause(task.PauseRequest(id="c1")),
-    ):
-        with pytest.raises(StatusError, match="UNIMPLEMENTED: agent"):
-            await call
+
+    await tasks.client.Pause(task.PauseRequest(id="c1"), timeout=CALL_TIMEOUT)
+    assert (await tasks.state()).status == types.PAUSED
+    await tasks.exec("x", stdout="")
+    with pytest.raises(StatusError, match="paused"):
+        await tasks.start(exec_id="x")
+    await tasks.client.Resume(task.ResumeRequest(id="c1"), timeout=CALL_TIMEOUT)
+
     assert (await tasks.state()).status == types.RUNNING
+
+
+async def test_limits_are_changed_while_a_container_runs(tasks: Tasks) -> None:
+    await tasks.run(args=["sleep", "600"], stdout="")
+    limits = {"memory": {"limit": 64 << 20}}
+    resources = AnyMessage(type_url=RESOURCES, value=json.dumps(limits).encode())
+
+    await tasks.client.Update(task.UpdateTaskRequest(id="c1", resources=resources), timeout=CALL_TIMEOUT)
+
+    answer = (await tasks.client.Stats(task.StatsRequest(id="c1"), timeout=CALL_TIMEOUT)).stats
+    if answer.type_url == "io.containerd.cgroups.v1.Metrics":
+        assert cgroups_v1_pb2.Metrics.FromString(answer.value).memory.usage.limit == 64 << 20
+    else:
+        assert cgroups_v2_pb2.Metrics.FromString(answer.value).memory.usage_limit == 64 << 20
 
 
 async def test_a_command_that_is_not_there_is_told_and_leaves_nothing(tasks: Tasks) -> None:

@@ -73,6 +73,17 @@ def test_settings_of_the_network_are_made_in_the_guests_and_unknown_ones_left_ou
     assert "net.no_such" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["kernel.shmmax", "kernel.domainname", "fs.mqueue.msg_max", "net.core.somaxconn"])
+def test_settings_of_the_pods_namespaces_are_made(name: str) -> None:
+    assert _adapted(_spec(sysctl={name: "1"}))["linux"]["sysctl"] == {name: "1"}
+
+
+@pytest.mark.parametrize("name", ["vm.swappiness", "kernel.hostname", "kernel.msgmnx", "fs.file-max", "network.x"])
+def test_a_setting_of_the_whole_guest_is_refused_by_name(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"sysctl {name} is not namespaced"):
+        _adapted(_spec(sysctl={name: "1"}))
+
+
 def test_limits_of_the_network_are_dropped_and_others_stay() -> None:
     spec = _spec(resources={"network": {"classID": 1}, "memory": {"limit": 1 << 20}})
 

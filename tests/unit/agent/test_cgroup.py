@@ -10,7 +10,7 @@ import pytest
 
 from kata_agent.cgroup import hierarchy, stats
 from kata_agent.cgroup.hierarchy import CgroupV1, CgroupV2
-from kata_protos.agent_pb2 import BlkioStatsEntry, CgroupStats
+from kata_protos.agent_pb2 import BlkioStatsEntry, CgroupStats, NetworkStats
 
 UNLIMITED = (1 << 64) - 1
 
@@ -59,6 +59,22 @@ def test_v2_is_read_in_nanoseconds_and_bytes(v2: CgroupV2) -> None:
     assert list(read.hugetlb_stats) == ["2MB"]
     operations = {entry.op: entry.value for entry in read.blkio_stats.io_service_bytes_recursive}
     assert operations == {"read": 10, "write": 20, "rios": 1, "wios": 2, "dbytes": 0, "dios": 0}
+    served = {entry.op: entry.value for entry in read.blkio_stats.io_serviced_recursive}
+    assert served == {"read": 1, "write": 2}
+
+
+def test_interfaces_but_the_loopback_are_counted(tmp_path: Path) -> None:
+    table = tmp_path / "dev"
+    heading = "Inter-| Receive | Transmit\n face | bytes packets errs drop fifo frame compressed multicast | ...\n"
+    loopback = "    lo: 1 2 0 0 0 0 0 0 1 2 0 0 0 0 0 0\n"
+    table.write_text(f"{heading}{loopback}  eth0: 10 20 3 4 5 6 7 8 90 100 11 12 13 14 15 16\n")
+
+    assert stats.networks(table) == [
+        NetworkStats(
+            name="eth0", rx_bytes=10, rx_packets=20, rx_errors=3, rx_dropped=4, tx_bytes=90, tx_packets=100,
+            tx_errors=11, tx_dropped=12,
+        )
+    ]  # fmt: skip
 
 
 def test_v2_without_controllers_is_zero(tmp_path: Path) -> None:

@@ -81,6 +81,19 @@ async def test_a_program_starts_with_the_signals_of_a_new_process(reaper: Reaper
     os.close(reader)
 
 
+async def test_a_program_can_be_called_otherwise_and_given_its_environment(reaper: Reaper) -> None:
+    reader, writer = os.pipe()
+    argv = ["called", "-c", 'echo "$0"; echo "$WORD"; echo "${HOME-no home}"']
+    code = await reaper.run(
+        argv, program="/bin/sh", environment={"WORD": "given"}, streams=(0, writer, 2), timeout=TIMEOUT
+    )
+    os.close(writer)
+
+    assert code == 0
+    assert os.read(reader, 100) == b"called\ngiven\nno home\n"
+    os.close(reader)
+
+
 async def _leave_behind(reaper: Reaper, script: str) -> int:
     """Run a program that leaves a shell behind, without ever waiting for it; gives the shell's pid."""
     reader, writer = os.pipe()
