@@ -57,18 +57,11 @@ class Sandbox:
         self._used: dict[str, list[str]] = {}  # mount points by container; present from the beginning of its creation
         self._namespaces: dict[str, str] | None = None
         self._hooks = GuestHooks()
-        self._id = ""
         self._pid_owner: Process | None = None
         self._pid_namespace: int | None = None  # descriptor, so that it can be joined after its first process
 
     async def create(
-        self,
-        hostname: str,
-        dns_lines: Sequence[str],
-        storages: Iterable[Storage],
-        *,
-        sandbox_id: str = "",
-        hook_path: str = "",
+        self, hostname: str, dns_lines: Sequence[str], storages: Iterable[Storage], *, hook_path: str = ""
     ) -> None:
         """Make what the containers share.
 
@@ -76,7 +69,6 @@ class Sandbox:
             hostname: The pod's; empty leaves the guest's.
             dns_lines: Lines of resolv.conf.
             storages: What to mount.
-            sandbox_id: The id of the sandbox, and of the container that only holds it together.
             hook_path: Where the guest's hooks lie; empty is nowhere.
 
         Raises:
@@ -89,7 +81,6 @@ class Sandbox:
         try:
             self._namespaces = await asyncio.to_thread(namespaces.persist, NAMESPACES, hostname)
             await self._storages.add(storages)
-            self._id = sandbox_id
             if hook_path:
                 self._hooks = GuestHooks.found(Path(hook_path))
             dns.cover_resolv_conf(dns_lines, RUN / "sandbox" / "resolv.conf")
@@ -169,8 +160,7 @@ class Sandbox:
         Raises:
             AgentError: It cannot begin.
         """
-        watched = container.id != self._id  # not the one that only holds the pod together
-        await container.start((lambda: self.oom_events.put(container.id)) if watched else None)
+        await container.start(lambda: self.oom_events.put(container.id))
 
     async def processors_came(self) -> None:
         """Processors have come online: containers that were given some by number may have those now."""

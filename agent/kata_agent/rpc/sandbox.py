@@ -21,7 +21,6 @@ class SandboxCalls(Calls):
             request.hostname,
             request.dns,
             request.storages,
-            sandbox_id=request.sandbox_id,
             hook_path=request.guest_hook_path,
         )
         return Empty()

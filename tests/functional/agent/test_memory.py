@@ -31,7 +31,7 @@ async def test_what_is_no_swap_is_named(pod: Pod) -> None:
 
 
 async def test_a_disk_to_swap_to_that_does_not_appear_is_named(pod: Pod) -> None:
-    with pytest.raises(StatusError, match="the virtio-blk disk at PCI path 1f/1f"):
+    with pytest.raises(StatusError, match=r"waiting for uevent of the virtio-blk disk at PCI path 1f\.0/1f\.0"):
         await pod.calls.AddSwap(agent.AddSwapRequest(PCIPath=[31, 31]), timeout=TIMEOUT)
 
 
