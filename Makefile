@@ -9,7 +9,8 @@ BIN         := .venv/bin
 # What a node needs to run pods, what building the guest needs, and what developing needs.
 HOST_PACKAGES  := containerd qemu-system-x86 qemu-system-common
 GUEST_PACKAGES := erofs-utils lz4 debian-archive-keyring
-DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-system-misc busybox-static crun cpio e2fsprogs iproute2 kmod
+DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-system-misc busybox-static crun cpio \
+                  containernetworking-plugins e2fsprogs iproute2 iptables kmod
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check guest bench protos clean
@@ -50,7 +51,7 @@ guest: setup ## kernel, initramfs and root image of the guest
 bench: setup guest ## the figures of docs/performance.md
 	@$(BIN)/python -m bench
 
-protos: setup ## regenerate the code made from protos/kata_protos/*.proto
+protos: setup ## regenerate the code made from .proto files
 	@tools/generate-protos
 
 clean: ## remove what was built

@@ -17,7 +17,6 @@ from typing import Self
 from tools import oci_image
 from tools.footprint import without_new_parents
 
-NAMESPACE = "default"
 RUNTIME = "io.containerd.kata.v2"
 START_TIMEOUT = 30.0  # seconds until containerd says that it has booted
 STOP_TIMEOUT = 15.0
@@ -44,6 +43,9 @@ class ContainerdError(Exception):
 class PrivateContainerd:
     """A running containerd, as a context manager; leaving it ends its tasks and stops it.
 
+    Attributes:
+        namespace: Where its containers and images are.
+
     Args:
         directory: Where all of it lives; made when missing. Its path must leave room for socket names.
         launcher: The shim's program; its directory comes first in containerd's PATH.
@@ -51,6 +53,8 @@ class PrivateContainerd:
         env: Added to containerd's environment, and so to the shim's.
         debug: Whether containerd and the shim log at debug level.
     """
+
+    namespace = "default"
 
     def __init__(
         self,
@@ -77,12 +81,19 @@ class PrivateContainerd:
             stack.enter_context(without_new_parents())
             stack.callback(self._clean_up)
             self.directory.mkdir(parents=True, exist_ok=True)
-            config = self.directory / "config.toml"
-            config.write_text(_CONFIG.format(directory=self.directory, level="debug" if self._debug else "info"))
+            (self.directory / "config.toml").write_text(self._config())
+            self._prepare(stack)
             self.start()
-            self._import_image()
+            self._import_images()
             self._resources = stack.pop_all()
         return self
+
+    def _config(self) -> str:
+        """The text of its configuration file."""
+        return _CONFIG.format(directory=self.directory, level="debug" if self._debug else "info")
+
+    def _prepare(self, stack: ExitStack) -> None:
+        """Make what else it needs of the machine before it starts; the stack undoes it after its end."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -151,11 +162,11 @@ class PrivateContainerd:
 
     def bundle(self, container_id: str) -> Path:
         """A task's bundle directory."""
-        return self.directory / "state/io.containerd.runtime.v2.task" / NAMESPACE / container_id
+        return self.directory / "state/io.containerd.runtime.v2.task" / self.namespace / container_id
 
     def command(self, *arguments: str) -> list[str]:
         """The `ctr` command line for this containerd."""
-        return ["ctr", "--address", str(self.address), "--namespace", NAMESPACE, *arguments]
+        return ["ctr", "--address", str(self.address), "--namespace", self.namespace, *arguments]
 
     def ctr(
         self, *arguments: str, check: bool = True, timeout: float = 120.0, stdin: bytes | None = None
@@ -225,7 +236,7 @@ class PrivateContainerd:
             with suppress(ProcessLookupError):
                 os.kill(int(pid_file.read_text()), signal.SIGKILL)
             subprocess.run(
-                [self.launcher, "-namespace", NAMESPACE, "-address", str(self.address), "-id", bundle.name,
+                [self.launcher, "-namespace", self.namespace, "-address", str(self.address), "-id", bundle.name,
                  "-bundle", str(bundle), "delete"],
                 cwd=bundle, check=False, capture_output=True, timeout=STOP_TIMEOUT, stdin=subprocess.DEVNULL,
             )  # fmt: skip
@@ -238,10 +249,14 @@ class PrivateContainerd:
         """The end of containerd's log, with what the shim wrote into it."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
-    def _import_image(self) -> None:
-        if oci_image.REFERENCE in self.ctr("images", "list", "--quiet").stdout.decode().split():
+    def _import_images(self) -> None:
+        """See to it that the images are there."""
+        self._import_image(oci_image.REFERENCE, oci_image.SHELL)
+
+    def _import_image(self, reference: str, command: Sequence[str]) -> None:
+        if reference in self.ctr("images", "list", "--quiet").stdout.decode().split():
             return
-        archive = self.directory / "busybox.tar"
-        oci_image.build(archive)
+        archive = self.directory / "image.tar"
+        oci_image.build(archive, reference, command)
         self.ctr("images", "import", str(archive))
         archive.unlink()

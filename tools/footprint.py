@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ _PROGRAMS = (
     "crun",
 )
 _RUN_DEPTH = 4
+_SAVE_TIMEOUT = 10.0  # seconds
+_CNI = Path("/var/lib/cni")  # what libcni remembers of networks that are in use
 
 # Directories that containerd, shims and CRI-O make and share; nobody can tell when the last one has left.
 SHARED_PARENTS = tuple(
@@ -28,6 +32,7 @@ SHARED_PARENTS = tuple(
     for path in (
         "/run/containerd", "/run/containerd/s", "/run/vc", "/run/vc/sbs", "/run/vc/vm", "/run/vc/boots",
         "/run/kata-containers", "/run/kata-containers/shared", "/run/kata-containers/shared/sandboxes",
+        "/var/lib/cni", "/var/lib/cni/cache", "/var/lib/cni/results",
     )
 )  # fmt: skip
 
@@ -46,11 +51,15 @@ def without_new_parents() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Processes, mounts, network links, cgroups and entries of /run at one moment."""
+    """Processes, mounts, network links, firewall rules, cgroups and entries of /run and CNI's store at one moment.
+
+    A network namespace is seen as a mount, and as an entry of /run/netns.
+    """
 
     processes: frozenset[str]
     mounts: frozenset[str]
     links: frozenset[str]
+    rules: frozenset[str]
     cgroups: frozenset[str]
     run: frozenset[str]
 
@@ -61,15 +70,16 @@ class Footprint:
             processes=frozenset(_processes()),
             mounts=frozenset(mount_points()),
             links=frozenset(link.name for link in Path("/sys/class/net").iterdir()),
+            rules=frozenset(_rules()),
             cgroups=frozenset(directory for directory, _, _ in os.walk("/sys/fs/cgroup")),
-            run=frozenset(_entries(run, _RUN_DEPTH)),
+            run=frozenset([*_entries(run, _RUN_DEPTH), *_entries(_CNI, _RUN_DEPTH)]),
         )
 
     def added_since(self, before: Footprint) -> list[str]:
         """What is there now and was not there before, one line each; empty is how it should be."""
         return [
             f"{kind}: {entry}"
-            for kind in ("processes", "mounts", "links", "cgroups", "run")
+            for kind in ("processes", "mounts", "links", "rules", "cgroups", "run")
             for entry in sorted(getattr(self, kind) - getattr(before, kind))
         ]
 
@@ -86,6 +96,20 @@ def _processes() -> list[str]:
         line = b" ".join(arguments[:4]).decode(errors="replace")
         if any(program in line for program in _PROGRAMS):
             found.append(f"{entry.name} {line}")
+    return found
+
+
+def _rules() -> list[str]:
+    """Chains and rules of the firewall, without their counters; none where there is no iptables."""
+    found = []
+    for program in filter(shutil.which, ("iptables-save", "ip6tables-save")):
+        saved = subprocess.run([program], check=False, capture_output=True, text=True, timeout=_SAVE_TIMEOUT).stdout
+        table = ""
+        for line in saved.splitlines():
+            if line.startswith("*"):
+                table = line[1:]
+            elif line.startswith("-A") or (line.startswith(":") and line.split()[1] == "-"):
+                found.append(f"{program.removesuffix('-save')} {table} {line.partition(' [')[0]}")
     return found
 
 

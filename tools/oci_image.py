@@ -10,23 +10,27 @@ import io
 import json
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 REFERENCE = "docker.io/library/kata-py-busybox:latest"
+SHELL = ("/bin/sh",)
 BUSYBOX = Path("/bin/busybox")
 
 _DIRECTORIES = ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "usr/bin", "var")
 _FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/group": "root:x:0:\nmail:x:8:nobody\nnogroup:x:65534:\n",
 }
 
 
-def build(path: Path) -> None:
+def build(path: Path, reference: str = REFERENCE, command: Sequence[str] = SHELL) -> None:
     """Write the image as an OCI archive that `ctr images import` reads.
 
     Args:
         path: The archive to write; its directory must exist.
+        reference: The image's name.
+        command: What its containers run if they are not told otherwise.
 
     Raises:
         FileNotFoundError: There is no `/bin/busybox` (Debian package busybox-static).
@@ -36,7 +40,7 @@ def build(path: Path) -> None:
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Env": ["PATH=/bin:/usr/bin"], "Cmd": ["/bin/sh"], "WorkingDir": "/"},
+            "config": {"Env": ["PATH=/bin:/usr/bin"], "Cmd": list(command), "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
         }
     )
@@ -52,7 +56,7 @@ def build(path: Path) -> None:
         "schemaVersion": 2,
         "manifests": [
             _descriptor("application/vnd.oci.image.manifest.v1+json", manifest)
-            | {"annotations": {"io.containerd.image.name": REFERENCE, "org.opencontainers.image.ref.name": "latest"}}
+            | {"annotations": {"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": "latest"}}
         ],
     }
     with tarfile.open(path, "w") as archive:

@@ -5,48 +5,26 @@ One running sandbox per driver is shared by all tests that only exec into it; wh
 
 from __future__ import annotations
 
-import stat
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from tests.conftest import REPOSITORY
+from tests.launcher import write as write_launcher
+from tests.leftovers import left_behind
 from tests.manager import Container, Manager
 from tools import configuration, oci_image
-from tools.footprint import SHARED_PARENTS, Footprint
+from tools.footprint import Footprint
 
 DRIVERS = [pytest.param("namespace", id="namespace"), pytest.param("qemu", id="qemu", marks=pytest.mark.qemu)]
 ON_QEMU = pytest.mark.parametrize("driver", DRIVERS[1:], indirect=True)
-
-# Like an installed launcher, plus the drivers that only tests have.
-_LAUNCHER = """\
-#!{python} -I
-import sys
-sys.path[:0] = [{repository!r}, {drivers!r}]
-from kata_py.shim.command import main
-sys.exit(main())
-"""
-
-_SHARED_PARENTS = frozenset(f"run: {path}" for path in SHARED_PARENTS)
-
-
-def left_behind(before: Footprint) -> list[str]:
-    """What a test left on the machine since then."""
-    return [line for line in Footprint.take().added_since(before) if line not in _SHARED_PARENTS]
 
 
 @pytest.fixture(scope="session")
 def launcher(short_tmp: Path) -> Path:
     """The shim's program, able to find the namespace driver."""
-    path = short_tmp / "bin" / "containerd-shim-kata-v2"
-    path.parent.mkdir()
-    drivers = REPOSITORY / "tests" / "drivers"
-    path.write_text(_LAUNCHER.format(python=sys.executable, repository=str(REPOSITORY), drivers=str(drivers)))
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return path
+    return write_launcher(short_tmp / "bin")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ from kata_protos.task_v2_pb2 import KillRequest, WaitRequest
 from kata_protos.task_v2_ttrpc import TaskClient
 from kata_py.ttrpc import address
 from kata_py.ttrpc.client import connect
-from tests.integration.conftest import ON_QEMU, left_behind
+from tests.integration.conftest import ON_QEMU
+from tests.leftovers import left_behind
 from tests.tasks import until
 from tools.containerd import PrivateContainerd
 from tools.footprint import Footprint

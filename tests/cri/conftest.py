@@ -1,0 +1,88 @@
+"""A real containerd with its CRI plug-in, driven as a kubelet drives it, over our shim.
+
+One containerd serves all cases, with a runtime handler for each hypervisor driver. The namespace driver shows
+breadth; each family of cases has one that boots a machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.cri import client
+from tests.cri.client import Cri
+from tests.cri.pods import Container, Pod, Pods
+from tests.launcher import write as write_launcher
+from tests.leftovers import left_behind
+from tools import configuration
+from tools.cri import CriContainerd
+from tools.footprint import Footprint
+
+NAMESPACE = pytest.param("namespace", id="namespace")
+QEMU = pytest.param("qemu", id="qemu", marks=pytest.mark.qemu)
+ON_BOTH = pytest.mark.parametrize("driver", [NAMESPACE, QEMU], indirect=True)
+ON_QEMU = pytest.mark.parametrize("driver", [QEMU], indirect=True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest tests/cri --cri-handler crun` runs the cases over the reference, to prove the cases themselves."""
+    parser.addoption("--cri-handler", help="the runtime handler that stands in for the namespace driver")
+
+
+@pytest.fixture(scope="session", params=[NAMESPACE])
+def driver(request: pytest.FixtureRequest) -> str:
+    """A hypervisor driver's name, which is its runtime handler's too."""
+    name = str(request.param)
+    return (name == "namespace" and request.config.getoption("--cri-handler", default=None)) or name
+
+
+@pytest.fixture(scope="session")
+def containerd(guest: Path, short_tmp: Path) -> Iterator[CriContainerd]:
+    """A private containerd; after the session the machine is as before."""
+    before = Footprint.take()
+    handlers = {
+        name: configuration.write(short_tmp / f"{name}.toml", image, program="the tests", hypervisor=name, memory=256)
+        for name, image in (("namespace", None), ("qemu", guest))
+    }
+    with CriContainerd(short_tmp / "cri", write_launcher(short_tmp / "cri-bin"), handlers) as containerd:
+        yield containerd
+    assert left_behind(before) == []
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def cri(containerd: CriContainerd) -> AsyncIterator[Cri]:
+    """The manager's services."""
+    async with client.connected(containerd.address) as cri:
+        yield cri
+        await Pods(cri, "", Path()).remove_all()
+
+
+@pytest.fixture(scope="session")
+def pods(cri: Cri, driver: str, short_tmp: Path) -> Pods:
+    """Runs pods under the driver."""
+    return Pods(cri, driver, short_tmp / "logs")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_pod(pods: Pods) -> AsyncIterator[Pod]:
+    """A pod for tests that leave it as it was."""
+    async with pods.run() as pod:
+        yield pod
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared(shared_pod: Pod) -> Container:
+    """A container that sleeps, for tests that only exec into it."""
+    return await shared_pod.run("sleep", "100000")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def clean(pods: Pods) -> AsyncIterator[None]:
+    """The machine afterwards is the machine before."""
+    before = Footprint.take()
+    yield
+    await pods.remove_all()
+    assert left_behind(before) == []

@@ -1,0 +1,27 @@
+"""The shim's program as it is installed, plus the drivers that only tests have."""
+
+from __future__ import annotations
+
+import stat
+import sys
+from pathlib import Path
+
+from tests.conftest import REPOSITORY
+
+_TEXT = """\
+#!{python} -I
+import sys
+sys.path[:0] = [{repository!r}, {drivers!r}]
+from kata_py.shim.command import main
+sys.exit(main())
+"""
+
+
+def write(directory: Path) -> Path:
+    """Write the program below the directory, which is made, and return its path."""
+    path = directory / "containerd-shim-kata-v2"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drivers = REPOSITORY / "tests" / "drivers"
+    path.write_text(_TEXT.format(python=sys.executable, repository=str(REPOSITORY), drivers=str(drivers)))
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
