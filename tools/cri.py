@@ -21,7 +21,7 @@ CNI_PLUGINS = Path("/usr/lib/cni")  # Debian package containernetworking-plugins
 BRIDGE = "kata-py-cri0"
 SUBNET = "10.210.0.0/24"
 GATEWAY = "10.210.0.1"
-REFERENCE = "crun"  # a handler without our shim
+REFERENCE = "runc"  # a handler without our shim
 
 # Like the pause program: waits for a signal, and for the orphans that a shared pid namespace brings it.
 _PAUSE_COMMAND = ("/bin/sh", "-c", "trap exit TERM INT; while :; do sleep 86400 & wait; done")
@@ -70,8 +70,6 @@ ConfigPath = "{config}"
 _REFERENCE_HANDLER = """\
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}]
 runtime_type = "io.containerd.runc.v2"
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{name}.options]
-BinaryName = "/usr/bin/crun"
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -200,9 +200,10 @@ class Pod:
         return container
 
     async def outcome(self, *argv: str, **config: Any) -> Outcome:
-        """Run a container to its end."""
+        """Run a container to its end and remove it."""
         container = await self.run(*argv, **config)
         status = await container.exited()
+        await container.remove()
         return Outcome(status.exit_code, container.output(), container.output("stderr"))
 
     async def containers(self) -> dict[str, cri.ContainerState]:
@@ -256,8 +257,10 @@ class Pods:
         """The ids of all pods there are."""
         return [pod.id for pod in (await self.cri.list_pods(cri.ListPodSandboxRequest())).items]
 
-    async def remove_all(self) -> None:
-        """End whatever a failed test has left."""
+    async def remove_all(self, kept: Sequence[str] = ()) -> None:
+        """End whatever a failed test has left, but for the pods to be kept."""
         for id in await self.all():
+            if id in kept:
+                continue
             await self.cri.stop_pod(cri.StopPodSandboxRequest(pod_sandbox_id=id))
             await self.cri.remove_pod(cri.RemovePodSandboxRequest(pod_sandbox_id=id))
