@@ -66,7 +66,7 @@ class Session:
             await self._reader
         status: dict[str, Any] = json.loads(self.received[STATUS] or b"{}")
         for cause in status.get("details", {}).get("causes", []):
-            if cause["reason"] == "ExitCode":
+            if cause.get("reason") == "ExitCode":
                 return int(cause["message"])
         assert status.get("status", "Success") == "Success", status
         return 0

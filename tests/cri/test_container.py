@@ -156,7 +156,7 @@ async def test_a_missing_command_is_named_and_the_container_has_ended(pods: Pods
 
 async def test_a_program_that_may_not_be_executed_is_an_error(shared_pod: Pod) -> None:
     container = await shared_pod.create("/etc/passwd")
-    with pytest.raises(CriError, match="(?i)permission denied"):
+    with pytest.raises(CriError, match=r"(?i)permission denied"):
         await container.start()
     await container.remove()
 
@@ -170,7 +170,9 @@ async def test_a_name_and_attempt_are_taken_once(shared_pod: Pod) -> None:
 
 async def test_attempts_of_a_container_follow_each_other_in_one_pod(shared_pod: Pod) -> None:
     for attempt in range(4):
-        container = await shared_pod.run("sh", "-c", f"echo attempt {attempt}; exit {attempt}", name="r", attempt=attempt)
+        container = await shared_pod.run(
+            "sh", "-c", f"echo attempt {attempt}; exit {attempt}", name="r", attempt=attempt
+        )
         status = await container.exited()
         assert (status.metadata.attempt, status.exit_code) == (attempt, attempt)
         assert container.output() == f"attempt {attempt}\n".encode()
