@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ from google.protobuf.message import Message
 from tests.cri.proto import cri_pb2 as cri
 
 CALL_TIMEOUT = 60.0  # seconds; what boots a machine takes its time under emulation
+START_TIMEOUT = 20.0
+_PAUSE = 0.05
 _OPTIONS = [("grpc.max_receive_message_length", 64 << 20)]  # ExecSync gives up to 16 MiB of each stream
 
 Request = TypeVar("Request", bound=Message)
@@ -95,6 +99,24 @@ class Cri:
         self.list_images = image("ListImages", cri.ListImagesRequest, cri.ListImagesResponse)
         self.image_status = image("ImageStatus", cri.ImageStatusRequest, cri.ImageStatusResponse)
         self.image_fs_info = image("ImageFsInfo", cri.ImageFsInfoRequest, cri.ImageFsInfoResponse)
+
+
+async def serving(client: Cri) -> None:
+    """Wait until a manager that has just been started serves: it listens before its CRI plug-in is ready.
+
+    Raises:
+        CriError: It does not in time.
+    """
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            await client.status(cri.StatusRequest(), timeout=START_TIMEOUT)
+        except CriError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_PAUSE)
+        else:
+            return
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -37,6 +37,11 @@ async def attempts(timeout: float, complaint: str) -> AsyncIterator[None]:
         yield
         await asyncio.sleep(_PAUSE)
     raise TimeoutError(f"{complaint} after {timeout:g} s")
+
+
+def pid_of(command: str) -> str:
+    """A script that prints the ids of the processes that run exactly that command."""
+    return f'for p in /proc/[0-9]*; do [ "$(tr "\\0" " " < $p/cmdline)" = "{command} " ] && echo ${{p#/proc/}}; done'
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,10 +262,20 @@ class Pods:
         """The ids of all pods there are."""
         return [pod.id for pod in (await self.cri.list_pods(cri.ListPodSandboxRequest())).items]
 
-    async def remove_all(self, kept: Sequence[str] = ()) -> None:
-        """End whatever a failed test has left, but for the pods to be kept."""
+    async def remove_all_but(self, kept: Collection[str]) -> None:
+        """End the pods that a failed test has left."""
         for id in await self.all():
-            if id in kept:
-                continue
-            await self.cri.stop_pod(cri.StopPodSandboxRequest(pod_sandbox_id=id))
-            await self.cri.remove_pod(cri.RemovePodSandboxRequest(pod_sandbox_id=id))
+            if id not in kept:
+                await self.cri.stop_pod(cri.StopPodSandboxRequest(pod_sandbox_id=id))
+                await self.cri.remove_pod(cri.RemovePodSandboxRequest(pod_sandbox_id=id))
+
+    async def containers(self) -> list[str]:
+        """The ids of all containers there are."""
+        listed = (await self.cri.list_containers(cri.ListContainersRequest())).containers
+        return [container.id for container in listed]
+
+    async def remove_containers_but(self, kept: Collection[str]) -> None:
+        """Remove the containers that a failed test has left."""
+        for id in await self.containers():
+            if id not in kept:
+                await self.cri.remove(cri.RemoveContainerRequest(container_id=id))

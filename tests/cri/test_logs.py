@@ -39,10 +39,12 @@ async def test_a_log_is_complete_to_the_last_byte_when_the_container_has_ended(p
 
 
 async def test_eight_mebibytes_of_two_streams_are_logged_whole(shared_pod: Pod) -> None:
-    size = 8 << 20
-    outcome = await shared_pod.outcome("sh", "-c", f"yes out | head -c {size} & yes err | head -c {size} >&2; wait")
-    for got, line in ((outcome.stdout, b"out\n"), (outcome.stderr, b"err\n")):
-        assert hashlib.sha256(got).digest() == hashlib.sha256(line * (size // 4)).digest()
+    size, width = 8 << 20, 512
+    script = f"yes {'o' * (width - 1)} | head -c {size} & yes {'e' * (width - 1)} | head -c {size} >&2; wait"
+    outcome = await shared_pod.outcome("sh", "-c", script)
+    for got, letter in ((outcome.stdout, b"o"), (outcome.stderr, b"e")):
+        line = letter * (width - 1) + b"\n"
+        assert hashlib.sha256(got).digest() == hashlib.sha256(line * (size // width)).digest()
 
 
 async def test_a_long_line_is_logged_in_parts(shared_pod: Pod) -> None:
