@@ -40,6 +40,7 @@ test: setup guest ## every gate and every test (root)
 	@$(BIN)/pytest -q -n 2 tests/unit
 	@$(BIN)/pytest -q tests/functional tests/conformance
 	@$(BIN)/pytest -q tests/integration tests/e2e
+	@$(BIN)/pytest -q tests/cri
 
 check: setup ## ruff, mypy --strict, import-linter, generated code, unit tests
 	@tools/check

@@ -6,7 +6,7 @@ breadth; each family of cases has one that boots a machine.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,10 +18,11 @@ from tests.cri.client import Cri
 from tests.cri.pods import Container, Pod, Pods, attempts
 from tests.launcher import write as write_launcher
 from tests.leftovers import left_behind
-from tools import configuration
+from tools import configuration, conformance
 from tools.cri import REFERENCE, CriContainerd
 from tools.footprint import Footprint
 
+_RESULTS = pytest.StashKey[dict[str, str]]()
 SETTLE_TIMEOUT = 3.0  # seconds that a shim may take to end once it has answered its last call
 
 NAMESPACE = pytest.param("namespace", id="namespace")
@@ -33,6 +34,23 @@ ON_QEMU = pytest.mark.parametrize("driver", [QEMU], indirect=True)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`pytest tests/cri --cri-handler runc` runs the cases over the reference, to prove the cases themselves."""
     parser.addoption("--cri-handler", help="the runtime handler that stands in for the namespace driver")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember how each case came out, for docs/conformance.md."""
+    report = yield
+    results = item.config.stash.setdefault(_RESULTS, {})
+    if report.when == "call" or not report.passed:
+        results[item.nodeid] = "passed" if report.passed else "failed"
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Note the results, unless they are the reference's."""
+    results = session.config.stash.get(_RESULTS, {})
+    if results and session.config.getoption("--cri-handler", default=None) is None:
+        conformance.note(results)
 
 
 @pytest.fixture(scope="session", params=[NAMESPACE])

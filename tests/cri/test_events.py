@@ -83,6 +83,7 @@ async def test_a_containers_events_come_in_the_order_of_its_life(pods: Pods, con
         assert exit["exit_status"] == 3
         await followed.until("/tasks/delete", container_id=container.id)
         assert followed.topics(container.id) == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
+        await container.exited()
 
 
 async def test_an_execs_events_come_in_the_order_of_its_life(shared_pod: Pod, containerd: CriContainerd) -> None:

@@ -108,11 +108,12 @@ async def test_the_log_of_a_lost_container_has_what_it_wrote_before(pods: Pods) 
 
 
 @ON_QEMU
-async def test_a_pod_whose_file_server_dies_is_told_or_goes_on_and_can_be_removed(pods: Pods) -> None:
+async def test_a_pod_whose_file_server_dies_has_ended_and_can_be_removed(pods: Pods) -> None:
     pod = await pods.start(pods.config())
-    await pod.run("sleep", "1000")
+    container = await pod.run("sleep", "1000")
     os.kill(next(pid for name, pid in pids(pod).items() if "virtiofsd" in name), signal.SIGKILL)
     await pod.becomes(NOT_READY)
+    await container.exited()
     await pod.stop()
     await pod.remove()
 
