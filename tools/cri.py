@@ -92,6 +92,15 @@ class CriContainerd(PrivateContainerd):
         super().__init__(directory, launcher, next(iter(self._handlers.values())), env=env)
         self._networks = self.directory / "cni"
 
+    def is_own(self, line: str) -> bool:
+        """Whether a line of a footprint is its own, and not a pod's.
+
+        It may have been restarted, and the portmap plug-in keeps its chains from the first published port on.
+        """
+        if "CNI-DN-" in line:  # a pod's
+            return False
+        return line.startswith(f"processes: {self.pid} ") or "CNI-HOSTPORT-" in line
+
     def _config(self) -> str:
         default = next(iter(self._handlers))
         head = _CONFIG.format(

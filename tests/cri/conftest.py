@@ -105,19 +105,15 @@ async def shared(shared_pod: Pod) -> Container:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def clean(pods: Pods, driver: str, containerd: CriContainerd) -> AsyncIterator[None]:
-    """The machine afterwards is the machine before; but for the reference, which keeps its cgroups.
-
-    containerd itself may have been restarted.
-    """
+    """The machine afterwards is the machine before; but for the reference, which keeps its cgroups."""
     kept, kept_containers = await pods.all(), await pods.containers()
     before = Footprint.take()
     yield
     await pods.remove_all_but(kept)
     await pods.remove_containers_but(kept_containers)
     if driver != REFERENCE:
-        manager = f"processes: {containerd.pid} "
         with suppress(TimeoutError):
             async for _ in attempts(SETTLE_TIMEOUT, "something is left"):
-                if all(line.startswith(manager) for line in left_behind(before)):
+                if all(map(containerd.is_own, left_behind(before))):
                     return
-        assert [line for line in left_behind(before) if not line.startswith(manager)] == []
+        assert [line for line in left_behind(before) if not containerd.is_own(line)] == []
