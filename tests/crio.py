@@ -46,6 +46,7 @@ SPECS = "types.containerd.io/opencontainers/runtime-spec/1/"
 START_ENVIRONMENT = {
     "GOMAXPROCS": "2", "MAX_SHIM_VERSION": "2", "TTRPC_ADDRESS": "", "GRPC_ADDRESS": "", "NAMESPACE": "default"
 }  # fmt: skip
+PREFIX = "io.kubernetes.cri-o."  # of its annotations
 TIMED_OUT = -1  # the exit code of an ExecSync that took too long
 
 _M = TypeVar("_M", bound=Message)
@@ -160,31 +161,53 @@ class Crio:
         self._run("mount", "-t", "tmpfs", "-o", "mode=1777,size=65536k", "shm", str(container.bundle / "shm"))
         return container
 
-    def prepare_container(self, pod: str, id: str, *, args: Sequence[str] = (), **linux: Any) -> Container:
-        """Make a container's root file system and bundle; `linux` replaces parts of the spec's."""
+    def prepare_container(
+        self, pod: str, id: str, *, args: Sequence[str] = (), stdin: bool = False, tty: bool = False,
+        limited: bool = False,
+    ) -> Container:  # fmt: skip
+        """Make a container's root file system and bundle.
+
+        Args:
+            pod: Its pod.
+            id: Its id.
+            args: What it runs; none is what the recorded one ran.
+            stdin: Whether it has one.
+            tty: Whether it has a terminal.
+            limited: Whether it gets the limits of the recorded one: half a processor, 128 MiB.
+        """
         for name in ("data", "cm"):
             (self.places["<srv>"] / name).mkdir(parents=True, exist_ok=True)
         (self.places["<run>"] / pod / "userdata" / ".containerenv").touch()
         names = {"<app>": id, "<pid>": str(self.containers[pod].state.pid)}
-        return self._prepare(pod, id, "container.json", names, args, **linux)
+        container = self._prepare(pod, id, "container.json", names, args)
+        spec = container.spec
+        if tty:
+            spec["process"]["terminal"] = True
+        spec["annotations"] |= {f"{PREFIX}Stdin": str(stdin).lower(), f"{PREFIX}TTY": str(tty).lower()}
+        if not limited:
+            spec["linux"]["resources"] = {"devices": spec["linux"]["resources"]["devices"]}
+        self.write_spec(container)
+        return container
 
-    def _prepare(
-        self, pod: str, id: str, recorded: str, names: Mapping[str, str], args: Sequence[str], **linux: Any
-    ) -> Container:
+    @staticmethod
+    def write_spec(container: Container) -> None:
+        """Write a container's config.json, as its spec is now."""
+        (container.bundle / "config.json").write_text(json.dumps(container.spec))
+
+    def _prepare(self, pod: str, id: str, recorded: str, names: Mapping[str, str], args: Sequence[str]) -> Container:
         text = (RECORDED / recorded).read_text()
         for name, value in {**self.places, **names, "<pod>": pod}.items():
             text = text.replace(name, str(value))
         spec = json.loads(text)
         # Not every root may lower the score, and what is above holds for the sandbox, too.
         spec["process"]["oomScoreAdj"] = max(spec["process"]["oomScoreAdj"], 0)
-        spec["linux"] |= linux
         if args:
             spec["process"]["args"] = list(args)
         bundle = self.places["<run>"] / id / "userdata"
         bundle.mkdir(parents=True)
         rootfs = self._mount_rootfs(id)
-        (bundle / "config.json").write_text(json.dumps(spec))
         container = self.containers[id] = Container(id, pod, spec, bundle, rootfs)
+        self.write_spec(container)
         return container
 
     def _mount_rootfs(self, id: str) -> Path:
@@ -304,9 +327,7 @@ class Crio:
         finally:
             await process.delete()
 
-    async def exec(
-        self, container: Container, *args: str, stdin: bool = False, terminal: bool = False
-    ) -> ExecProcess:
+    async def exec(self, container: Container, *args: str, stdin: bool = False, terminal: bool = False) -> ExecProcess:
         """Exec, up to the answer of Start."""
         io = Fifos.make(self.fifos, container.id, stdin=stdin)
         io.open(terminal=terminal)
@@ -462,9 +483,11 @@ class Crio:
             await self.start(sandbox)
             yield sandbox
 
-    async def run(self, pod: str, id: str, *args: str, **linux: Any) -> Container:
+    async def run(
+        self, pod: str, id: str, *args: str, stdin: bool = False, tty: bool = False, limited: bool = False
+    ) -> Container:
         """Create and start a container."""
-        container = self.prepare_container(pod, id, args=args, **linux)
+        container = self.prepare_container(pod, id, args=args, stdin=stdin, tty=tty, limited=limited)
         await self.create(container)
         await self.status(container)
         await self.start(container)
@@ -483,6 +506,8 @@ class Crio:
             if each.id not in self.containers:
                 continue
             try:
+                if each.task is None and (each.bundle / "address").exists():
+                    await self.status(each)
                 if each.task is not None:
                     await self.stop(each, 0)
                     await self.delete(each)
@@ -631,7 +656,7 @@ class _Log:
 
 
 def _wants(container: Container, name: str) -> bool:
-    return bool(container.spec["annotations"].get(f"io.kubernetes.cri-o.{name}") == "true")
+    return bool(container.spec["annotations"].get(f"{PREFIX}{name}") == "true")
 
 
 def _json(kind: str, value: Mapping[str, Any]) -> AnyMessage:

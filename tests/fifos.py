@@ -74,6 +74,10 @@ class Fifos:
         for end in self._ends.values():
             end.stall()
 
+    def close_stdin(self) -> None:
+        """The client's stdin has ended."""
+        self._ends["stdin"].close()
+
     def close(self) -> None:
         """Close our ends at once; what lies in the fifos stays there."""
         for end in self._ends.values():
