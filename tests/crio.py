@@ -199,8 +199,6 @@ class Crio:
         for name, value in {**self.places, **names, "<pod>": pod}.items():
             text = text.replace(name, str(value))
         spec = json.loads(text)
-        # Not every root may lower the score, and what is above holds for the sandbox, too.
-        spec["process"]["oomScoreAdj"] = max(spec["process"]["oomScoreAdj"], 0)
         if args:
             spec["process"]["args"] = list(args)
         bundle = self.places["<run>"] / id / "userdata"

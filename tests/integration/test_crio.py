@@ -10,7 +10,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 
 from kata_protos.task_types_pb2 import Status
 from kata_py.resource import process
-from kata_py.ttrpc.errors import ConnectionClosed, StatusError
+from kata_py.ttrpc.errors import ConnectionClosed
 from tests.crio import PREFIX, RECORDED, TIMED_OUT, Container, Crio, CrioError, ExecResult, Sent
 from tests.faults import in_stage, kill_when
 from tests.integration.conftest import ON_NAMESPACES, left_behind
@@ -98,8 +97,7 @@ async def test_a_pods_whole_life_goes_by_the_calls_of_a_real_crio(crio: Crio) ->
     after = await crio.stats(container)
     assert 0 < before[0] <= after[0]
     assert min(after) > 0
-    with suppress(StatusError):  # FIXME until the agent updates
-        await crio.update(container, {"memory": {"limit": 268435456, "swap": 268435456}, "cpu": {}})
+    await crio.update(container, {"memory": {"limit": 268435456, "swap": 268435456}, "cpu": {}})
 
     # The sandbox's process is PID 1 of both: without a handler SIGTERM would do nothing, so the agent makes it SIGKILL.
     for each, looks, code in ((container, 2, 143), (sandbox, 1, 137)):
@@ -260,6 +258,26 @@ async def test_a_container_that_does_not_heed_its_stop_signal_is_killed_when_its
         await heeding.output.until(b"up\n")
         await crio.stop(heeding, 20, number=signal.SIGINT)
         assert heeding.state.exit_code == 5
+
+
+@ON_NAMESPACES
+async def test_a_paused_container_goes_on_when_it_is_to_stop(crio: Crio) -> None:
+    async with crio.pod("paused"):
+        container = await crio.run("paused", "app")
+        await crio.pause(container)
+        assert (await crio.status(container)).status == Status.PAUSED
+        await crio.stop(container)
+        assert container.state.exit_code == 143
+
+
+async def test_a_container_that_wanted_too_much_memory_is_told_apart_by_a_file(crio: Crio) -> None:
+    async with crio.pod("hungry"):
+        container = await crio.run("hungry", "app", "sh", "-c", "x=x; while :; do x=$x$x; done", limited=True)
+        await ended(crio, container)
+        assert (container.state.exit_code, container.state.oom_killed) == (137, True)
+        other = await crio.run("hungry", "other")
+        await crio.stop(other, 0)
+        assert (other.state.exit_code, other.state.oom_killed) == (137, False)
 
 
 async def test_an_exec_that_takes_too_long_is_killed_and_leaves_what_it_wrote(crio: Crio) -> None:
