@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 KILL_TIMEOUT = 5.0  # seconds; containerd gives the delete binary as long
 
 # The gate is the standard input, as dash cannot redirect descriptors above 9.
-_GATE = 'read -r _ || exit 125; exec "$@" </dev/null'
+# What began after its starter's end has another parent.
+_GATE = '[ "$PPID" = "$1" ] && read -r _ || exit 125; shift; exec "$@" </dev/null'
+_MORTAL = ("/usr/bin/setpriv", "--pdeathsig", "KILL")  # util-linux
 
 
 class KillError(Exception):
@@ -108,8 +110,9 @@ async def spawn(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a program that is in the journal, as a `KillProcess`, before its first instruction.
 
-    Leaving the context kills it, reaps it and strikes the entry. It leads a session of its own, and reads
-    nothing: its standard input is /dev/null.
+    Leaving the context kills it, reaps it and strikes the entry. The kernel kills it when we die: nobody could take
+    it over, and under CRI-O nobody would undo our record. It leads a session of its own, and reads nothing: its
+    standard input is /dev/null.
 
     Args:
         journal: Where its undo is written.
@@ -130,8 +133,9 @@ async def spawn(
     gate_read, gate_write = os.pipe()
     try:
         child = await asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", _GATE, name, *argv, pass_fds=pass_fds, env=env, start_new_session=True,
-            stdin=gate_read, stdout=nothing if stdout is None else stdout, stderr=nothing if stderr is None else stderr,
+            *_MORTAL, "/bin/sh", "-c", _GATE, name, str(os.getpid()), *argv, pass_fds=pass_fds, env=env,
+            start_new_session=True, stdin=gate_read, stdout=nothing if stdout is None else stdout,
+            stderr=nothing if stderr is None else stderr,
         )  # fmt: skip
     except BaseException:
         os.close(gate_write)

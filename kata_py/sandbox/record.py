@@ -27,6 +27,8 @@ from kata_py.sandbox.timeline import Span
 
 ROOT = Path("/run/vc/sbs")
 VERSION = 1
+TIMELINE_LIMIT = 200  # spans; the record is written anew with each change
+TIMELINE_START = 50  # spans of them from the beginning: the start of the sandbox
 UNWIND_TIMEOUT = 4.0  # seconds; containerd gives the delete binary five
 
 
@@ -200,8 +202,7 @@ class Record:
         """
         with self._lock:
             span = Span(stage, time.monotonic_ns() if began is None else began)
-            index = len(self._timeline)
-            self._timeline.append(span)
+            self._add(span)
             self._note()
         failed = True
         try:
@@ -209,13 +210,14 @@ class Record:
             failed = False
         finally:
             with self._lock:
+                index = self._timeline.index(span)  # it is there still: only what has ended is dropped
                 self._timeline[index] = replace(span, ended=time.monotonic_ns(), failed=failed)
                 self._note()
 
     def stage(self, name: str, began: int, ended: int) -> None:
         """As `Journal.stage`."""
         with self._lock:
-            self._timeline.append(Span(name, began, ended))
+            self._add(Span(name, began, ended))
             self._note()
 
     def unwind(self, *, timeout: float = UNWIND_TIMEOUT) -> list[Leftover]:
@@ -245,6 +247,15 @@ class Record:
             with self._lock:
                 shutil.rmtree(self._directory, ignore_errors=True)
         return left
+
+    def _add(self, span: Span) -> None:
+        """Add a span. A pod whose containers come and go for months keeps its start and the latest of them."""
+        self._timeline.append(span)
+        if len(self._timeline) > TIMELINE_LIMIT:
+            for index in range(TIMELINE_START, len(self._timeline)):
+                if self._timeline[index].ended is not None:
+                    del self._timeline[index]
+                    return
 
     def _note(self) -> None:
         # Only an intention must be on disk before the act. The rest may come late or, once the record is

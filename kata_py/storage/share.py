@@ -15,6 +15,7 @@ virtiofsd too, which lives in a mount namespace of its own, whatever the propaga
 from __future__ import annotations
 
 import hashlib
+import logging
 import stat
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -27,6 +28,8 @@ from kata_py.resource.journal import Journal, undone
 from kata_py.resource.undo import RemoveTree, Unmount
 from kata_py.storage.errors import StorageError
 from kata_py.storage.rootfs import RootfsMount
+
+logger = logging.getLogger(__name__)
 
 ROOT = Path("/run/kata-containers/shared/sandboxes")
 TAG = "kataShared"
@@ -127,7 +130,9 @@ class Share:
         self, stack: ExitStack, container_id: str, rootfs: Sequence[RootfsMount] | Path, volumes: Sequence[Volume]
     ) -> None:
         target = self._mounts / container_id / "rootfs"
-        target.mkdir(mode=0o750, parents=True)
+        for place in (target.parent, target):
+            place.mkdir(mode=0o750)
+            stack.callback(_forget, place)
         if isinstance(rootfs, Path):
             self._bind(stack, Volume(rootfs, ""), target)
         else:
@@ -148,8 +153,12 @@ class Share:
         aside = self._private / "-".join(target.relative_to(self._mounts).parts)
         for place in {aside, target}:
             place.mkdir(mode=0o750, exist_ok=True) if is_directory else place.touch()
+        if volume.name:
+            stack.callback(_forget, target)
         stack.enter_context(undone(self._journal, Unmount(str(target))))
-        with undone(self._journal, Unmount(str(aside))):
+        with ExitStack() as made_aside:
+            made_aside.callback(_forget, aside)
+            made_aside.enter_context(undone(self._journal, Unmount(str(aside))))
             try:
                 mount.mount(str(source), str(aside), "", mount.MS_BIND | deep)
                 mount.mount("", str(aside), "", (mount.MS_SLAVE if volume.follows else mount.MS_PRIVATE) | deep)
@@ -160,6 +169,17 @@ class Share:
                 mount.mount(str(aside), str(target), "", mount.MS_BIND | deep)
             except OSError as error:
                 raise StorageError(f"cannot share {source} with the guest: {error.strerror}") from error
+
+
+def _forget(place: Path) -> None:
+    """Remove a mount point, or the directory of some. What cannot be removed goes with the whole share."""
+    try:
+        if stat.S_ISDIR(place.lstat().st_mode):
+            place.rmdir()
+        else:
+            place.unlink()
+    except OSError as error:
+        logger.warning("a place in the share stays for the sandbox's life: %s", error)
 
 
 @asynccontextmanager

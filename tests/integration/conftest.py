@@ -5,12 +5,15 @@ One running sandbox per driver is shared by all tests that only exec into it; wh
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from kata_py.resource import mount
+from tests.crio import Crio
 from tests.launcher import write as write_launcher
 from tests.leftovers import left_behind
 from tests.manager import Container, Manager
@@ -18,7 +21,10 @@ from tools import configuration, oci_image
 from tools.footprint import Footprint
 
 DRIVERS = [pytest.param("namespace", id="namespace"), pytest.param("qemu", id="qemu", marks=pytest.mark.qemu)]
+ON_NAMESPACES = pytest.mark.parametrize("driver", DRIVERS[:1], indirect=True)
 ON_QEMU = pytest.mark.parametrize("driver", DRIVERS[1:], indirect=True)
+
+_crios = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +67,28 @@ async def running(manager: Manager, driver: str) -> AsyncIterator[Container]:
     async with manager.container(f"shared-{driver}", "sleep", "100000") as container:
         await container.start()
         yield container
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def crio(
+    launcher: Path, driver: str, rootfs: Path, short_tmp: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Crio]:
+    """A CRI-O with directories of its own; afterwards all pods are removed that still are there."""
+    directory = short_tmp / f"crio-{next(_crios)}"
+    directory.mkdir()
+    mount.mount("tmpfs", str(directory), "tmpfs")
+    mount.mount("", str(directory), flags=mount.MS_SHARED)  # as systemd makes /, on a node
+    config = configuration.write(
+        directory / "configuration.toml", request.getfixturevalue("guest") if driver == "qemu" else None,
+        program="the tests", hypervisor=driver, extra='enable_annotations = ["default_memory"]',
+    )  # fmt: skip
+    crio = Crio(launcher, config, directory, rootfs)
+    yield crio
+    for container in list(crio.containers.values()):
+        if container.id == container.pod:
+            await crio.remove_pod(container)
+    mount.unmount(str(directory))
+    directory.rmdir()
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+OCI_VERSION = "1.0.2"  # the one that every crun knows; which the manager wrote for says nothing of what is in it
+
 # Namespaces of the host that mean nothing here: all containers share the guest's network.
 _HOST_ONLY = ("network", "time")
 
@@ -98,6 +100,7 @@ def adapted(
     if not spec.get("process") or not spec.get("root"):
         raise InvalidArgument(f"spec of container {container_id} has no {'root' if spec.get('process') else 'process'}")
     result = spec.copy()
+    result["ociVersion"] = OCI_VERSION  # crun refuses those it does not know: Debian 12's, CRI-O 1.32's 1.2.0
     result["process"] = process(spec["process"])
     result["linux"] = _linux(spec.get("linux", {}), container_id, shared, pid_namespace, unified)
     if result.pop("hooks", None):

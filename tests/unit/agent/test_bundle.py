@@ -152,3 +152,11 @@ def test_an_agent_with_all_capabilities_grants_everything(limits: Process, monke
     monkeypatch.setattr(linux, "has_capability", lambda number: number == linux.CAP_SYS_RESOURCE)
 
     assert bundle.process(limits) == limits
+
+
+@pytest.mark.parametrize("version", ["1.0.2", "1.2.0"])
+def test_crun_is_given_a_version_that_it_knows_whichever_the_manager_wrote_for(version: str) -> None:
+    spec = _spec()
+    spec["ociVersion"] = version
+
+    assert _adapted(spec)["ociVersion"] == "1.0.2"

@@ -198,3 +198,25 @@ def test_the_delete_path_does_not_load_asyncio() -> None:
     done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
     assert process.KILL_TIMEOUT <= 5
+
+
+async def test_a_program_dies_with_the_process_that_started_it() -> None:
+    code = """
+        import asyncio, os
+        from kata_py.resource.process import spawn
+        from tests.drivers.journal import ListJournal
+
+        async def main():
+            async with spawn(ListJournal(), "sleeper", ["/bin/sleep", "1000"]) as child:
+                print(child.pid, flush=True)
+                os.kill(os.getpid(), 9)
+
+        asyncio.run(main())
+    """
+    program = [sys.executable, "-c", textwrap.dedent(code)]
+    starter = await asyncio.to_thread(subprocess.run, program, stdout=subprocess.PIPE, check=False)
+    assert starter.returncode == -signal.SIGKILL
+    pid = int(starter.stdout)
+    async with asyncio.timeout(5):
+        while not is_stopped_or_gone(pid):  # noqa: ASYNC110 no child of ours
+            await asyncio.sleep(0.01)

@@ -12,7 +12,7 @@ import pytest
 from kata_py.resource import process
 from kata_py.resource.undo import KillProcess, RemoveFile, RemoveTree, Undo
 from kata_py.sandbox.errors import AlreadyExists, NotFound
-from kata_py.sandbox.record import Record, RecordError, Shim, State
+from kata_py.sandbox.record import TIMELINE_LIMIT, Record, RecordError, Shim, State
 from kata_py.sandbox.timeline import Span
 
 
@@ -208,3 +208,18 @@ def test_every_kind_of_undo_survives_the_disk(record: Record) -> None:
     for entry in entries:
         record.intend(entry)
     assert list(reload(record).undo) == entries
+
+
+def test_the_timeline_of_a_pod_that_lives_long_keeps_its_start_and_the_latest(record: Record) -> None:
+    record.stage("kernel", 1, 2)
+    with record.span("request"):
+        for number in range(1000):
+            with record.span(f"create {number}"):
+                pass
+
+    names = [span.name for span in reload(record).timeline]
+
+    assert len(names) == TIMELINE_LIMIT
+    assert names[:2] == ["kernel", "request"]
+    assert names[-1] == "create 999"
+    assert all(span.ended for span in record.timeline)
