@@ -21,6 +21,7 @@ from kata_py.sandbox import pod, volumes
 from kata_py.sandbox.disks import DiskUse
 from kata_py.sandbox.errors import InvalidArgument
 from kata_py.sandbox.paths import HostPaths
+from kata_py.sandbox.placement import CgroupPlan
 from kata_py.sandbox.pod import Role
 from kata_py.sandbox.size import Host, Sizing
 from kata_py.sandbox.stdio import StdioSpec
@@ -71,6 +72,7 @@ class SandboxPlan:
         create_timeout: Seconds the agent may take to create a container.
         paths: Where its files go.
         sizing: How its machine grows and shrinks.
+        cgroups: Where its processes live on the host.
     """
 
     id: str
@@ -81,6 +83,7 @@ class SandboxPlan:
     create_timeout: float
     paths: HostPaths
     sizing: Sizing
+    cgroups: CgroupPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,7 @@ def plan_sandbox(
         create_timeout=configuration.runtime.create_container_timeout,
         paths=paths,
         sizing=sizing,
+        cgroups=CgroupPlan.of(configuration, spec, sandbox_id),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from kata_py.hypervisor.api import HypervisorError, Resizable, Size, Vm
@@ -23,6 +23,7 @@ BLOCK = 128  # MiB that a guest takes memory in, where its agent does not say
 HINT = "raise memory_slots or set enable_virtio_mem; static_sandbox_resource_mgmt boots with the pod's whole size"
 
 Stopped = Callable[[], bool]
+Place = Callable[[Sequence[LinuxResources]], Awaitable[None]]
 
 
 class ResizeFailed(SandboxError):
@@ -36,12 +37,16 @@ class Resizing:
         vm: The machine; one that cannot grow stays as it is.
         agent: The agent in it.
         sizing: How it is measured.
+        place: Called with what the containers may use, after each change of that: the host's side of it.
     """
 
-    def __init__(self, vm: Vm, agent: Agent, sizing: Sizing) -> None:
+    def __init__(self, vm: Vm, agent: Agent, sizing: Sizing, place: Place) -> None:
         self._vm = vm if isinstance(vm, Resizable) and not sizing.fixed else None
         self._agent = agent
         self._sizing = sizing
+        self._place = place
+        self._changed = False
+        self._closed = False
         self._containers: dict[str, tuple[LinuxResources, Stopped]] = {}
         self._block = 0
         self._work: asyncio.Task[None] | None = None
@@ -94,21 +99,24 @@ class Resizing:
             self.settle()
 
     def settle(self) -> None:
-        """Let the machine come to its size in the background."""
-        if self._vm is not None and self._vm.size != self._demand().size and self._work is None:
+        """Let the machine come to its size, and to its place on the host, in the background."""
+        self._changed = True
+        if self._work is None and not self._closed:
             self._work = asyncio.create_task(self._follow_demand(), name="resizing")
             self._work.add_done_callback(self._done)
 
     async def aclose(self) -> None:
         """End what goes on; the machine is about to go."""
-        self._vm = None
+        self._closed = True
         if self._work is not None:
             self._work.cancel()
             await asyncio.wait([self._work])
 
+    def _counted(self) -> list[LinuxResources]:
+        return [resources for resources, stopped in self._containers.values() if not stopped()]
+
     def _demand(self) -> Demand:
-        counted = (resources for resources, stopped in self._containers.values() if not stopped())
-        demand = self._sizing.demand(counted)
+        demand = self._sizing.demand(self._counted())
         if demand.refused and demand.refused != self._told:
             logger.warning("the pod wants %s", demand.refused)
         self._told = demand.refused
@@ -116,35 +124,38 @@ class Resizing:
 
     async def _grow(self) -> None:
         wanted = self._demand().size
-        if self._vm is None or _covers(self._vm.size, wanted):
-            return
-        failure: Exception | None = None
-        while self._vm is not None and not _covers(self._vm.size, wanted):
-            before, ours = self._vm.size, self._work is None
+        vm, failure = self._vm, None
+        while vm is not None and not _covers(vm.size, wanted) and failure is None and not self._closed:
+            before, ours = vm.size, self._work is None
             self.settle()
             assert self._work is not None
             work = self._work
             await asyncio.wait([work])
-            failure = None if work.cancelled() else _failure(work)
-            if ours and (failure is not None or self._vm is None or self._vm.size == before):
-                break
-        if self._vm is None:
-            raise ResizeFailed("the sandbox ends")
-        reached = self._vm.size
-        if failure is not None or not _covers(reached, wanted):
-            why = failure or f"the machine takes no more ({HINT})"
-            raise ResizeFailed(
-                f"the machine has {_text(reached)} of {_text(wanted)} that its containers need: {why}"
-            ) from failure
+            if ours:  # what went on before may have failed for reasons of its own
+                failure = None if work.cancelled() else _failure(work)
+                if vm.size == before:
+                    break
+        if vm is None or (_covers(vm.size, wanted) and failure is None):
+            self.settle()
+            return
+        why = failure or ("the sandbox ends" if self._closed else f"the machine takes no more ({HINT})")
+        reached = f"the machine has {_text(vm.size)} of {_text(wanted)} that its containers need"
+        raise ResizeFailed(f"{reached}: {why}") from failure
 
     async def _follow_demand(self) -> None:
+        while self._changed:
+            self._changed = False
+            try:
+                if self._vm is not None:
+                    await self._resize(self._vm)
+            finally:
+                await self._place(self._counted())
+
+    async def _resize(self, vm: Resizable) -> None:
         """Step by step to the size that is wanted, which may change meanwhile, until no step brings it nearer."""
-        if not self._block:
-            self._block = (await self._agent.memory_block()) // MIB or BLOCK
-        while (vm := self._vm) is not None:
-            before, wanted = vm.size, self._demand().size
-            if before == wanted:
-                return
+        while (wanted := self._demand().size) != (before := vm.size):
+            if not self._block:
+                self._block = (await self._agent.memory_block()) // MIB or BLOCK
             after = await vm.resize(wanted, block=self._block)
             if after == before:
                 if not _covers(after, wanted):

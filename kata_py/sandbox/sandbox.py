@@ -13,6 +13,7 @@ import signal as signals
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from kata_py.hypervisor.api import Hypervisor, Vm, VmSpec
@@ -28,6 +29,7 @@ from kata_py.sandbox.disks import Disks
 from kata_py.sandbox.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, SandboxError
 from kata_py.sandbox.events import EventQueue
 from kata_py.sandbox.links import Links
+from kata_py.sandbox.placement import placed
 from kata_py.sandbox.plan import ContainerPlan, SandboxPlan, guest_resources
 from kata_py.sandbox.process import Exit, OpenStdio, Status
 from kata_py.sandbox.record import Record, Shim, State
@@ -190,6 +192,8 @@ class Sandbox:
                     stack.push_async_callback(_close_all, files)
                 async with stages.stage("network"):
                     network = await stack.enter_async_context(_networked(plan, record))
+                async with stages.stage("cgroups"):
+                    placement = await stack.enter_async_context(placed(plan.cgroups, record))
                 async with AsyncExitStack() as boot:
                     async with stages.stage("queue"):
                         await boot.enter_async_context(boots.turn(plan.paths.boots, record, boots.places()))
@@ -202,7 +206,7 @@ class Sandbox:
                 async with stages.stage("sandbox"):
                     links = None if network is None else Links(network, vm, agent)
                     await _prepare(agent, plan, links)
-                resizing = Resizing(vm, agent, plan.sizing)
+                resizing = Resizing(vm, agent, plan.sizing, partial(placement.settle, vm))
                 stack.push_async_callback(resizing.aclose)
                 parts = Parts(
                     record,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 
 from kata_py.config.hypervisor import BlockConfig
 from kata_py.hypervisor.api import BlockDevice, Device, GuestDevice, HypervisorError, Nic, SharedDirectory, Size, VmExit
 from kata_py.network.tap import attach_queues
+from kata_py.resource.cgroup import OomKills
 from kata_py.ttrpc.address import Address
 from kata_qemu.bus import Place
 from kata_qemu.devices.block import SERIAL_MAX, Disk
@@ -19,6 +21,8 @@ from kata_qemu.monitor import CommandFailed, DeviceNotFound, Event, Monitor, Mon
 from kata_qemu.parts import Command, Frontend, Part, TapBackend
 from kata_qemu.process import Program
 from kata_qemu.resize import Resizer
+
+_KILLED = f"killed by signal {signal.SIGKILL:d}"
 
 UNPLUG_TIMEOUT = 5.0  # seconds that the guest may take to let go of a device
 LAST_WORDS_TIMEOUT = 1.0  # seconds to read what QEMU said before it died
@@ -203,7 +207,10 @@ class QemuVm:
             self._shutdown = event
 
     async def _watch_qemu(self) -> None:
+        kills = await asyncio.to_thread(OomKills, self.pid)
         how = await self._qemu.wait()
+        if how.endswith(_KILLED) and (cgroup := kills.told()):
+            how = f"qemu was killed by the host for want of memory: {cgroup}"
         await asyncio.wait([self._listening], timeout=LAST_WORDS_TIMEOUT)
         self.end(cause(how, self._shutdown, self._tail.lines))
 

@@ -1,0 +1,77 @@
+"""The machine follows what a pod's containers may use; the shim's log tells of it, and the guest feels it."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import bundle as bundles
+from tests.integration.conftest import ON_QEMU
+from tests.manager import Container, Manager
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean"), ON_QEMU]
+
+MIB = 1 << 20
+LARGE = {"cpu": {"quota": 200_000, "period": 100_000}, "memory": {"limit": 512 * MIB}}
+
+
+@asynccontextmanager
+async def running(
+    manager: Manager,
+    id: str,
+    *,
+    pod: str = "",
+    resources: Mapping[str, Any] | None = None,
+    mounts: list[dict[str, Any]] | None = None,
+) -> AsyncIterator[Container]:
+    """A container of a pod, or the pod's first, that sleeps."""
+    spec = bundles.in_pod(
+        bundles.spec(id, manager.rootfs, bundles.process(["sleep", "100000"]), mounts=mounts or []),
+        pod or id,
+        sandbox=not pod,
+    )
+    spec["linux"]["resources"] = {**spec["linux"]["resources"], **(resources or {})}
+    async with manager.container(id, spec=spec) as container:
+        await container.start()
+        yield container
+
+
+async def guest(container: Container) -> tuple[int, int]:
+    """Processors and MiB of memory that the guest has."""
+    status, cpus = await container.run("grep", "-c", "^processor", "/proc/cpuinfo")
+    assert status == 0
+    status, memory = await container.run("sed", "-n", "s/^MemTotal: *\\([0-9]*\\) kB/\\1/p", "/proc/meminfo")
+    assert status == 0
+    return int(cpus), int(memory) // 1024
+
+
+# Pages of files in the zone that only memory above 4 GiB is in: all of it was plugged in.
+FILE_PAGES = r"""
+sed -n '/zone *Normal/,/pagesets/p' /proc/zoneinfo | awk '/nr_zone_(in)?active_file/ { sum += $2 } END { print sum }'
+"""
+
+
+async def test_a_container_has_the_processors_and_the_memory_it_asks_for(manager: Manager, short_tmp: Path) -> None:
+    content = random.Random(0).randbytes(64 * MIB)
+    (short_tmp / "data").write_bytes(content)
+    bind = {"destination": "/data", "type": "bind", "source": str(short_tmp / "data"), "options": ["bind", "ro"]}
+    async with running(manager, "pod") as first:
+        cpus, memory = await guest(first)
+        assert cpus == 1
+        assert 400 < memory < 512
+        async with running(manager, "app", pod="pod", resources=LARGE, mounts=[bind]) as app:
+            grown = await guest(app)
+            assert grown[0] == 2
+            assert memory + 490 < grown[1] <= 1024
+            # What virtiofsd reads for the guest goes right into that memory.
+            assert await app.run("md5sum", "/data") == (0, f"{hashlib.md5(content).hexdigest()}  /data\n".encode())
+            status, pages = await app.run("sh", "-c", FILE_PAGES)
+            assert (status, int(pages) > 64 * MIB // 4096 // 2) == (0, True)
+            assert (await first.metrics()).pids.current == 1
+    (short_tmp / "data").unlink()
