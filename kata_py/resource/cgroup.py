@@ -142,7 +142,7 @@ class Cgroup:
                 if not file.exists():
                     raise FileNotFoundError(2, "the controller is not handed down to it", str(file))
                 inherited = "" if directory in self._unified() else (directory.parent / name).read_text().strip()
-                file.write_text((value or inherited) + "\n")
+                self._write_each([(file, f"{value or inherited}\n")])
 
     def allow(self, rules: Iterable[str]) -> None:
         """Let it use devices of these rules, in the kernel's form, and no others. v2 has no files for that.
