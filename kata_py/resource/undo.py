@@ -134,8 +134,8 @@ def _remove_cgroup(directory: Path, deadline: float) -> None:
 
 
 def _step_out(directory: Path) -> None:
-    """Leave a cgroup that is to go, for the next above that takes processes; v2's with controllers takes none."""
-    for above in directory.parents:
+    """Leave a cgroup that is to go for the topmost, which takes any process; those between may be about to go, too."""
+    for above in reversed([parent for parent in directory.parents if (parent / "cgroup.procs").exists()]):
         with contextlib.suppress(OSError):
             (above / "cgroup.procs").write_text(f"{os.getpid()}\n")
             return

@@ -151,7 +151,7 @@ class TestReal:
         with made(POD, trees, ListJournal()) as cgroup:
             cgroup.join(os.getpid())
         try:
-            assert not any(tree.directory(POD).exists() for tree in trees)
+            assert not any(tree.directory(str(Path(POD).parent)).exists() for tree in trees)
         finally:
             for directory in before.values():
                 (directory / "cgroup.procs").write_text(f"{os.getpid()}\n")
