@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from kata_protos import cgroups_v1_pb2
 from tests import bundle as bundles
 from tests.integration.conftest import ON_QEMU
 from tests.manager import Container, Manager
@@ -107,6 +108,18 @@ async def test_with_virtio_mem_a_machine_gives_memory_back(configured: Callable[
         async with asyncio.timeout(20):
             while (await guest_size(first))[1] > before + 200:
                 pass  # asking takes a while
+
+
+async def test_an_update_makes_room_first(manager: Manager) -> None:
+    async with running(manager, "pod") as first, running(manager, "app", pod="pod") as app:
+        cpus, memory = await guest_size(first)
+        await app.update(LARGE)
+        grown = await guest_size(first)
+        assert grown[0] == cpus + 1
+        assert grown[1] > memory + 490
+        metrics = await app.metrics()
+        assert isinstance(metrics, cgroups_v1_pb2.Metrics)
+        assert metrics.memory.usage.limit == 512 * MIB
 
 
 async def test_shim_and_machine_live_apart_from_the_pod(manager: Manager) -> None:
