@@ -37,6 +37,7 @@ CREATE_TIMEOUT = 90.0
 CALL_TIMEOUT = 30.0
 DELETE_TIMEOUT = 5.0  # containerd's
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+RESOURCES_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +292,12 @@ class Container(Process):
         spec = AnyMessage(type_url=type_url, value=value)
         request = task_v2_pb2.ExecProcessRequest(id=self.id, exec_id="any", spec=spec)
         await self.task.Exec(request, timeout=CALL_TIMEOUT)
+
+    async def update(self, resources: Mapping[str, Any]) -> None:
+        """Give the container other limits."""
+        value = json.dumps(resources).encode()
+        document = AnyMessage(type_url=RESOURCES_TYPE, value=value)
+        await self.task.Update(task_v2_pb2.UpdateTaskRequest(id=self.id, resources=document), timeout=CALL_TIMEOUT)
 
     async def stats(self, *, timeout: float = CALL_TIMEOUT) -> AnyMessage:
         """The statistics, packed."""

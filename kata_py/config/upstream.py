@@ -18,7 +18,6 @@ PENDING: dict[str, dict[str, tuple[object, ...] | None]] = {
     "hypervisor": {
         # Memory.
         "memory_offset": (),
-        "enable_virtio_mem": (),
         # Files and disks.
         "shared_fs": (),
         "virtio_fs_cache_size": (),  # QEMU has no window for direct access
@@ -39,10 +38,6 @@ PENDING: dict[str, dict[str, tuple[object, ...] | None]] = {
         # Network.
         "disable_new_netns": ANY,  # the machine lives in no pod's namespace, whatever is said
         "dan_conf": ANY,  # no device is attached past the pod's links
-        # The cgroup.
-        "sandbox_cgroup_only": (),
-        "static_sandbox_resource_mgmt": (),
-        "enable_vcpus_pinning": (),
         # Volumes.
         "sandbox_bind_mounts": (),
         "disable_guest_empty_dir": (),

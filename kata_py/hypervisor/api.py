@@ -10,7 +10,7 @@ import enum
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kata_py.network.nic import Nic as Nic
 from kata_py.resource.journal import Journal
@@ -70,11 +70,20 @@ class Vcpus:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Guest memory in MiB: at boot, at most, and slots for hot-plug (0: none)."""
+    """Guest memory in MiB: at boot, at most, slots for hot-plug (0: none); or one device that grows (virtio-mem)."""
 
     size: int = 2048
     maximum: int = 2048
     slots: int = 0
+    virtio_mem: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large a running machine is: virtual processors, and memory in MiB."""
+
+    cpus: int
+    memory: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +205,44 @@ class Vm(Protocol):
 
         Raises:
             HypervisorError: It was not plugged in, cannot be taken out, or the guest does not let go of it.
+        """
+
+
+@runtime_checkable
+class Resizable(Protocol):
+    """An ability that a `Vm` may have: to grow and shrink while it runs."""
+
+    @property
+    def size(self) -> Size:
+        """How large it is now."""
+
+    async def resize(self, wanted: Size, *, block: int) -> Size:
+        """Go one step towards a size, as far as the machine can; more of the same may follow.
+
+        One step gives no more memory than the guest can take in before it has put it to use. Whoever calls lets the
+        guest do so, and calls again until the size is reached, or is that of the step before.
+
+        Args:
+            wanted: Processors and memory in all.
+            block: MiB that the guest takes memory in.
+
+        Returns:
+            The size that was reached; smaller than wanted where the machine's limits or the guest are in the way.
+
+        Raises:
+            HypervisorError: The machine refused, or is gone.
+        """
+
+
+@runtime_checkable
+class VcpuThreads(Protocol):
+    """An ability that a `Vm` may have: to name the host's threads that run the guest's processors."""
+
+    async def vcpu_threads(self) -> tuple[int, ...]:
+        """The threads' ids, in the order of the processors.
+
+        Raises:
+            HypervisorError: The machine does not say, or is gone.
         """
 
 

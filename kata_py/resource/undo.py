@@ -115,6 +115,9 @@ def _remove_cgroup(directory: Path, deadline: float) -> None:
     while True:
         try:
             pids = [int(line) for line in (directory / "cgroup.procs").read_text().split()]
+            if os.getpid() in pids:
+                _step_out(directory)
+                continue
             for pid in filter(None, pids):  # 0 is a process of a pid namespace that we do not see into
                 born = process.start_time(pid)
                 if born is not None:
@@ -130,7 +133,44 @@ def _remove_cgroup(directory: Path, deadline: float) -> None:
             return
 
 
-Undo = KillProcess | Unmount | RemoveFile | RemoveTree | RemoveCgroup | RemoveLink | RemoveQdisc | RestoreLink
+def _step_out(directory: Path) -> None:
+    """Leave a cgroup that is to go for the topmost, which takes any process; those between may be about to go, too."""
+    for above in reversed([parent for parent in directory.parents if (parent / "cgroup.procs").exists()]):
+        with contextlib.suppress(OSError):
+            (above / "cgroup.procs").write_text(f"{os.getpid()}\n")
+            return
+    raise OSError(errno.EBUSY, "no cgroup above takes this process", str(directory))
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveEmptyCgroup:
+    """A cgroup directory that others may use too: it goes with the last of them."""
+
+    kind: ClassVar[str] = "remove-empty-cgroup"
+    path: str
+
+    def perform(self) -> None:
+        """Remove it unless something is in it."""
+        try:
+            Path(self.path).rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+                raise
+
+
+Undo = (
+    KillProcess
+    | Unmount
+    | RemoveFile
+    | RemoveTree
+    | RemoveCgroup
+    | RemoveEmptyCgroup
+    | RemoveLink
+    | RemoveQdisc
+    | RestoreLink
+)
 
 _KINDS: dict[object, type[Undo]] = {kind.kind: kind for kind in Undo.__args__}
 

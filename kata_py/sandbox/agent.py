@@ -102,6 +102,21 @@ class Agent:
         request = agent_pb2.AddARPNeighborsRequest(neighbors=agent_pb2.ARPNeighbors(ARPNeighbors=neighbours))
         await _answered(self._calls.AddARPNeighbors(request, timeout=CALL_TIMEOUT))
 
+    async def memory_block(self) -> int:
+        """Bytes that the guest takes memory in; 0 when its kernel can take none."""
+        request = agent_pb2.GuestDetailsRequest(mem_block_size=True)
+        return (await _answered(self._calls.GetGuestDetails(request, timeout=CALL_TIMEOUT))).mem_block_size_bytes
+
+    async def online(self, cpus: int, *, memory: bool) -> None:
+        """Let the guest put to use what was plugged in.
+
+        Args:
+            cpus: How many processors it shall use in all; 0 leaves them as they are.
+            memory: Whether memory was plugged in.
+        """
+        request = agent_pb2.OnlineCPUMemRequest(nb_cpus=cpus, cpu_only=not memory)
+        await _answered(self._calls.OnlineCPUMem(request, timeout=CALL_TIMEOUT))
+
     async def create_sandbox(self, request: agent_pb2.CreateSandboxRequest) -> None:
         """Make what the pod's containers share."""
         await _answered(self._calls.CreateSandbox(request, timeout=CALL_TIMEOUT))

@@ -6,15 +6,14 @@ Source of what is left out of a guest's spec and what is shared: kata `virtconta
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kata_protos import agent_pb2
 from kata_py.config.model import AgentConfig, Configuration
-from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, Memory, SharedDirectory, Vcpus, VmSpec
+from kata_py.config.size import SandboxSize
+from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, SharedDirectory, VmSpec
 from kata_py.network.model import Model, RateLimits
 from kata_py.oci.spec import Linux, LinuxResources, Process, Spec
 from kata_py.oci.wire import to_agent
@@ -22,15 +21,15 @@ from kata_py.sandbox import pod, volumes
 from kata_py.sandbox.disks import DiskUse
 from kata_py.sandbox.errors import InvalidArgument
 from kata_py.sandbox.paths import HostPaths
+from kata_py.sandbox.placement import CgroupPlan
 from kata_py.sandbox.pod import Role
+from kata_py.sandbox.size import Host, Sizing
 from kata_py.sandbox.stdio import StdioSpec
 from kata_py.storage import share
 from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import Volume
 from kata_py.storage.source import Sources
 
-MIB = 1 << 20
-HUGE_PAGE = 2  # MiB, on x86_64 unless the host was told otherwise
 DEBUG_CONSOLE_PORT = 1026
 HOSTNAME_MAX = 64  # characters, as the kernel
 
@@ -41,24 +40,6 @@ _NOTHING = Sources()
 
 # What a pod's spec calls the namespaces of the host that a machine cannot give its containers.
 _HOST_FIELDS = {"network": "hostNetwork", "pid": "hostPID", "ipc": "hostIPC"}
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """How large the host is.
-
-    Attributes:
-        cpus: Its processors.
-        memory: Its memory in MiB.
-    """
-
-    cpus: int
-    memory: int
-
-    @classmethod
-    def current(cls) -> Host:
-        """This host."""
-        return cls(os.cpu_count() or 1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +71,8 @@ class SandboxPlan:
         dial_timeout: Seconds until the agent must answer.
         create_timeout: Seconds the agent may take to create a container.
         paths: Where its files go.
+        sizing: How its machine grows and shrinks.
+        cgroups: Where its processes live on the host.
     """
 
     id: str
@@ -99,6 +82,8 @@ class SandboxPlan:
     dial_timeout: float
     create_timeout: float
     paths: HostPaths
+    sizing: Sizing
+    cgroups: CgroupPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +97,7 @@ class ContainerPlan:
         rootfs: The mounts that make its root file system, or the directory where it lies.
         volumes: What else of the host's files it sees.
         guest: What the agent is told.
+        resources: What it may use, as its manager says.
         disks: What is plugged into the machine for it.
         terminal_size: Rows and columns of its terminal at the start, if the spec says so.
         role: What it is to its sandbox.
@@ -124,6 +110,7 @@ class ContainerPlan:
     rootfs: Sequence[RootfsMount] | Path
     volumes: tuple[Volume, ...]
     guest: agent_pb2.CreateContainerRequest
+    resources: LinuxResources
     disks: tuple[DiskUse, ...] = ()
     terminal_size: tuple[int, int] | None = None
     role: Role = Role.SINGLE
@@ -161,10 +148,11 @@ def plan_sandbox(
         InvalidArgument: The spec contradicts itself, or asks for what a machine cannot give; names the field.
     """
     refuse_host_namespaces(spec, role)
-    host = host or Host.current()
     paths = paths or HostPaths()
     hypervisor = configuration.hypervisor
     resources = spec.get("linux", {}).get("resources", {})
+    sizing = Sizing.of(configuration, host or Host.current(), SandboxSize.of(spec.get("annotations", {})))
+    cpus, memory = sizing.boot([resources], configuration)
     return SandboxPlan(
         id=sandbox_id,
         vm=VmSpec(
@@ -177,8 +165,8 @@ def plan_sandbox(
                 image_fstype=hypervisor.rootfs_type,
                 parameters=(*_agent_parameters(configuration.agent), *hypervisor.kernel_params.split()),
             ),
-            cpus=_vcpus(configuration, resources, host),
-            memory=_memory(configuration, resources, host),
+            cpus=cpus,
+            memory=memory,
             devices=(SharedDirectory(share.TAG, share.directory(sandbox_id, paths.shares)),),
             agent_channel=AgentChannel(hypervisor.agent_channel),
             accelerator=Accelerator(hypervisor.accelerator),
@@ -202,6 +190,8 @@ def plan_sandbox(
         dial_timeout=configuration.agent.dial_timeout,
         create_timeout=configuration.runtime.create_container_timeout,
         paths=paths,
+        sizing=sizing,
+        cgroups=CgroupPlan.of(configuration, spec, sandbox_id),
     )
 
 
@@ -270,6 +260,7 @@ def plan_container(
         disks=(*planned.disks, *named),
         terminal_size=terminal_size(spec["process"]),
         role=role,
+        resources=spec.get("linux", {}).get("resources", {}),
         oom_file=pod.managed_by_crio(spec.get("annotations", {})),
     )
 
@@ -397,6 +388,8 @@ def _modules(configuration: Configuration) -> list[agent_pb2.KernelModule]:
     ]
     if hypervisor.entropy_source:
         modules.append(agent_pb2.KernelModule(name="virtio_rng"))
+    if hypervisor.enable_virtio_mem:
+        modules.append(agent_pb2.KernelModule(name="virtio_mem"))
     if hypervisor.reclaim_guest_freed_memory:
         modules.append(agent_pb2.KernelModule(name="virtio_balloon"))
     return modules
@@ -413,26 +406,3 @@ def _network(configuration: Configuration, spec: Spec) -> NetworkPlan | None:
                 limits=RateLimits(hypervisor.rx_rate_limiter_max_rate, hypervisor.tx_rate_limiter_max_rate),
             )
     return None
-
-
-def _vcpus(configuration: Configuration, resources: LinuxResources, host: Host) -> Vcpus:
-    hypervisor = configuration.hypervisor
-    default = hypervisor.default_vcpus or 1
-    if not 0 < default <= host.cpus:
-        default = host.cpus
-    cpu = resources.get("cpu", {})
-    quota, period = cpu.get("quota", 0), cpu.get("period", 0)
-    wanted = default + (quota / period if quota > 0 and period > 0 else 0)
-    maximum = min(hypervisor.default_maxvcpus or host.cpus, host.cpus)
-    count = min(math.ceil(wanted), max(maximum, math.ceil(default)))
-    return Vcpus(count, max(count, maximum), hypervisor.cpu_features)
-
-
-def _memory(configuration: Configuration, resources: LinuxResources, host: Host) -> Memory:
-    hypervisor = configuration.hypervisor
-    maximum = max(min(hypervisor.default_maxmemory or host.memory, host.memory), hypervisor.default_memory)
-    limit = max(resources.get("memory", {}).get("limit", 0), 0) // MIB
-    size = min(hypervisor.default_memory + limit, maximum)
-    if hypervisor.enable_hugepages:
-        size -= size % HUGE_PAGE
-    return Memory(size, maximum, hypervisor.memory_slots)

@@ -13,10 +13,13 @@ import signal as signals
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from kata_py.hypervisor.api import Hypervisor, Vm, VmSpec
 from kata_py.network.network import Network, open_network
+from kata_py.oci.spec import LinuxResources
+from kata_py.oci.wire import resources_to_agent
 from kata_py.resource.journal import Journal
 from kata_py.sandbox import boots, oom
 from kata_py.sandbox.agent import Agent
@@ -26,9 +29,11 @@ from kata_py.sandbox.disks import Disks
 from kata_py.sandbox.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, SandboxError
 from kata_py.sandbox.events import EventQueue
 from kata_py.sandbox.links import Links
-from kata_py.sandbox.plan import ContainerPlan, SandboxPlan
-from kata_py.sandbox.process import Exit, OpenStdio
+from kata_py.sandbox.placement import placed
+from kata_py.sandbox.plan import ContainerPlan, SandboxPlan, guest_resources
+from kata_py.sandbox.process import Exit, OpenStdio, Status
 from kata_py.sandbox.record import Record, Shim, State
+from kata_py.sandbox.resize import Resizing
 from kata_py.sandbox.stage import Stages, last_words
 from kata_py.storage.share import Share, off_loop, open_share
 
@@ -55,6 +60,7 @@ class Parts:
         open_stdio: Opens the manager's ends of streams.
         events: Where the manager is told.
         create_timeout: Seconds the agent may take to create a container.
+        resizing: The machine's size.
     """
 
     record: Record
@@ -67,6 +73,7 @@ class Parts:
     open_stdio: OpenStdio
     events: EventQueue
     create_timeout: float
+    resizing: Resizing
 
     async def create(self, plan: ContainerPlan, *, patience: float = 0.0) -> Container:
         """Create a container, of which nothing is left behind if it fails.
@@ -83,6 +90,8 @@ class Parts:
             files = await stack.enter_async_context(AsyncExitStack())
             await files.enter_async_context(self.share.container(plan.id, plan.rootfs, plan.volumes))
             request = await files.enter_async_context(self.disks.given(plan.guest, plan.disks))
+            stack.callback(self.resizing.remove, plan.id)
+            await self.resizing.add(plan.id, plan.resources)
             creating = asyncio.create_task(
                 self.agent.create_container(request, self.create_timeout), name=f"creation of {plan.id} in the guest"
             )
@@ -90,7 +99,9 @@ class Parts:
             await asyncio.shield(creating)
             stack.pop_all()
             self.files[plan.id] = files
-        return Container(plan, self.agent, self.open_stdio, self.events, self.record, pid=self.vm.pid)
+        container = Container(plan, self.agent, self.open_stdio, self.events, self.record, pid=self.vm.pid)
+        self.resizing.follow(plan.id, lambda: container.process().status is Status.STOPPED)
+        return container
 
     async def _discard(self, container_id: str, creating: asyncio.Task[None], patience: float) -> None:
         """Undo a creation in the guest, which goes on there though its caller has given it up."""
@@ -110,6 +121,7 @@ class Parts:
     async def remove(self, container_id: str) -> None:
         """Remove a container from the guest, and then its files. What cannot be removed goes with the sandbox."""
         await self._forget(container_id)
+        self.resizing.remove(container_id)
         files = self.files.pop(container_id, None)
         if files is not None:
             await files.aclose()
@@ -180,6 +192,8 @@ class Sandbox:
                     stack.push_async_callback(_close_all, files)
                 async with stages.stage("network"):
                     network = await stack.enter_async_context(_networked(plan, record))
+                async with stages.stage("cgroups"):
+                    placement = await stack.enter_async_context(placed(plan.cgroups, record))
                 async with AsyncExitStack() as boot:
                     async with stages.stage("queue"):
                         await boot.enter_async_context(boots.turn(plan.paths.boots, record, boots.places()))
@@ -192,8 +206,20 @@ class Sandbox:
                 async with stages.stage("sandbox"):
                     links = None if network is None else Links(network, vm, agent)
                     await _prepare(agent, plan, links)
+                resizing = Resizing(vm, agent, plan.sizing, partial(placement.settle, vm))
+                stack.push_async_callback(resizing.aclose)
                 parts = Parts(
-                    record, stages, share, files, Disks(vm), vm, agent, open_stdio, events, plan.create_timeout
+                    record,
+                    stages,
+                    share,
+                    files,
+                    Disks(vm),
+                    vm,
+                    agent,
+                    open_stdio,
+                    events,
+                    plan.create_timeout,
+                    resizing,
                 )
                 container = await parts.create(first)
             record.move(State.RUNNING)
@@ -248,6 +274,15 @@ class Sandbox:
                 raise
             logger.error("sandbox %s: the agent does not answer SIGKILL, its machine is ended", self.id)
             await self._agent.close()
+
+    async def update(self, container: Container, resources: LinuxResources) -> None:
+        """Give a container other limits; the machine grows before, and shrinks after.
+
+        Raises:
+            ResizeFailed: The machine cannot become large enough; nothing has changed.
+        """
+        async with self._parts.resizing.updating(container.id, resources):
+            await container.update(resources_to_agent(guest_resources(resources)))
 
     async def delete(self, container: Container) -> Exit:
         """Forget a container, and end with the first; one that runs is killed. Returns how the container ended."""

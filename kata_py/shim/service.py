@@ -30,7 +30,7 @@ from kata_py.config.model import Configuration, Source
 from kata_py.hypervisor.api import Hypervisor
 from kata_py.oci.load import load_spec, parse_process, parse_resources
 from kata_py.oci.spec import Spec
-from kata_py.oci.wire import process_to_agent, resources_to_agent
+from kata_py.oci.wire import process_to_agent
 from kata_py.sandbox import plan, stats, volumes
 from kata_py.sandbox.container import Container, timestamp
 from kata_py.sandbox.driver import find_driver
@@ -250,9 +250,10 @@ class TaskService(task_v2_ttrpc.TaskService):
     @answered
     async def Update(self, request: task.UpdateTaskRequest, context: Context) -> Empty:
         """Give a container other limits."""
-        container = self._container(request.id)
+        sandbox = self._sandbox_of(request.id)
+        container = sandbox.container(request.id)
         resources = parse_resources(_json(request.resources, "LinuxResources"), source=f"resources of {request.id}")
-        await container.update(resources_to_agent(plan.guest_resources(resources)))
+        await sandbox.update(container, resources)
         return Empty()
 
     @answered

@@ -99,7 +99,7 @@ class Machine:
 
     def _memory(self) -> str:
         memory = self.memory
-        if not memory.slots or memory.maximum <= memory.size:
+        if not (memory.slots or memory.virtio_mem) or memory.maximum <= memory.size:
             return f"{memory.size}M"
         return f"{memory.size}M,slots={memory.slots},maxmem={memory.maximum}M"
 

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from kata_py.config.model import HypervisorConfig
 from kata_py.hypervisor.api import Accelerator, HypervisorError, Nic, SharedDirectory, VmSpec
@@ -22,7 +23,7 @@ from kata_qemu.console import Console
 from kata_qemu.devices.balloon import Balloon
 from kata_qemu.devices.block import Disk
 from kata_qemu.devices.entropy import RandomNumbers
-from kata_qemu.devices.memory import Ram
+from kata_qemu.devices.memory import Dimm, GrowingMemory, Ram
 from kata_qemu.devices.serial import ConsoleDevice
 from kata_qemu.devices.share import Share
 from kata_qemu.lines import Tail, reading
@@ -30,6 +31,7 @@ from kata_qemu.monitor import Monitor, MonitorError
 from kata_qemu.parts import Part
 from kata_qemu.platform import Platform
 from kata_qemu.process import Program, running
+from kata_qemu.resize import Resizer, growing
 from kata_qemu.sockets import connected, listening
 from kata_qemu.vm import LAST_WORDS_TIMEOUT, QemuVm, plain
 
@@ -96,6 +98,10 @@ class Launch:
             programs = await self._add_devices(parts, bus)
             if channel.program:
                 programs.append(channel.program)
+            if self.spec.memory.virtio_mem and (most := growing(self.spec.memory)):
+                parts += GrowingMemory(
+                    most, bus.place(), self.config.enable_hugepages, self.config.enable_mem_prealloc
+                ).parts()
             spare = self._add_spare_ports(parts, bus)
 
             line = self._machine(channel.guest_address, parts, monitor_socket.fileno(), extra_monitor).argv()
@@ -113,7 +119,7 @@ class Launch:
                 self.life.enter_context(reading(console.fileno(), lines.take))
                 session = await self._connect(ours, qemu, programs)
         vm = QemuVm(
-            qemu, session, channel.address, self.tail, spare, self.open_share,
+            qemu, session, channel.address, self.tail, spare, self.open_share, self._resizer(session),
             daemons=self.daemons, life=self.life, block=self.config,
         )  # fmt: skip
         for program in programs:
@@ -146,6 +152,13 @@ class Launch:
                 else:
                     parts += plain(device, bus.place(), self.config).parts()
         return programs
+
+    def _resizer(self, session: Monitor) -> Resizer:
+        pages = {"huge_pages": self.config.enable_hugepages, "preallocated": self.config.enable_mem_prealloc}
+        dimm = partial(Dimm, **pages) if self.platform.memory_slots else None
+        # QEMU 7.2 corrupts its memory when it unplugs a processor under TCG, and dies at the next one plugged in.
+        keeps_cpus = self.accelerator is Accelerator.TCG or not self.platform.removable_cpus
+        return Resizer(session, self.spec.cpus, self.spec.memory, dimm, keeps_cpus=keeps_cpus)
 
     def _add_spare_ports(self, parts: list[Part], bus: Bus) -> list[Place]:
         places = []

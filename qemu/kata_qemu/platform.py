@@ -23,6 +23,8 @@ class Platform:
         console: The kernel's name of the console, and the device behind it: the one that speaks earliest.
         emulated_cpu: The processor without KVM.
         parameters: Kernel parameters that fit the machine.
+        memory_slots: Whether memory can be plugged into slots while the machine runs.
+        removable_cpus: Whether a processor can be unplugged while the machine runs.
         kvm_options: Further command line options under KVM.
     """
 
@@ -34,6 +36,8 @@ class Platform:
     console: tuple[str, str]
     emulated_cpu: str
     parameters: tuple[str, ...]
+    memory_slots: bool = True
+    removable_cpus: bool = True
     kvm_options: tuple[str, ...] = ()
 
 
@@ -65,6 +69,8 @@ S390 = Platform(
     console=("ttysclp0", "sclpconsole"),
     emulated_cpu="max",
     parameters=("rcupdate.rcu_expedited=1", "cryptomgr.notests"),
+    memory_slots=False,
+    removable_cpus=False,
 )
 
 

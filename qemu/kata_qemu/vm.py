@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 
 from kata_py.config.hypervisor import BlockConfig
-from kata_py.hypervisor.api import BlockDevice, Device, GuestDevice, HypervisorError, Nic, SharedDirectory, VmExit
+from kata_py.hypervisor.api import BlockDevice, Device, GuestDevice, HypervisorError, Nic, SharedDirectory, Size, VmExit
 from kata_py.network.tap import attach_queues
+from kata_py.resource.cgroup import OomKills
 from kata_py.ttrpc.address import Address
 from kata_qemu.bus import Place
 from kata_qemu.devices.block import SERIAL_MAX, Disk
@@ -18,6 +20,9 @@ from kata_qemu.lines import Tail
 from kata_qemu.monitor import CommandFailed, DeviceNotFound, Event, Monitor, MonitorError
 from kata_qemu.parts import Command, Frontend, Part, TapBackend
 from kata_qemu.process import Program
+from kata_qemu.resize import Resizer
+
+_KILLED = f"killed by signal {signal.SIGKILL:d}"
 
 UNPLUG_TIMEOUT = 5.0  # seconds that the guest may take to let go of a device
 LAST_WORDS_TIMEOUT = 1.0  # seconds to read what QEMU said before it died
@@ -36,6 +41,7 @@ class QemuVm:
         tail: What console and processes said last.
         spare: Places for devices that are plugged in.
         open_share: Opens a share.
+        resizer: Grows and shrinks it.
         daemons: Holds what is ended after QEMU.
         life: Holds what is ended before QEMU.
         block: How disks are read and written.
@@ -49,6 +55,7 @@ class QemuVm:
         tail: Tail,
         spare: list[Place],
         open_share: OpenShare,
+        resizer: Resizer,
         *,
         daemons: AsyncExitStack,
         life: AsyncExitStack,
@@ -61,6 +68,7 @@ class QemuVm:
         self._spare = spare
         self._plugged: dict[str, tuple[Place, Sequence[Part]]] = {}
         self._open_share = open_share
+        self._resizer = resizer
         self._daemons = daemons
         self._life = life
         self._block = block
@@ -142,6 +150,20 @@ class QemuVm:
             del self._plugged[device.id]
             self._spare.append(place)
 
+    @property
+    def size(self) -> Size:
+        """As `Resizable.size`."""
+        return self._resizer.size
+
+    async def resize(self, wanted: Size, *, block: int) -> Size:
+        """As `Resizable.resize`."""
+        async with self._plugging:
+            return await self._resizer.step(wanted, block)
+
+    async def vcpu_threads(self) -> tuple[int, ...]:
+        """As `VcpuThreads.vcpu_threads`."""
+        return await self._resizer.vcpu_threads()
+
     async def _plug(self, parts: Sequence[Part]) -> None:
         """Add the parts in order; if one cannot be added, or we are cancelled, none stays."""
         begun: list[Part] = []
@@ -185,7 +207,10 @@ class QemuVm:
             self._shutdown = event
 
     async def _watch_qemu(self) -> None:
+        kills = await asyncio.to_thread(OomKills, self.pid)
         how = await self._qemu.wait()
+        if how.endswith(_KILLED) and (cgroup := kills.told()):
+            how = f"qemu was killed by the host for want of memory: {cgroup}"
         await asyncio.wait([self._listening], timeout=LAST_WORDS_TIMEOUT)
         self.end(cause(how, self._shutdown, self._tail.lines))
 

@@ -26,7 +26,7 @@ from tests.manager import Container, Manager
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean")]
 
 # In the order in which they come on record: the guest's own do when they have ended.
-_FIRST, _LAST = ["request", "plan", "share", "network", "queue", "machine"], ["sandbox", "create", "start"]
+_FIRST, _LAST = ["request", "plan", "share", "network", "cgroups", "queue", "machine"], ["sandbox", "create", "start"]
 STAGES = {
     "namespace": [*_FIRST, "namespace", "agent", *_LAST],
     "qemu": [*_FIRST, "virtiofsd", "qemu", "agent", "kernel", "userland", *_LAST],

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from kata_qemu.parts import Backend, Part, Scalar
+from kata_qemu.bus import Place
+from kata_qemu.parts import Backend, Frontend, Part, Scalar
 
 MIB = 1 << 20
 RAM = "ram"
@@ -26,13 +28,8 @@ class Ram:
     preallocated: bool = False
 
     def parts(self) -> tuple[Part, ...]:
-        """As `Device.parts`. Huge pages are taken at once: a guest that found none left later would be killed."""
-        properties: dict[str, Scalar] = {"size": self.size * MIB, "share": True}
-        if self.huge_pages:
-            properties["hugetlb"] = True
-        if self.huge_pages or self.preallocated:
-            properties["prealloc"] = True
-        return (Backend("memory-backend-memfd", RAM, properties),)
+        """As `Device.parts`."""
+        return (_file(RAM, self.size, huge_pages=self.huge_pages, preallocated=self.preallocated),)
 
 
 def free_huge_pages(root: Path = Path("/")) -> int:
@@ -43,3 +40,73 @@ def free_huge_pages(root: Path = Path("/")) -> int:
         values[name] = int(value.split()[0])
     pages = values.get("HugePages_Free", 0) - values.get("HugePages_Rsvd", 0)
     return pages * values.get("Hugepagesize", 0) // 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Dimm:
+    """A piece of memory plugged into a slot; like the memory at boot, its file is mapped by vhost-user programs too.
+
+    Attributes:
+        slot: The slot.
+        size: In MiB.
+        huge_pages: As `Ram.huge_pages`.
+        preallocated: As `Ram.preallocated`.
+    """
+
+    slot: int
+    size: int
+    huge_pages: bool = False
+    preallocated: bool = False
+
+    @property
+    def id(self) -> str:
+        """Its name in QEMU."""
+        return f"dimm{self.slot}"
+
+    def parts(self) -> tuple[Part, ...]:
+        """As `Device.parts`. Source of the names: kata `virtcontainers/qemu.go`."""
+        backend = f"mem{self.slot}"
+        return (
+            _file(backend, self.size, huge_pages=self.huge_pages, preallocated=self.preallocated),
+            Frontend("pc-dimm", self.id, {"memdev": backend, "slot": self.slot}),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GrowingMemory:
+    """Memory that the guest takes, and gives back, as it is asked: virtio-mem. Source: QEMU `docs`, `virtio-mem.c`.
+
+    Attributes:
+        size: MiB at most.
+        place: Where it sits.
+        huge_pages: As `Ram.huge_pages`.
+        preallocated: Whether what the guest is given is taken from the host at once.
+    """
+
+    size: int
+    place: Place
+    huge_pages: bool = False
+    preallocated: bool = False
+
+    ID: ClassVar[str] = "virtiomem0"
+    UNIT: ClassVar[int] = 4  # MiB that its size is a multiple of
+
+    def parts(self) -> tuple[Part, ...]:
+        """As `Device.parts`."""
+        device: dict[str, Scalar] = {"memdev": "virtiomem"}
+        if self.huge_pages or self.preallocated:
+            device["prealloc"] = True
+        backend: dict[str, Scalar] = {"size": self.size * MIB, "share": True, "reserve": False}
+        if self.huge_pages:
+            backend["hugetlb"] = True
+        return Backend("memory-backend-memfd", "virtiomem", backend), self.place.device("virtio-mem", self.ID, device)
+
+
+def _file(id: str, size: int, *, huge_pages: bool, preallocated: bool) -> Backend:
+    """Memory that is there at once. Huge pages are taken now: a guest that found none left later would be killed."""
+    properties: dict[str, Scalar] = {"size": size * MIB, "share": True}
+    if huge_pages:
+        properties["hugetlb"] = True
+    if huge_pages or preallocated:
+        properties["prealloc"] = True
+    return Backend("memory-backend-memfd", id, properties)

@@ -62,4 +62,4 @@ def test_a_kill_after_any_write_of_the_record_leaves_nothing_that_it_does_not_na
         assert remains(here) == []
     else:
         pytest.fail("the shim never came to its end")
-    assert stages >= {"request", "plan", "share", "machine", "agent", "sandbox", "create", "start"}
+    assert stages >= {"request", "plan", "share", "cgroups", "machine", "agent", "sandbox", "create", "start"}

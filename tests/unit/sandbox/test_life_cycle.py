@@ -174,6 +174,7 @@ async def test_the_timeline_names_the_stages_of_the_start(tasks: Tasks) -> None:
         "plan",
         "share",
         "network",
+        "cgroups",
         "queue",
         "machine",
         "memory",

@@ -15,7 +15,6 @@ from kata_py.sandbox.errors import InvalidArgument
 from kata_py.sandbox.paths import HostPaths
 from kata_py.sandbox.plan import (
     ContainerPlan,
-    Host,
     SandboxPlan,
     guest_process,
     guest_resources,
@@ -24,6 +23,7 @@ from kata_py.sandbox.plan import (
     resolv_conf,
 )
 from kata_py.sandbox.pod import Role
+from kata_py.sandbox.size import Host
 from kata_py.sandbox.stdio import StdioSpec
 from kata_py.storage.rootfs import RootfsMount
 

@@ -1,0 +1,138 @@
+"""The machine follows what a pod's containers may use; the shim's log tells of it, and the guest feels it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kata_protos import cgroups_v1_pb2
+from tests import bundle as bundles
+from tests.integration.conftest import ON_QEMU
+from tests.manager import Container, Manager
+from tools import configuration
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean"), ON_QEMU]
+
+MIB = 1 << 20
+LARGE = {"cpu": {"quota": 200_000, "period": 100_000}, "memory": {"limit": 512 * MIB}}
+
+
+@asynccontextmanager
+async def running(
+    manager: Manager,
+    id: str,
+    *,
+    pod: str = "",
+    resources: Mapping[str, Any] | None = None,
+    mounts: list[dict[str, Any]] | None = None,
+) -> AsyncIterator[Container]:
+    """A container of a pod, or the pod's first, that sleeps."""
+    spec = bundles.in_pod(
+        bundles.spec(id, manager.rootfs, bundles.process(["sleep", "100000"]), mounts=mounts or []),
+        pod or id,
+        sandbox=not pod,
+    )
+    spec["linux"]["resources"] = {**spec["linux"]["resources"], **(resources or {})}
+    async with manager.container(id, spec=spec) as container:
+        await container.start()
+        yield container
+
+
+async def guest_size(container: Container) -> tuple[int, int]:
+    """Processors and MiB of memory that the guest has."""
+    status, cpus = await container.run("grep", "-c", "^processor", "/proc/cpuinfo")
+    assert status == 0
+    status, memory = await container.run("sed", "-n", "s/^MemTotal: *\\([0-9]*\\) kB/\\1/p", "/proc/meminfo")
+    assert status == 0
+    return int(cpus), int(memory) // 1024
+
+
+# Pages of files in the zone that only memory above 4 GiB is in: all of it was plugged in.
+FILE_PAGES = r"""
+sed -n '/zone *Normal/,/pagesets/p' /proc/zoneinfo | awk '/nr_zone_(in)?active_file/ { sum += $2 } END { print sum }'
+"""
+
+
+async def test_a_container_has_the_processors_and_the_memory_it_asks_for(manager: Manager, short_tmp: Path) -> None:
+    content = random.Random(0).randbytes(64 * MIB)
+    (short_tmp / "data").write_bytes(content)
+    bind = {"destination": "/data", "type": "bind", "source": str(short_tmp / "data"), "options": ["bind", "ro"]}
+    async with running(manager, "pod") as first:
+        cpus, memory = await guest_size(first)
+        assert cpus == 1
+        assert 400 < memory < 512
+        async with running(manager, "app", pod="pod", resources=LARGE, mounts=[bind]) as app:
+            grown = await guest_size(app)
+            assert grown[0] == 2
+            assert memory + 490 < grown[1] <= 1024
+            # What virtiofsd reads for the guest goes right into that memory.
+            assert await app.run("md5sum", "/data") == (0, f"{hashlib.md5(content).hexdigest()}  /data\n".encode())
+            status, pages = await app.run("sh", "-c", FILE_PAGES)
+            assert (status, int(pages) > 64 * MIB // 4096 // 2) == (0, True)
+            assert (await first.metrics()).pids.current == 1
+    (short_tmp / "data").unlink()
+
+
+@pytest.fixture
+def configured(short_tmp: Path, manager: Manager, request: pytest.FixtureRequest) -> Callable[..., Manager]:
+    """A manager with further lines in its configuration; those for `[runtime]` come last in the file."""
+
+    built = request.getfixturevalue("guest")
+
+    def make(extra: str = "", runtime: str = "") -> Manager:
+        path = configuration.write(short_tmp / "resize.toml", built, program="the tests", memory=256, extra=extra)
+        path.write_text(path.read_text() + runtime)
+        return manager.using(config=path)
+
+    return make
+
+
+def cgroups_of(pid: int) -> set[str]:
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    return {line.split(":")[2] for line in lines if line.split(":")[1] in ("cpu", "devices", "memory", "pids")}
+
+
+async def test_with_virtio_mem_a_machine_gives_memory_back(configured: Callable[..., Manager]) -> None:
+    manager = configured(extra="enable_virtio_mem = true\n")
+    async with running(manager, "pod") as first:
+        _, before = await guest_size(first)
+        async with running(manager, "app", pod="pod", resources=LARGE):
+            assert (await guest_size(first))[1] > before + 490
+        async with asyncio.timeout(20):
+            while (await guest_size(first))[1] > before + 200:
+                pass  # asking takes a while
+
+
+async def test_an_update_makes_room_first(manager: Manager) -> None:
+    async with running(manager, "pod") as first, running(manager, "app", pod="pod") as app:
+        cpus, memory = await guest_size(first)
+        await app.update(LARGE)
+        grown = await guest_size(first)
+        assert grown[0] == cpus + 1
+        assert grown[1] > memory + 490
+        metrics = await app.metrics()
+        assert isinstance(metrics, cgroups_v1_pb2.Metrics)
+        assert metrics.memory.usage.limit == 512 * MIB
+
+
+async def test_shim_and_machine_live_apart_from_the_pod(manager: Manager) -> None:
+    async with running(manager, "pod") as first:
+        [qemu] = await first.pids()
+        assert cgroups_of(qemu) == cgroups_of(first.shim_pid) == {"/kata_overhead/pod"}
+        apart = Path("/sys/fs/cgroup/cpu/kata-py-tests/kata_pod/tasks").read_text().split()
+        assert len(apart) == 1
+        assert Path(f"/proc/{qemu}/task/{apart[0]}").is_dir()
+
+
+async def test_or_all_in_it(configured: Callable[..., Manager]) -> None:
+    manager = configured(runtime="sandbox_cgroup_only = true\n")
+    async with running(manager, "pod") as first, running(manager, "app", pod="pod"):
+        [qemu] = await first.pids()
+        assert cgroups_of(qemu) == cgroups_of(first.shim_pid) == {"/kata-py-tests/kata_pod"}
