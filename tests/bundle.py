@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def spec(
         "hostname": container_id[:63],
         "mounts": [*_MOUNTS, *mounts],
         "linux": {
-            "cgroupsPath": f"/kata-py-tests/{container_id}",
+            "cgroupsPath": f"/kata-py-tests-{os.getpid()}/{container_id}",
             "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")],
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -149,7 +150,7 @@ async def serving(
         load_configuration: Reads what a runtime class says, instead.
         rootfs: The containers' root file system; None is an empty one.
     """
-    paths = HostPaths(top / "sbs", top / "vm", top / "shared", top / "boots")
+    paths = HostPaths(top / "sbs", top / "vm", top / "shared", top / "boots", f"/kata-py-tests-{os.getpid()}")
     configured = configuration or make_configuration()
     if rootfs is None:
         rootfs = top / "rootfs"

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kata_py.sandbox import record
+from kata_py.sandbox.placement import OVERHEAD
 from kata_py.storage import share
 
 
 @dataclass(frozen=True, slots=True)
 class HostPaths:
-    """The directories that hold one entry per sandbox: records, machines' sockets, shared directories, boots."""
+    """What holds one entry per sandbox: directories of records, machines' sockets, shares and boots, and a cgroup."""
 
     records: Path = record.ROOT
     machines: Path = Path("/run/vc/vm")
     shares: Path = share.ROOT
     boots: Path = Path("/run/vc/boots")
+    overhead: str = OVERHEAD

@@ -52,8 +52,15 @@ class CgroupPlan:
     pinning: bool = False
 
     @classmethod
-    def of(cls, configuration: Configuration, spec: Spec, sandbox_id: str) -> CgroupPlan:
-        """As configuration and the spec of the sandbox's first container say."""
+    def of(cls, configuration: Configuration, spec: Spec, sandbox_id: str, overhead: str = OVERHEAD) -> CgroupPlan:
+        """As configuration and the spec of the sandbox's first container say.
+
+        Args:
+            configuration: Whether all processes of the sandbox are in its cgroup.
+            spec: Where the manager wants that.
+            sandbox_id: The sandbox's id.
+            overhead: Below which cgroup those of shims and hypervisors are.
+        """
         linux = spec.get("linux", {})
         rules = linux.get("resources", {}).get("devices", [])
         only = configuration.runtime.sandbox_cgroup_only
@@ -62,7 +69,7 @@ class CgroupPlan:
             logger.info("systemd is not asked for a scope: the sandbox's cgroup is made in the slice's directory")
         return cls(
             path=sandbox_path(path, sandbox_id),
-            overhead="" if only else f"{OVERHEAD}/{sandbox_id}",
+            overhead="" if only else f"{overhead}/{sandbox_id}",
             devices=tuple(_rule(rule) for rule in rules if rule["allow"]),
             pinning=configuration.runtime.enable_vcpus_pinning,
         )

@@ -191,7 +191,7 @@ def plan_sandbox(
         create_timeout=configuration.runtime.create_container_timeout,
         paths=paths,
         sizing=sizing,
-        cgroups=CgroupPlan.of(configuration, spec, sandbox_id),
+        cgroups=CgroupPlan.of(configuration, spec, sandbox_id, paths.overhead),
     )
 
 

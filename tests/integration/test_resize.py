@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -126,7 +127,7 @@ async def test_shim_and_machine_live_apart_from_the_pod(manager: Manager) -> Non
     async with running(manager, "pod") as first:
         [qemu] = await first.pids()
         assert cgroups_of(qemu) == cgroups_of(first.shim_pid) == {"/kata_overhead/pod"}
-        apart = Path("/sys/fs/cgroup/cpu/kata-py-tests/kata_pod/tasks").read_text().split()
+        apart = Path(f"/sys/fs/cgroup/cpu/kata-py-tests-{os.getpid()}/kata_pod/tasks").read_text().split()
         assert len(apart) == 1
         assert Path(f"/proc/{qemu}/task/{apart[0]}").is_dir()
 
@@ -135,4 +136,4 @@ async def test_or_all_in_it(configured: Callable[..., Manager]) -> None:
     manager = configured(runtime="sandbox_cgroup_only = true\n")
     async with running(manager, "pod") as first, running(manager, "app", pod="pod"):
         [qemu] = await first.pids()
-        assert cgroups_of(qemu) == cgroups_of(first.shim_pid) == {"/kata-py-tests/kata_pod"}
+        assert cgroups_of(qemu) == cgroups_of(first.shim_pid) == {f"/kata-py-tests-{os.getpid()}/kata_pod"}
