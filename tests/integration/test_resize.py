@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import hashlib
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
