@@ -30,7 +30,6 @@ PENDING: dict[str, dict[str, tuple[object, ...] | None]] = {
         "cold_plug_vfio": (),
         "pcie_root_port": (),
         # The rest.
-        "rootless": (),
         "guest_memory_dump_path": (),
     },
     "agent.kata": {},
@@ -81,7 +80,6 @@ _HYPERVISOR: dict[str, tuple[object, ...] | None] = {
     "net_rate_limiter_ops_one_time_burst": (0,),
     # Confinement.
     "disable_seccomp": (False,),
-    "disable_selinux": ANY,  # the hypervisor is never labelled
     "disable_guest_selinux": (True,),
     "confidential_guest": (False,),
     "sev_snp_guest": (False,),

@@ -147,6 +147,9 @@ class VmSpec:
         accelerator: What runs its instructions.
         machine: Machine type (`q35`, `s390-ccw-virtio`); empty is the driver's default.
         debug: Whether the guest's kernel talks much.
+        network_namespace: The path of the pod's network namespace, which its processes are put into; None is one with
+            nothing in it.
+        selinux_label: What its processes are labelled with where the host has SELinux; empty is by the policy's rules.
     """
 
     sandbox_id: str
@@ -159,6 +162,8 @@ class VmSpec:
     accelerator: Accelerator = Accelerator.AUTO
     machine: str = ""
     debug: bool = False
+    network_namespace: Path | None = None
+    selinux_label: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from functools import partial
 
 from kata_py.config.model import HypervisorConfig
 from kata_py.hypervisor.api import Accelerator, HypervisorError, Nic, SharedDirectory, VmSpec
+from kata_py.resource.confinement import User
 from kata_py.resource.journal import Journal
-from kata_qemu import monitor, virtiofsd
+from kata_qemu import monitor, privileges, virtiofsd
 from kata_qemu.bus import Bus, Place
 from kata_qemu.channel import open_channel
 from kata_qemu.cmdline import Machine, kernel_parameters
@@ -50,6 +51,7 @@ class Launch:
         journal: Where changes to the host are written down.
         daemons: Gets what is to be ended after QEMU.
         life: Gets QEMU, and what is to be ended before it.
+        user: Whom QEMU runs as; None is root.
         tail: Keeps the last lines of console and processes.
     """
 
@@ -60,6 +62,7 @@ class Launch:
     journal: Journal
     daemons: AsyncExitStack
     life: AsyncExitStack
+    user: User | None = None
     tail: Tail = field(default_factory=Tail)
     _share_numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -72,6 +75,7 @@ class Launch:
         """
         directory = self.spec.directory
         bus = self.platform.bus()
+        privileges.lend(directory, self.user, 0o710)
         with ExitStack() as handover:  # what is ours only until QEMU has inherited it
             monitor_socket = handover.enter_context(listening(directory / "qmp.sock"))
             console_socket = handover.enter_context(listening(directory / "console.sock"))
@@ -136,7 +140,9 @@ class Launch:
         settings = virtiofsd.Settings(
             self.config.virtio_fs_daemon, self.config.virtio_fs_cache, self.config.virtio_fs_extra_args, self.spec.debug
         )
-        async with virtiofsd.serving(settings, shared.source, path, self.journal, self.tail) as daemon:
+        confinement = privileges.of_virtiofsd(self.spec)
+        async with virtiofsd.serving(settings, shared.source, path, self.journal, self.tail, confinement) as daemon:
+            privileges.lend(path, self.user, 0o600)
             yield Share(f"share{number}", shared.tag, path, place, self.config.virtio_fs_queue_size), daemon
 
     async def _add_devices(self, parts: list[Part], bus: Bus) -> list[Program]:
@@ -206,7 +212,13 @@ class Launch:
             mild = ": warning: " in text or ": info: " in text  # QEMU marks these, and never an error
             log.log(logging.WARNING if mild else logging.ERROR, "%s", text, extra={"qemuPid": pid})
 
-        async with running(self.journal, "qemu", line, pass_fds=inherited, on_line=on_line) as qemu:
+        pid_file = self.spec.directory / "pid"
+        pid_file.touch(mode=0o600)
+        privileges.lend(pid_file, self.user, 0o600)
+        confinement = privileges.of_qemu(self.spec, self.user)
+        async with running(
+            self.journal, "qemu", line, pass_fds=inherited, confinement=confinement, on_line=on_line
+        ) as qemu:
             log.info("Start logging QEMU (qemuPid=%d)", qemu.pid, extra={"qemuPid": qemu.pid})
             try:
                 yield qemu
