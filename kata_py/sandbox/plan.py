@@ -17,9 +17,10 @@ from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, SharedDirect
 from kata_py.network.model import Model, RateLimits
 from kata_py.oci.spec import Linux, LinuxResources, Process, Spec
 from kata_py.oci.wire import to_agent
-from kata_py.sandbox import pod, volumes
+from kata_py.sandbox import confinement, pod, volumes
 from kata_py.sandbox.disks import DiskUse
 from kata_py.sandbox.errors import InvalidArgument
+from kata_py.sandbox.hooks import HostHooks, host_hooks
 from kata_py.sandbox.paths import HostPaths
 from kata_py.sandbox.placement import CgroupPlan
 from kata_py.sandbox.pod import Role
@@ -73,6 +74,7 @@ class SandboxPlan:
         paths: Where its files go.
         sizing: How its machine grows and shrinks.
         cgroups: Where its processes live on the host.
+        seccomp: Whether containers keep their seccomp profiles, which the agent must be able to apply.
     """
 
     id: str
@@ -84,6 +86,7 @@ class SandboxPlan:
     paths: HostPaths
     sizing: Sizing
     cgroups: CgroupPlan
+    seccomp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class ContainerPlan:
         terminal_size: Rows and columns of its terminal at the start, if the spec says so.
         role: What it is to its sandbox.
         oom_file: Whether its manager looks for a file when the kernel has killed in it for want of memory.
+        hooks: What runs on the host before its creation, after its start and after its end.
     """
 
     id: str
@@ -115,6 +119,7 @@ class ContainerPlan:
     terminal_size: tuple[int, int] | None = None
     role: Role = Role.SINGLE
     oom_file: bool = False
+    hooks: HostHooks | None = None
 
     def stage(self, name: str) -> str:
         """The name in the timeline of a stage of its life; a container that came later is told by its id."""
@@ -172,6 +177,8 @@ def plan_sandbox(
             accelerator=Accelerator(hypervisor.accelerator),
             machine=hypervisor.machine_type,
             debug=hypervisor.enable_debug,
+            network_namespace=confinement.network_namespace(spec),
+            selinux_label=confinement.selinux_label(spec, hypervisor),
         ),
         network=_network(configuration, spec),
         guest=agent_pb2.CreateSandboxRequest(
@@ -192,6 +199,7 @@ def plan_sandbox(
         paths=paths,
         sizing=sizing,
         cgroups=CgroupPlan.of(configuration, spec, sandbox_id, paths.overhead),
+        seccomp=not configuration.runtime.disable_guest_seccomp,
     )
 
 
@@ -219,22 +227,21 @@ def plan_container(
         sources: What the host has of what its spec names (`look_up`).
 
     Raises:
-        InvalidArgument: The spec has no process, or no root.
+        InvalidArgument: The spec has no process, or no root, or asks for what a machine cannot give.
         SpecError: A value of the spec does not fit the agent's protocol.
     """
     if "process" not in spec or not spec["process"]["args"]:
         raise InvalidArgument(f"{bundle}/config.json: process.args is missing: there is nothing to run")
     if not rootfs and "root" not in spec:
         raise InvalidArgument(f"{bundle}/config.json: root is missing, and the manager gave no rootfs")
+    confinement.refuse_unsupported(spec)
+    devices = confinement.guest_devices(spec)
     planned = volumes.plan_volumes(container_id, spec.get("mounts", []), sources, pod_shm=role is not Role.SINGLE)
-    named = volumes.plan_disks(
-        spec.get("linux", {}).get("devices", []),
-        spec.get("linux", {}).get("resources", {}).get("devices", []),
-        sources,
+    named = volumes.plan_disks(devices, spec.get("linux", {}).get("resources", {}).get("devices", []), sources)
+    linux, shares_pids = _linux(
+        {**spec.get("linux", {}), "devices": [*devices, *planned.nodes]},
+        keep_seccomp=not configuration.runtime.disable_guest_seccomp,
     )
-    linux, shares_pids = _linux(spec.get("linux", {}), keep_seccomp=not configuration.runtime.disable_guest_seccomp)
-    if planned.nodes:
-        linux["devices"] = [*linux.get("devices", []), *planned.nodes]
     guest: Spec = {
         "ociVersion": spec["ociVersion"],
         "process": guest_process(spec["process"], terminal=stdio.terminal),
@@ -262,6 +269,7 @@ def plan_container(
         role=role,
         resources=spec.get("linux", {}).get("resources", {}),
         oom_file=pod.managed_by_crio(spec.get("annotations", {})),
+        hooks=host_hooks(spec, container_id, bundle),
     )
 
 

@@ -75,19 +75,27 @@ class Parts:
     create_timeout: float
     resizing: Resizing
 
-    async def create(self, plan: ContainerPlan, *, patience: float = 0.0) -> Container:
+    async def create(
+        self,
+        plan: ContainerPlan,
+        *,
+        patience: float = 0.0,
+        hooks: AbstractAsyncContextManager[None] | None = None,
+    ) -> Container:
         """Create a container, of which nothing is left behind if it fails.
 
         Args:
             plan: What was decided for it.
             patience: Seconds that a creation may go on in the guest after its caller has given it up, to be undone
                 there; 0 where the machine goes with it.
+            hooks: What runs before its creation and after its end.
 
         Raises:
-            StageFailed: Its files cannot be shown to the guest, or the agent cannot create it.
+            StageFailed: A hook fails, its files cannot be shown to the guest, or the agent cannot create it.
         """
         async with self.stages.stage(plan.stage("create"), self.create_timeout), _transaction() as stack:
             files = await stack.enter_async_context(AsyncExitStack())
+            await files.enter_async_context(hooks or nullcontext())
             await files.enter_async_context(self.share.container(plan.id, plan.rootfs, plan.volumes))
             request = await files.enter_async_context(self.disks.given(plan.guest, plan.disks))
             stack.callback(self.resizing.remove, plan.id)
@@ -201,6 +209,9 @@ class Sandbox:
                         vm = stages.vm = await stack.enter_async_context(
                             hypervisor.launch(_with(plan.vm, network), record)
                         )
+                    if first.hooks:
+                        async with stages.stage("hooks"):
+                            await stack.enter_async_context(first.hooks.around(vm.pid, record))
                     async with stages.stage("agent", plan.dial_timeout):
                         agent = await stack.enter_async_context(dial(vm, plan.dial_timeout))
                 async with stages.stage("sandbox"):
@@ -241,7 +252,8 @@ class Sandbox:
         if plan.id in self._containers:
             raise AlreadyExists(f"task {plan.id} exists already")
         self._require_running(plan.id)
-        container = await self._parts.create(plan, patience=ABANDON_TIMEOUT)
+        hooks = plan.hooks.around(self._vm.pid, self._record) if plan.hooks else None
+        container = await self._parts.create(plan, patience=ABANDON_TIMEOUT, hooks=hooks)
         try:
             self._require_running(plan.id)
         except FailedPrecondition:
@@ -426,4 +438,6 @@ async def _prepare(agent: Agent, plan: SandboxPlan, links: Links | None) -> None
             logger.warning("sandbox %s: %s", plan.id, error)
     if links is not None:
         await links.tell()
+    if plan.seccomp:
+        await agent.require_seccomp()
     await agent.create_sandbox(plan.guest)

@@ -15,7 +15,7 @@ from kata_py.resource.confinement import Confinement, User, selinux_enabled, thr
 KVM = Path("/dev/kvm")
 
 # What both virtiofsds keep for the files of all users, and what they need to shut themselves in before they drop the
-# rest. Source: QEMU ≤ 7.2 `tools/virtiofsd/passthrough_ll.c` (setup_capabilities); virtiofsd `src/sandbox.rs`, `src/main.rs`.
+# rest. Source: QEMU ≤ 7.2 `tools/virtiofsd/passthrough_ll.c` (setup_capabilities); virtiofsd `src/sandbox.rs`.
 _VIRTIOFSD = (
     "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "mknod", "setfcap", "setgid", "setuid",
     "setpcap", "sys_admin", "sys_chroot", "sys_resource",

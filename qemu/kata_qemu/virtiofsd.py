@@ -154,9 +154,7 @@ async def serving(
         with listening(socket) as sock:  # closed here once the daemon has it: if it dies, QEMU must not hang
             line = arguments(kind, settings, directory, sock.fileno())
             program = await stack.enter_async_context(
-                running(
-                    journal, NAME, line, pass_fds=[sock.fileno()], confinement=confinement, on_line=on_line
-                )
+                running(journal, NAME, line, pass_fds=[sock.fileno()], confinement=confinement, on_line=on_line)
             )
         try:
             yield program

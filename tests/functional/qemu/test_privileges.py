@@ -47,7 +47,7 @@ async def test_qemu_inherits_nothing_but_what_it_is_passed(bench: Bench, tmp_pat
     with (tmp_path / "secret").open("w"):
         async with bench.launch() as vm:
             await bench.journal.reached("userland")
-            opened = {os.readlink(file) for file in Path(f"/proc/{vm.pid}/fd").iterdir()}
+            opened = {str(file.readlink()) for file in Path(f"/proc/{vm.pid}/fd").iterdir()}
     ours = {"/dev/null", str(bench.spec.directory / "pid")}
     assert {name for name in opened - ours if name.startswith("/") and not name.startswith("/memfd:")} == set()
 
