@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from kata_py.oci.spec import Hook, Hooks, Spec
 from kata_py.resource import process
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 TIMEOUT = 10  # seconds, where the hook has none of its own
 EXCERPT = 1024  # bytes of what a hook said last that are told with its failure
+
+When = Literal["prestart", "createRuntime", "poststart", "poststop"]
+_BEFORE: tuple[When, ...] = ("prestart", "createRuntime")
 
 
 class HookFailed(SandboxError):
@@ -63,7 +67,7 @@ class HostHooks:
             HookFailed: Of the first that fails before it; those after it are only logged.
         """
         try:
-            for when in ("prestart", "createRuntime"):
+            for when in _BEFORE:
                 for hook in self.hooks.get(when, []):
                     await _run(when, hook, self._state("creating", pid), journal)
             yield
@@ -74,7 +78,7 @@ class HostHooks:
         """Run the hooks after the start. A failure is only logged: the container runs."""
         await self._run_all("poststart", "running", pid, journal)
 
-    async def _run_all(self, when: str, status: str, pid: int, journal: Journal) -> None:
+    async def _run_all(self, when: When, status: str, pid: int, journal: Journal) -> None:
         for hook in self.hooks.get(when, []):
             try:
                 await _run(when, hook, self._state(status, pid), journal)
@@ -96,9 +100,9 @@ def host_hooks(spec: Spec, container_id: str, bundle: Path) -> HostHooks | None:
         InvalidArgument: One has no absolute path.
     """
     hooks = spec.get("hooks", {})
-    for when, each in (("prestart", hooks.get("prestart", [])), ("createRuntime", hooks.get("createRuntime", [])),
-                       ("poststart", hooks.get("poststart", [])), ("poststop", hooks.get("poststop", []))):  # fmt: skip
-        for number, hook in enumerate(each):
+    kinds: tuple[When, ...] = get_args(When)
+    for when in kinds:
+        for number, hook in enumerate(hooks.get(when, [])):
             if not hook["path"].startswith("/"):
                 raise InvalidArgument(f"hooks.{when}[{number}].path is {hook['path']!r}, which is not absolute")
     if not any(hooks.values()):
@@ -106,7 +110,7 @@ def host_hooks(spec: Spec, container_id: str, bundle: Path) -> HostHooks | None:
     return HostHooks(container_id, bundle, spec.get("annotations", {}), spec["ociVersion"], hooks)
 
 
-async def _run(when: str, hook: Hook, state: bytes, journal: Journal) -> None:
+async def _run(when: When, hook: Hook, state: bytes, journal: Journal) -> None:
     """Run one hook, which leads a session of its own; out of time, all of that is killed.
 
     Raises:
