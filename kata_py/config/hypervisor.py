@@ -167,6 +167,10 @@ class DeviceConfig:
     hot_plug_vfio: VfioPort = "no-port"
     cold_plug_vfio: VfioPort = "no-port"
     pcie_root_port: Annotated[int, Range(0, 16)] = 0
+    pcie_switch_port: Annotated[int, Range(0, 16)] = 0
+
+    # An IOMMU in the guest: a container that drives a device of the host itself (vfio_mode) needs one.
+    enable_iommu: bool = False
 
 
 @dataclass(frozen=True)

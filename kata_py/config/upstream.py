@@ -25,10 +25,6 @@ PENDING: dict[str, dict[str, tuple[object, ...] | None]] = {
         "block_device_driver": ("virtio-scsi", "virtio-blk-ccw"),  # the machine's own virtio-blk, whichever is named
         "enable_iothreads": (),
         "indep_iothreads": (),
-        # Devices.
-        "hot_plug_vfio": (),
-        "cold_plug_vfio": (),
-        "pcie_root_port": (),
         # The rest.
         "guest_memory_dump_path": (),
     },
@@ -43,7 +39,6 @@ PENDING: dict[str, dict[str, tuple[object, ...] | None]] = {
         "emptydir_mode": (),
         "kubelet_root_dir": ANY,  # only told where volumes are disks
         # The rest.
-        "vfio_mode": (),
         "experimental": (),
     },
 }
@@ -71,9 +66,7 @@ _HYPERVISOR: dict[str, tuple[object, ...] | None] = {
     "disk_rate_limiter_ops_one_time_burst": (0,),
     # Devices.
     "default_bridges": ANY,  # ports are made as devices need them
-    "enable_iommu": (False,),
     "enable_iommu_platform": (False,),
-    "pcie_switch_port": (0,),
     "net_rate_limiter_bw_max_rate": (0,),
     "net_rate_limiter_bw_one_time_burst": (0,),
     "net_rate_limiter_ops_max_rate": (0,),

@@ -24,6 +24,9 @@ FIRST_USER = 1_879_048_192
 LAST_USER = 2_147_352_575
 _CLAIM_MAX = 64  # tries: two of them already mean that millions of machines run
 
+# Memory that a device reads and writes by itself stays where it is, which counts against a limit.
+_LOCK = 'ulimit -l unlimited 2>/dev/null || echo "warning: cannot raise the limit of locked memory" >&2; exec "$@"'
+
 # The label counts for the next exec, and must not touch the steps before.
 _LABEL = 'printf %s "$1" >"$2" || exit 126; shift 2; exec "$@"'
 
@@ -54,6 +57,7 @@ class Confinement:
         network: The path of the network namespace that it is put into instead.
         user: Whom it runs as; None is whoever starts it.
         label: Its SELinux label; empty is by the policy's rules.
+        locked_memory: Whether it may lock all of its memory, as devices of the host need it.
     """
 
     capabilities: tuple[str, ...] = ()
@@ -61,6 +65,7 @@ class Confinement:
     network: Path | None = None
     user: User | None = None
     label: str = ""
+    locked_memory: bool = False
 
     def command(self, argv: Sequence[str], attribute: Path = EXEC_LABEL) -> list[str]:
         """The command line that runs a program confined.
@@ -69,7 +74,7 @@ class Confinement:
             argv: Program and arguments.
             attribute: Where the label of the next exec is written.
         """
-        line: list[str] = []
+        line = ["/bin/sh", "-c", _LOCK, "lock"] if self.locked_memory else []
         if self.network:
             line += ["nsenter", f"--net={self.network}", "--"]
         elif self.own_network:

@@ -164,11 +164,15 @@ def is_privileged(rules: Sequence[LinuxDeviceCgroup]) -> bool:
     )  # fmt: skip
 
 
-def guest_devices(spec: Spec) -> list[LinuxDevice]:
-    """The device nodes that a container gets in the guest; those of VFIO are decided in `kata_py.sandbox.vfio`.
+def guest_devices(spec: Spec, *, vfio: bool = False) -> list[LinuxDevice]:
+    """The device nodes that a container gets in the guest. Which devices those of VFIO are is decided elsewhere.
 
     A privileged container is so in its machine: managers list all of the host's devices for it, and none is given.
     Where a single one is asked for, it is given or refused.
+
+    Args:
+        spec: The container's.
+        vfio: Whether it gets nodes of VFIO, to drive devices itself; else the guest's kernel does.
 
     Raises:
         InvalidArgument: It asks for a device that a machine has not.
@@ -183,6 +187,8 @@ def guest_devices(spec: Spec) -> list[LinuxDevice]:
             kept.append(device)
         elif privileged:
             dropped.append(path)
+        elif path.startswith("/dev/vfio/"):
+            kept += [device] if vfio else []
         elif device["type"] == "b":
             kept.append(device)  # a disk, which is plugged in
         else:

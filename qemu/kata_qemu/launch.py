@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from kata_py.config.model import HypervisorConfig
-from kata_py.hypervisor.api import Accelerator, HypervisorError, Nic, SharedDirectory, VmSpec
+from kata_py.hypervisor.api import Accelerator, GuestDevice, HypervisorError, Nic, SharedDirectory, VfioDevice, VmSpec
 from kata_py.resource.confinement import User
 from kata_py.resource.journal import Journal
 from kata_qemu import monitor, privileges, virtiofsd
@@ -27,9 +27,10 @@ from kata_qemu.devices.entropy import RandomNumbers
 from kata_qemu.devices.memory import Dimm, GrowingMemory, Ram
 from kata_qemu.devices.serial import ConsoleDevice
 from kata_qemu.devices.share import Share
+from kata_qemu.devices.vfio import Vfio, ports
 from kata_qemu.lines import Tail, reading
 from kata_qemu.monitor import Monitor, MonitorError
-from kata_qemu.parts import Part
+from kata_qemu.parts import Frontend, Part
 from kata_qemu.platform import Platform
 from kata_qemu.process import Program, running
 from kata_qemu.resize import Resizer, growing
@@ -87,6 +88,7 @@ class Launch:
                     preallocated=self.config.enable_mem_prealloc,
                 ).parts(),
                 *ConsoleDevice(self.platform.console[1], console_socket.fileno()).parts(),
+                *self._iommu(),
             ]
             if image := self.spec.boot.image:  # the first disk, so /dev/vda
                 parts += Disk("image", image, bus.place(), True, image.is_block_device()).parts()
@@ -106,6 +108,7 @@ class Launch:
                 parts += GrowingMemory(
                     most, bus.place(), self.config.enable_hugepages, self.config.enable_mem_prealloc
                 ).parts()
+            host_ports, present = self._add_host_devices(parts, bus)
             spare = self._add_spare_ports(parts, bus)
 
             line = self._machine(channel.guest_address, parts, monitor_socket.fileno(), extra_monitor).argv()
@@ -124,7 +127,7 @@ class Launch:
                 session = await self._connect(ours, qemu, programs)
         vm = QemuVm(
             qemu, session, channel.address, self.tail, spare, self.open_share, self._resizer(session),
-            daemons=self.daemons, life=self.life, block=self.config,
+            daemons=self.daemons, life=self.life, block=self.config, host_ports=host_ports, present=present,
         )  # fmt: skip
         for program in programs:
             vm.depend_on(program)
@@ -155,7 +158,7 @@ class Launch:
                     share, daemon = await self.daemons.enter_async_context(self.open_share(device, place))
                     parts += [*port, *share.parts()]
                     programs.append(daemon)
-                else:
+                elif not isinstance(device, VfioDevice):
                     parts += plain(device, bus.place(), self.config).parts()
         return programs
 
@@ -165,6 +168,38 @@ class Launch:
         # QEMU 7.2 corrupts its memory when it unplugs a processor under TCG, and dies at the next one plugged in.
         keeps_cpus = self.accelerator is Accelerator.TCG or not self.platform.removable_cpus
         return Resizer(session, self.spec.cpus, self.spec.memory, dimm, keeps_cpus=keeps_cpus)
+
+    def _add_host_devices(self, parts: list[Part], bus: Bus) -> tuple[list[Place], dict[VfioDevice, GuestDevice]]:
+        """The ports that the configuration keeps for devices of the host, and those that are there from the start."""
+        config = self.config
+        cold = [device for device in self.spec.devices if isinstance(device, VfioDevice)]
+        kind = config.cold_plug_vfio if cold else config.hot_plug_vfio
+        kept = config.pcie_switch_port if kind == "switch-port" else config.pcie_root_port
+        if kind == "no-port" and (kept or cold):
+            kind = "root-port"
+        places, made = ports(kind, max(kept, len(cold), 0 if kind == "no-port" else 1), bus)
+        parts += made
+        present = {}
+        for device in cold:
+            place = places.pop(0)
+            parts += Vfio(device, place).parts()
+            present[device] = GuestDevice(device.id, place.guest_address)
+        return places, present
+
+    def _iommu(self) -> tuple[Part, ...]:
+        """The guest's IOMMU; devices that come after it are behind it."""
+        if not self.config.enable_iommu:
+            return ()
+        if self.platform.architecture != "x86_64":
+            raise HypervisorError(
+                "qemu", f"enable_iommu is true, and {self.platform.machine} has no IOMMU", hint="set it to false"
+            )  # fmt: skip
+        properties = {"intremap": True, "device-iotlb": True, "caching-mode": True}
+        return (Frontend("intel-iommu", "iommu", properties),)
+
+    def _interrupts(self) -> str:
+        """KVM must leave interrupts to QEMU where an IOMMU remaps them."""
+        return "kernel_irqchip=split" if self.config.enable_iommu and self.accelerator is Accelerator.KVM else ""
 
     def _add_spare_ports(self, parts: list[Part], bus: Bus) -> list[Place]:
         places = []
@@ -198,7 +233,7 @@ class Launch:
             monitor=monitor,
             extra_monitor=extra_monitor,
             pid_file=spec.directory / "pid",
-            machine_options=self.config.machine_accelerators,
+            machine_options=",".join(filter(None, (self._interrupts(), self.config.machine_accelerators))),
             seccomp=self.config.seccompsandbox,
             firmware=self.config.firmware,
         )
@@ -215,7 +250,7 @@ class Launch:
         pid_file = self.spec.directory / "pid"
         pid_file.touch(mode=0o600)
         privileges.lend(pid_file, self.user, 0o600)
-        confinement = privileges.of_qemu(self.spec, self.user)
+        confinement = privileges.of_qemu(self.config, self.spec, self.user)
         async with running(
             self.journal, "qemu", line, pass_fds=inherited, confinement=confinement, on_line=on_line
         ) as qemu:

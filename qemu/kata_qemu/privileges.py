@@ -32,10 +32,16 @@ def of_virtiofsd(spec: VmSpec) -> Confinement:
     return Confinement(_VIRTIOFSD, label=_label(spec))
 
 
-def of_qemu(spec: VmSpec, user: User | None = None) -> Confinement:
+def of_qemu(config: HypervisorConfig, spec: VmSpec, user: User | None = None) -> Confinement:
     """QEMU's: no capabilities. What it needs is opened for it, so the pod's network is the most that it may reach."""
     network = spec.network_namespace
-    return Confinement(network=network, own_network=network is None, user=user, label=_label(spec))
+    return Confinement(
+        network=network,
+        own_network=network is None,
+        user=user,
+        label=_label(spec),
+        locked_memory=config.hot_plug_vfio != "no-port" or config.cold_plug_vfio != "no-port",
+    )
 
 
 @contextmanager

@@ -118,3 +118,37 @@ async def test_what_a_machine_cannot_do_is_refused_by_its_name(manager: Manager)
         async with changed(manager, "armoured", "", process=profiled):
             raise AssertionError("created")
     assert caught.value.code == Code.INVALID_ARGUMENT
+
+
+@ON_QEMU
+async def test_a_guest_has_an_iommu_and_ports_where_the_configuration_wants_them(
+    config: Path, launcher: Path, rootfs: Path, short_tmp: Path
+) -> None:
+    place = short_tmp / "ported"
+    (place / "config.d").mkdir(parents=True)
+    (place / "configuration.toml").write_text(config.read_text())
+    keys = 'hot_plug_vfio = "switch-port"\npcie_switch_port = 2\nenable_iommu = true\n'
+    (place / "config.d" / "10.toml").write_text(f"[hypervisor.qemu]\n{keys}")
+    ours = Manager(launcher, place, place / "configuration.toml", rootfs)
+    look = "cat /sys/bus/pci/devices/*/device; ls /sys/class/iommu; cat /proc/cmdline"
+    async with changed(ours, "ported", look) as container:
+        await container.start()
+        seen = (await container.io.ended()).decode()
+    assert seen.count("0x8233") == 2  # TI XIO3130, downstream
+    assert "dmar0" in seen
+    assert "intel_iommu=on iommu=pt" in seen
+
+
+@ON_QEMU
+async def test_a_vfio_device_is_refused_on_a_host_without_iommu_with_the_fix(
+    config: Path, launcher: Path, rootfs: Path, short_tmp: Path
+) -> None:
+    place = short_tmp / "deviceless"
+    (place / "config.d").mkdir(parents=True)
+    (place / "configuration.toml").write_text(config.read_text())
+    (place / "config.d" / "10.toml").write_text('[hypervisor.qemu]\nhot_plug_vfio = "root-port"\n')
+    ours = Manager(launcher, place, place / "configuration.toml", rootfs)
+    device = {"path": "/dev/vfio/12", "type": "c", "major": 240, "minor": 0}
+    with pytest.raises(StatusError, match=r"/dev/vfio/12 cannot be given to a machine: .*intel_iommu=on"):
+        async with changed(ours, "deviceless", "true", linux={"devices": [device]}):
+            raise AssertionError("created")
