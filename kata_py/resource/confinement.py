@@ -1,7 +1,7 @@
 """How little a program may do that a guest can reach: what it is made to drop before its first instruction.
 
 The steps are util-linux's and the shell's, chained by exec, so that the pid on record stays the program's: nothing of
-ours runs between fork and exec, where a process with threads must not do much. Together they take 4 ms.
+ours runs between fork and exec, where a process with threads must not do much. Together they take 6 ms.
 Source: nsenter(1), unshare(1), setpriv(1); Linux `Documentation/userspace-api/no_new_privs.rst`.
 """
 
