@@ -12,6 +12,8 @@ def contradiction(configuration: Configuration) -> str:
         return f"{found}, in [hypervisor.{configuration.hypervisor.name}]"
     if found := _runtime(configuration.runtime):
         return f"{found}, in [runtime]"
+    if configuration.runtime.vfio_mode == "vfio" and not configuration.hypervisor.enable_iommu:
+        return f"vfio_mode vfio needs enable_iommu in [hypervisor.{configuration.hypervisor.name}]"
     return ""
 
 
@@ -36,6 +38,9 @@ def _devices(hypervisor: HypervisorConfig) -> str:
             return f"{key} counts only with block_device_cache_set, which is false"
     if "no-port" not in (hypervisor.hot_plug_vfio, hypervisor.cold_plug_vfio):
         return "hot_plug_vfio and cold_plug_vfio exclude each other"
+    for key in ("hot_plug_vfio", "cold_plug_vfio"):
+        if hypervisor.rootless and getattr(hypervisor, key) != "no-port":
+            return f"{key} needs rootless to be false: a user of QEMU's own may not open devices of the host"
     return ""
 
 

@@ -167,14 +167,21 @@ class DeviceConfig:
     hot_plug_vfio: VfioPort = "no-port"
     cold_plug_vfio: VfioPort = "no-port"
     pcie_root_port: Annotated[int, Range(0, 16)] = 0
+    pcie_switch_port: Annotated[int, Range(0, 16)] = 0
+
+    # An IOMMU in the guest: a container that drives a device of the host itself (vfio_mode) needs one.
+    enable_iommu: bool = False
 
 
 @dataclass(frozen=True)
 class ConfinementConfig:
     """What keeps the hypervisor in, and what pods may change of all this."""
 
-    seccompsandbox: SeccompSandbox = ""
+    # QEMU's own filter of system calls; upstream's default is none. A user of its own for each QEMU. And whether QEMU
+    # and its helpers go without the SELinux label that the pod's processes have.
+    seccompsandbox: SeccompSandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
     rootless: bool = False
+    disable_selinux: bool = False
 
     # Annotations of the hypervisor that pods may use, as expressions that fit the whole of a name, and the files
     # that they may name. Upstream's default, and the file that counts without any annotation.

@@ -25,12 +25,7 @@ PENDING: dict[str, dict[str, tuple[object, ...] | None]] = {
         "block_device_driver": ("virtio-scsi", "virtio-blk-ccw"),  # the machine's own virtio-blk, whichever is named
         "enable_iothreads": (),
         "indep_iothreads": (),
-        # Devices.
-        "hot_plug_vfio": (),
-        "cold_plug_vfio": (),
-        "pcie_root_port": (),
         # The rest.
-        "rootless": (),
         "guest_memory_dump_path": (),
     },
     "agent.kata": {},
@@ -44,7 +39,6 @@ PENDING: dict[str, dict[str, tuple[object, ...] | None]] = {
         "emptydir_mode": (),
         "kubelet_root_dir": ANY,  # only told where volumes are disks
         # The rest.
-        "vfio_mode": (),
         "experimental": (),
     },
 }
@@ -72,16 +66,13 @@ _HYPERVISOR: dict[str, tuple[object, ...] | None] = {
     "disk_rate_limiter_ops_one_time_burst": (0,),
     # Devices.
     "default_bridges": ANY,  # ports are made as devices need them
-    "enable_iommu": (False,),
     "enable_iommu_platform": (False,),
-    "pcie_switch_port": (0,),
     "net_rate_limiter_bw_max_rate": (0,),
     "net_rate_limiter_bw_one_time_burst": (0,),
     "net_rate_limiter_ops_max_rate": (0,),
     "net_rate_limiter_ops_one_time_burst": (0,),
     # Confinement.
     "disable_seccomp": (False,),
-    "disable_selinux": ANY,  # the hypervisor is never labelled
     "disable_guest_selinux": (True,),
     "confidential_guest": (False,),
     "sev_snp_guest": (False,),

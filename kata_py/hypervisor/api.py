@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -114,7 +114,43 @@ class BlockDevice:
     read_only: bool = False
 
 
-Device = SharedDirectory | BlockDevice | Nic
+VFIO = "vfio-"  # begins the names of the host's devices in a machine
+
+
+class VfioKind(enum.Enum):
+    """What a device of the host is: of PCI, a part of one (mediated), crypto queues, or of the channel subsystem."""
+
+    PCI = "vfio-pci"
+    MEDIATED = "mdev"
+    AP = "vfio-ap"
+    CCW = "vfio-ccw"
+
+
+@dataclass(frozen=True, slots=True)
+class VfioDevice:
+    """A device of the host that the guest drives; found by `kata_py.hypervisor.vfio.find`.
+
+    Attributes:
+        host: Its PCI address (`0000:01:00.0`), or that of the device it is a part of; the name of one that has none.
+        kind: What it is.
+        sysfs: Its directory in sysfs.
+        iommufd: Whether it is used by itself (`/dev/vfio/devices`), and not by its group.
+        queues: The crypto queues of one of kind AP, as sysfs has them: `05.0031`.
+    """
+
+    host: str
+    kind: VfioKind
+    sysfs: Path
+    iommufd: bool = False
+    queues: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Its name in a machine."""
+        return VFIO + self.sysfs.name.replace(":", "-").replace(".", "-")
+
+
+Device = SharedDirectory | BlockDevice | Nic | VfioDevice
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +183,9 @@ class VmSpec:
         accelerator: What runs its instructions.
         machine: Machine type (`q35`, `s390-ccw-virtio`); empty is the driver's default.
         debug: Whether the guest's kernel talks much.
+        network_namespace: The path of the pod's network namespace, which its processes are put into; None is one with
+            nothing in it.
+        selinux_label: What its processes are labelled with where the host has SELinux; empty is by the policy's rules.
     """
 
     sandbox_id: str
@@ -159,6 +198,12 @@ class VmSpec:
     accelerator: Accelerator = Accelerator.AUTO
     machine: str = ""
     debug: bool = False
+    network_namespace: Path | None = None
+    selinux_label: str = ""
+
+    def having(self, devices: tuple[Device, ...]) -> VmSpec:
+        """The machine with further devices from the start."""
+        return replace(self, devices=(*self.devices, *devices))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +239,7 @@ class Vm(Protocol):
         """Wait for the machine's end, of whatever cause. Any number of waiters; cancelling one is harmless."""
 
     async def attach(self, device: Device) -> GuestDevice:
-        """Hot-plug a device.
+        """Hot-plug a device; one of the host's (VFIO) that is there from the start is only found again.
 
         Raises:
             HypervisorError: The device does not fit, or the machine refused it.

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 KILL_TIMEOUT = 5.0  # seconds; containerd gives the delete binary as long
 
 # The gate is the standard input, as dash cannot redirect descriptors above 9.
-# What began after its starter's end has another parent.
-_GATE = '[ "$PPID" = "$1" ] && read -r _ || exit 125; shift; exec "$@" </dev/null'
+# What began after its starter's end has another parent. A dump of QEMU would be one of its guest.
+_GATE = '[ "$PPID" = "$1" ] && read -r _ || exit 125; ulimit -c 0; input=$2; shift 2; exec "$@" <"$input"'
 _MORTAL = ("/usr/bin/setpriv", "--pdeathsig", "KILL")  # util-linux
 
 
@@ -105,14 +105,14 @@ async def spawn(
     *,
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
+    stdin: int | None = None,
     stdout: int | None = None,
     stderr: int | None = None,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a program that is in the journal, as a `KillProcess`, before its first instruction.
 
     Leaving the context kills it, reaps it and strikes the entry. The kernel kills it when we die: nobody could take
-    it over, and under CRI-O nobody would undo our record. It leads a session of its own, and reads nothing: its
-    standard input is /dev/null.
+    it over, and under CRI-O nobody would undo our record. It leads a session of its own, and leaves no core dump.
 
     Args:
         journal: Where its undo is written.
@@ -120,6 +120,7 @@ async def spawn(
         argv: Program and arguments.
         pass_fds: File descriptors it inherits, under the same numbers.
         env: Its environment; None is this process's.
+        stdin: The descriptor of a file that it reads from the start; None is /dev/null.
         stdout: A descriptor; None is /dev/null. With `asyncio.subprocess.PIPE` its end comes only when nobody else
             holds that pipe. Likewise stderr.
 
@@ -130,10 +131,11 @@ async def spawn(
     import asyncio
 
     nothing = asyncio.subprocess.DEVNULL
+    source = "/dev/null" if stdin is None else f"/proc/{os.getpid()}/fd/{stdin}"
     gate_read, gate_write = os.pipe()
     try:
         child = await asyncio.create_subprocess_exec(
-            *_MORTAL, "/bin/sh", "-c", _GATE, name, str(os.getpid()), *argv, pass_fds=pass_fds, env=env,
+            *_MORTAL, "/bin/sh", "-c", _GATE, name, str(os.getpid()), source, *argv, pass_fds=pass_fds, env=env,
             start_new_session=True, stdin=gate_read, stdout=nothing if stdout is None else stdout,
             stderr=nothing if stderr is None else stderr,
         )  # fmt: skip

@@ -126,6 +126,19 @@ class Agent:
         request = agent_pb2.DestroySandboxRequest()
         await _answered(self._calls.DestroySandbox(request, timeout=DESTROY_TIMEOUT))
 
+    async def require_seccomp(self) -> None:
+        """Make sure that it can apply seccomp profiles.
+
+        Raises:
+            Unimplemented: It cannot.
+        """
+        details = await _answered(self._calls.GetGuestDetails(agent_pb2.GuestDetailsRequest(), timeout=CALL_TIMEOUT))
+        if not details.agent_details.supports_seccomp:
+            raise errors.Unimplemented(
+                "disable_guest_seccomp is false, but the guest's agent cannot apply seccomp profiles: use a guest image"
+                " whose agent can, or set it to true"
+            )
+
     async def create_container(self, request: agent_pb2.CreateContainerRequest, timeout: float) -> None:
         """Make a container up to its start."""
         await _answered(self._calls.CreateContainer(request, timeout=timeout))

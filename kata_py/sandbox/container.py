@@ -56,6 +56,7 @@ class Container:
         self.bundle = plan.bundle
         self._stage = plan.stage("start")
         self._tells_by_file = plan.oom_file
+        self._hooks = plan.hooks
         self._agent = agent
         self._events = events
         self._journal = journal
@@ -127,6 +128,8 @@ class Container:
         following = asyncio.create_task(self._follow(process), name=f"end of {process}")
         self._following.add(following)
         following.add_done_callback(self._following.discard)
+        if self._hooks and not exec_id:
+            await self._hooks.poststart(self.pid, self._journal)
 
     async def kill(self, exec_id: str, signal: int) -> None:
         """Signal a process; see `Process.signal`. A container that was never started has ended by SIGKILL."""

@@ -6,25 +6,28 @@ Source of what is left out of a guest's spec and what is shared: kata `virtconta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from kata_protos import agent_pb2
 from kata_py.config.model import AgentConfig, Configuration
 from kata_py.config.size import SandboxSize
-from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, SharedDirectory, VmSpec
+from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, SharedDirectory, VfioDevice, VmSpec
 from kata_py.network.model import Model, RateLimits
 from kata_py.oci.spec import Linux, LinuxResources, Process, Spec
 from kata_py.oci.wire import to_agent
-from kata_py.sandbox import pod, volumes
+from kata_py.sandbox import confinement, pod, volumes
 from kata_py.sandbox.disks import DiskUse
 from kata_py.sandbox.errors import InvalidArgument
+from kata_py.sandbox.hooks import HostHooks, host_hooks
 from kata_py.sandbox.paths import HostPaths
 from kata_py.sandbox.placement import CgroupPlan
 from kata_py.sandbox.pod import Role
 from kata_py.sandbox.size import Host, Sizing
 from kata_py.sandbox.stdio import StdioSpec
+from kata_py.sandbox.vfio import Passthrough, plan_vfio
 from kata_py.storage import share
 from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import Volume
@@ -73,6 +76,7 @@ class SandboxPlan:
         paths: Where its files go.
         sizing: How its machine grows and shrinks.
         cgroups: Where its processes live on the host.
+        seccomp: Whether containers keep their seccomp profiles, which the agent must be able to apply.
     """
 
     id: str
@@ -84,6 +88,7 @@ class SandboxPlan:
     paths: HostPaths
     sizing: Sizing
     cgroups: CgroupPlan
+    seccomp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,8 @@ class ContainerPlan:
         terminal_size: Rows and columns of its terminal at the start, if the spec says so.
         role: What it is to its sandbox.
         oom_file: Whether its manager looks for a file when the kernel has killed in it for want of memory.
+        hooks: What runs on the host before its creation, after its start and after its end.
+        vfio: The devices of the host that it is given.
     """
 
     id: str
@@ -115,6 +122,8 @@ class ContainerPlan:
     terminal_size: tuple[int, int] | None = None
     role: Role = Role.SINGLE
     oom_file: bool = False
+    hooks: HostHooks | None = None
+    vfio: tuple[Passthrough, ...] = ()
 
     def stage(self, name: str) -> str:
         """The name in the timeline of a stage of its life; a container that came later is told by its id."""
@@ -163,7 +172,11 @@ def plan_sandbox(
                 initramfs=hypervisor.initrd or hypervisor.initramfs,
                 image=None if hypervisor.initrd else hypervisor.image,
                 image_fstype=hypervisor.rootfs_type,
-                parameters=(*_agent_parameters(configuration.agent), *hypervisor.kernel_params.split()),
+                parameters=(
+                    *(("intel_iommu=on", "iommu=pt") if hypervisor.enable_iommu else ()),
+                    *_agent_parameters(configuration.agent),
+                    *hypervisor.kernel_params.split(),
+                ),
             ),
             cpus=cpus,
             memory=memory,
@@ -172,6 +185,8 @@ def plan_sandbox(
             accelerator=Accelerator(hypervisor.accelerator),
             machine=hypervisor.machine_type,
             debug=hypervisor.enable_debug,
+            network_namespace=confinement.network_namespace(spec),
+            selinux_label=confinement.selinux_label(spec, hypervisor),
         ),
         network=_network(configuration, spec),
         guest=agent_pb2.CreateSandboxRequest(
@@ -192,6 +207,7 @@ def plan_sandbox(
         paths=paths,
         sizing=sizing,
         cgroups=CgroupPlan.of(configuration, spec, sandbox_id, paths.overhead),
+        seccomp=not configuration.runtime.disable_guest_seccomp,
     )
 
 
@@ -205,6 +221,7 @@ def plan_container(
     rootfs: Sequence[RootfsMount] = (),
     role: Role = Role.SINGLE,
     sources: Sources = _NOTHING,
+    found: Mapping[Path, tuple[VfioDevice, ...]] = MappingProxyType({}),
 ) -> ContainerPlan:
     """Decide a container.
 
@@ -217,24 +234,24 @@ def plan_container(
         rootfs: The mounts that make its root file system; none when the manager has mounted it at the spec's root.
         role: What it is to its sandbox.
         sources: What the host has of what its spec names (`look_up`).
+        found: The devices behind its nodes of VFIO (`vfio.nodes`).
 
     Raises:
-        InvalidArgument: The spec has no process, or no root.
+        InvalidArgument: The spec has no process, or no root, or asks for what a machine cannot give.
         SpecError: A value of the spec does not fit the agent's protocol.
     """
     if "process" not in spec or not spec["process"]["args"]:
         raise InvalidArgument(f"{bundle}/config.json: process.args is missing: there is nothing to run")
     if not rootfs and "root" not in spec:
         raise InvalidArgument(f"{bundle}/config.json: root is missing, and the manager gave no rootfs")
+    confinement.refuse_unsupported(spec)
+    devices = confinement.guest_devices(spec, vfio=configuration.runtime.vfio_mode == "vfio")
     planned = volumes.plan_volumes(container_id, spec.get("mounts", []), sources, pod_shm=role is not Role.SINGLE)
-    named = volumes.plan_disks(
-        spec.get("linux", {}).get("devices", []),
-        spec.get("linux", {}).get("resources", {}).get("devices", []),
-        sources,
+    named = volumes.plan_disks(devices, spec.get("linux", {}).get("resources", {}).get("devices", []), sources)
+    linux, shares_pids = _linux(
+        {**spec.get("linux", {}), "devices": [*devices, *planned.nodes]},
+        keep_seccomp=not configuration.runtime.disable_guest_seccomp,
     )
-    linux, shares_pids = _linux(spec.get("linux", {}), keep_seccomp=not configuration.runtime.disable_guest_seccomp)
-    if planned.nodes:
-        linux["devices"] = [*linux.get("devices", []), *planned.nodes]
     guest: Spec = {
         "ociVersion": spec["ociVersion"],
         "process": guest_process(spec["process"], terminal=stdio.terminal),
@@ -262,6 +279,8 @@ def plan_container(
         role=role,
         resources=spec.get("linux", {}).get("resources", {}),
         oom_file=pod.managed_by_crio(spec.get("annotations", {})),
+        hooks=host_hooks(spec, container_id, bundle),
+        vfio=plan_vfio(configuration, found, role),
     )
 
 

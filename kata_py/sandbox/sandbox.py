@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from kata_py.hypervisor.api import Hypervisor, Vm, VmSpec
+from kata_protos import agent_pb2
+from kata_py.hypervisor.api import GuestDevice, Hypervisor, HypervisorError, Vm, VmSpec
 from kata_py.network.network import Network, open_network
 from kata_py.oci.spec import LinuxResources
 from kata_py.oci.wire import resources_to_agent
@@ -35,6 +36,7 @@ from kata_py.sandbox.process import Exit, OpenStdio, Status
 from kata_py.sandbox.record import Record, Shim, State
 from kata_py.sandbox.resize import Resizing
 from kata_py.sandbox.stage import Stages, last_words
+from kata_py.sandbox.vfio import Passthrough, with_devices
 from kata_py.storage.share import Share, off_loop, open_share
 
 logger = logging.getLogger(__name__)
@@ -75,21 +77,31 @@ class Parts:
     create_timeout: float
     resizing: Resizing
 
-    async def create(self, plan: ContainerPlan, *, patience: float = 0.0) -> Container:
+    async def create(
+        self,
+        plan: ContainerPlan,
+        *,
+        patience: float = 0.0,
+        hooks: AbstractAsyncContextManager[None] | None = None,
+    ) -> Container:
         """Create a container, of which nothing is left behind if it fails.
 
         Args:
             plan: What was decided for it.
             patience: Seconds that a creation may go on in the guest after its caller has given it up, to be undone
                 there; 0 where the machine goes with it.
+            hooks: What runs before its creation and after its end.
 
         Raises:
-            StageFailed: Its files cannot be shown to the guest, or the agent cannot create it.
+            StageFailed: A hook fails, its files cannot be shown to the guest, or the agent cannot create it.
         """
         async with self.stages.stage(plan.stage("create"), self.create_timeout), _transaction() as stack:
             files = await stack.enter_async_context(AsyncExitStack())
+            await files.enter_async_context(hooks or nullcontext())
             await files.enter_async_context(self.share.container(plan.id, plan.rootfs, plan.volumes))
             request = await files.enter_async_context(self.disks.given(plan.guest, plan.disks))
+            given = [await files.enter_async_context(self._given(each)) for each in plan.vfio]
+            request = with_devices(request, given)
             stack.callback(self.resizing.remove, plan.id)
             await self.resizing.add(plan.id, plan.resources)
             creating = asyncio.create_task(
@@ -102,6 +114,21 @@ class Parts:
         container = Container(plan, self.agent, self.open_stdio, self.events, self.record, pid=self.vm.pid)
         self.resizing.follow(plan.id, lambda: container.process().status is Status.STOPPED)
         return container
+
+    @asynccontextmanager
+    async def _given(self, passthrough: Passthrough) -> AsyncIterator[agent_pb2.Device]:
+        """Devices of the host in the machine, as the agent is told of them; afterwards they are taken out."""
+        plugged: list[GuestDevice] = []
+        try:
+            for device in passthrough.devices:
+                plugged.append(await self.vm.attach(device))
+            yield passthrough.message(plugged)
+        finally:
+            for guest in reversed(plugged):
+                try:
+                    await self.vm.detach(guest)
+                except HypervisorError as error:  # it goes with the machine
+                    logger.warning("%s is not taken out: %s", guest.id, error)
 
     async def _discard(self, container_id: str, creating: asyncio.Task[None], patience: float) -> None:
         """Undo a creation in the guest, which goes on there though its caller has given it up."""
@@ -201,6 +228,9 @@ class Sandbox:
                         vm = stages.vm = await stack.enter_async_context(
                             hypervisor.launch(_with(plan.vm, network), record)
                         )
+                    if first.hooks:
+                        async with stages.stage("hooks"):
+                            await stack.enter_async_context(first.hooks.around(vm.pid, record))
                     async with stages.stage("agent", plan.dial_timeout):
                         agent = await stack.enter_async_context(dial(vm, plan.dial_timeout))
                 async with stages.stage("sandbox"):
@@ -241,7 +271,8 @@ class Sandbox:
         if plan.id in self._containers:
             raise AlreadyExists(f"task {plan.id} exists already")
         self._require_running(plan.id)
-        container = await self._parts.create(plan, patience=ABANDON_TIMEOUT)
+        hooks = plan.hooks.around(self._vm.pid, self._record) if plan.hooks else None
+        container = await self._parts.create(plan, patience=ABANDON_TIMEOUT, hooks=hooks)
         try:
             self._require_running(plan.id)
         except FailedPrecondition:
@@ -426,4 +457,6 @@ async def _prepare(agent: Agent, plan: SandboxPlan, links: Links | None) -> None
             logger.warning("sandbox %s: %s", plan.id, error)
     if links is not None:
         await links.tell()
+    if plan.seccomp:
+        await agent.require_seccomp()
     await agent.create_sandbox(plan.guest)

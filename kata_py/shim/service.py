@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -28,10 +29,11 @@ from kata_py.config.assets import verify
 from kata_py.config.load import load
 from kata_py.config.model import Configuration, Source
 from kata_py.hypervisor.api import Hypervisor
+from kata_py.hypervisor.vfio import find
 from kata_py.oci.load import load_spec, parse_process, parse_resources
 from kata_py.oci.spec import Spec
 from kata_py.oci.wire import process_to_agent
-from kata_py.sandbox import plan, stats, volumes
+from kata_py.sandbox import plan, stats, vfio, volumes
 from kata_py.sandbox.container import Container, timestamp
 from kata_py.sandbox.driver import find_driver
 from kata_py.sandbox.errors import (
@@ -318,6 +320,8 @@ class TaskService(task_v2_ttrpc.TaskService):
             paths=self._paths,
         )
         container_plan = await _container_plan(request, configuration, spec, role)
+        cold = vfio.cold_plugged(configuration, container_plan.vfio)
+        sandbox_plan = replace(sandbox_plan, vm=sandbox_plan.vm.having(cold))
         self._sandbox = await Sandbox.start(
             sandbox_plan,
             container_plan,
@@ -408,6 +412,7 @@ def _config(options: Any) -> Source:
 async def _container_plan(
     request: task.CreateTaskRequest, configuration: Configuration, spec: Spec, role: Role
 ) -> ContainerPlan:
+    nodes = vfio.nodes(spec)
     return plan.plan_container(
         configuration,
         spec,
@@ -417,6 +422,7 @@ async def _container_plan(
         stdio=_stdio(request),
         role=role,
         sources=await off_loop(plan.look_up, spec),
+        found=await off_loop(lambda: {node: find(node) for node in nodes}),
     )
 
 

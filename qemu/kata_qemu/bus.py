@@ -10,7 +10,7 @@ from typing import Protocol
 from kata_py.hypervisor.api import HypervisorError
 from kata_qemu.parts import Frontend, Part, Properties
 
-_NONE: Properties = MappingProxyType({})
+NONE: Properties = MappingProxyType({})
 
 
 class Place(Protocol):
@@ -20,7 +20,7 @@ class Place(Protocol):
     def guest_address(self) -> str:
         """How the agent is told of it: kata's PCI path (`02/00`), or a CCW bus id (`0.0.0002`)."""
 
-    def device(self, kind: str, id: str, properties: Properties, *, pci: Properties = _NONE) -> Frontend:
+    def device(self, kind: str, id: str, properties: Properties, *, pci: Properties = NONE) -> Frontend:
         """A device of the kind, such as `virtio-blk`, at this place; `pci` are properties that only PCI has."""
 
 
@@ -41,7 +41,7 @@ class PciPlace:
         """As `Place.guest_address`: the slots on the way, in hexadecimal. Source: kata `types/pcipath.go`."""
         return f"{self.slot:02x}/00" if self.port else f"{self.slot:02x}"
 
-    def device(self, kind: str, id: str, properties: Properties, *, pci: Properties = _NONE) -> Frontend:
+    def device(self, kind: str, id: str, properties: Properties, *, pci: Properties = NONE) -> Frontend:
         """As `Place.device`."""
         place: Properties = {"bus": self.port} if self.port else {"bus": "pcie.0", "addr": f"{self.slot:#x}"}
         return Frontend(f"{kind}-pci", id, {**place, **properties, **pci})
@@ -58,7 +58,7 @@ class CcwPlace:
         """As `Place.guest_address`."""
         return f"0.0.{self.number:04x}"
 
-    def device(self, kind: str, id: str, properties: Properties, *, pci: Properties = _NONE) -> Frontend:
+    def device(self, kind: str, id: str, properties: Properties, *, pci: Properties = NONE) -> Frontend:
         """As `Place.device`. QEMU puts virtual devices into channel subsystem 0xfe, which the guest sees as 0."""
         return Frontend(f"{kind}-ccw", id, {"devno": f"fe.0.{self.number:04x}", **properties})
 

@@ -13,7 +13,7 @@ from kata_py.config.model import Configuration, HypervisorConfig
 from kata_py.hypervisor.api import Accelerator, HypervisorError, SharedDirectory, VmSpec
 from kata_py.resource.journal import Journal, undone
 from kata_py.resource.undo import RemoveTree
-from kata_qemu import virtiofsd
+from kata_qemu import privileges, virtiofsd
 from kata_qemu.accelerator import choose
 from kata_qemu.devices.block import io_uring_obstacle
 from kata_qemu.devices.memory import free_huge_pages
@@ -51,7 +51,8 @@ class QemuHypervisor:
                 stack.enter_context(_machine_directory(spec.directory, journal))
                 daemons = await stack.enter_async_context(AsyncExitStack())
                 life = await stack.enter_async_context(AsyncExitStack())
-                vm = await Launch(config, spec, kind, accelerator, journal, daemons, life).run()
+                user = life.enter_context(privileges.user_of(config, spec, accelerator))
+                vm = await Launch(config, spec, kind, accelerator, journal, daemons, life, user).run()
             except OSError as error:
                 raise HypervisorError("qemu", f"cannot start the machine: {error}") from error
             try:

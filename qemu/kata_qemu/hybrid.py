@@ -18,6 +18,7 @@ from pathlib import Path
 
 from kata_py.hypervisor.api import HypervisorError
 from kata_py.resource.journal import Journal
+from kata_qemu import privileges
 from kata_qemu.lines import Tail
 from kata_qemu.process import Program, running
 
@@ -57,7 +58,9 @@ async def serving(directory: Path, journal: Journal, tail: Tail) -> AsyncIterato
     line = [binary, f"--guest-cid={GUEST_CID}", f"--socket={control}", f"--uds-path={ports}"]
     async with AsyncExitStack() as stack:
         with _creation(control) as created:
-            program = await stack.enter_async_context(running(journal, NAME, line, on_line=on_line))
+            program = await stack.enter_async_context(
+                running(journal, NAME, line, confinement=privileges.of_helper(), on_line=on_line)
+            )
             await _first(created, program)
         with socket.socket(socket.AF_UNIX) as sock:
             await _connect(sock, control)

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from kata_py.config.model import HypervisorConfig
-from kata_py.hypervisor.api import Accelerator, HypervisorError, Nic, SharedDirectory, VmSpec
+from kata_py.hypervisor.api import Accelerator, GuestDevice, HypervisorError, Nic, SharedDirectory, VfioDevice, VmSpec
+from kata_py.resource.confinement import User
 from kata_py.resource.journal import Journal
-from kata_qemu import monitor, virtiofsd
+from kata_qemu import monitor, privileges, virtiofsd
 from kata_qemu.bus import Bus, Place
 from kata_qemu.channel import open_channel
 from kata_qemu.cmdline import Machine, kernel_parameters
@@ -26,9 +27,10 @@ from kata_qemu.devices.entropy import RandomNumbers
 from kata_qemu.devices.memory import Dimm, GrowingMemory, Ram
 from kata_qemu.devices.serial import ConsoleDevice
 from kata_qemu.devices.share import Share
+from kata_qemu.devices.vfio import Vfio, ports
 from kata_qemu.lines import Tail, reading
 from kata_qemu.monitor import Monitor, MonitorError
-from kata_qemu.parts import Part
+from kata_qemu.parts import Frontend, Part
 from kata_qemu.platform import Platform
 from kata_qemu.process import Program, running
 from kata_qemu.resize import Resizer, growing
@@ -50,6 +52,7 @@ class Launch:
         journal: Where changes to the host are written down.
         daemons: Gets what is to be ended after QEMU.
         life: Gets QEMU, and what is to be ended before it.
+        user: Whom QEMU runs as; None is root.
         tail: Keeps the last lines of console and processes.
     """
 
@@ -60,6 +63,7 @@ class Launch:
     journal: Journal
     daemons: AsyncExitStack
     life: AsyncExitStack
+    user: User | None = None
     tail: Tail = field(default_factory=Tail)
     _share_numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -72,6 +76,7 @@ class Launch:
         """
         directory = self.spec.directory
         bus = self.platform.bus()
+        privileges.lend(directory, self.user, 0o710)
         with ExitStack() as handover:  # what is ours only until QEMU has inherited it
             monitor_socket = handover.enter_context(listening(directory / "qmp.sock"))
             console_socket = handover.enter_context(listening(directory / "console.sock"))
@@ -83,6 +88,7 @@ class Launch:
                     preallocated=self.config.enable_mem_prealloc,
                 ).parts(),
                 *ConsoleDevice(self.platform.console[1], console_socket.fileno()).parts(),
+                *self._iommu(),
             ]
             if image := self.spec.boot.image:  # the first disk, so /dev/vda
                 parts += Disk("image", image, bus.place(), True, image.is_block_device()).parts()
@@ -102,6 +108,7 @@ class Launch:
                 parts += GrowingMemory(
                     most, bus.place(), self.config.enable_hugepages, self.config.enable_mem_prealloc
                 ).parts()
+            host_ports, present = self._add_host_devices(parts, bus)
             spare = self._add_spare_ports(parts, bus)
 
             line = self._machine(channel.guest_address, parts, monitor_socket.fileno(), extra_monitor).argv()
@@ -120,7 +127,7 @@ class Launch:
                 session = await self._connect(ours, qemu, programs)
         vm = QemuVm(
             qemu, session, channel.address, self.tail, spare, self.open_share, self._resizer(session),
-            daemons=self.daemons, life=self.life, block=self.config,
+            daemons=self.daemons, life=self.life, block=self.config, host_ports=host_ports, present=present,
         )  # fmt: skip
         for program in programs:
             vm.depend_on(program)
@@ -136,7 +143,9 @@ class Launch:
         settings = virtiofsd.Settings(
             self.config.virtio_fs_daemon, self.config.virtio_fs_cache, self.config.virtio_fs_extra_args, self.spec.debug
         )
-        async with virtiofsd.serving(settings, shared.source, path, self.journal, self.tail) as daemon:
+        confinement = privileges.of_virtiofsd(self.spec)
+        async with virtiofsd.serving(settings, shared.source, path, self.journal, self.tail, confinement) as daemon:
+            privileges.lend(path, self.user, 0o600)
             yield Share(f"share{number}", shared.tag, path, place, self.config.virtio_fs_queue_size), daemon
 
     async def _add_devices(self, parts: list[Part], bus: Bus) -> list[Program]:
@@ -149,7 +158,7 @@ class Launch:
                     share, daemon = await self.daemons.enter_async_context(self.open_share(device, place))
                     parts += [*port, *share.parts()]
                     programs.append(daemon)
-                else:
+                elif not isinstance(device, VfioDevice):
                     parts += plain(device, bus.place(), self.config).parts()
         return programs
 
@@ -159,6 +168,38 @@ class Launch:
         # QEMU 7.2 corrupts its memory when it unplugs a processor under TCG, and dies at the next one plugged in.
         keeps_cpus = self.accelerator is Accelerator.TCG or not self.platform.removable_cpus
         return Resizer(session, self.spec.cpus, self.spec.memory, dimm, keeps_cpus=keeps_cpus)
+
+    def _add_host_devices(self, parts: list[Part], bus: Bus) -> tuple[list[Place], dict[VfioDevice, GuestDevice]]:
+        """The ports that the configuration keeps for devices of the host, and those that are there from the start."""
+        config = self.config
+        cold = [device for device in self.spec.devices if isinstance(device, VfioDevice)]
+        kind = config.cold_plug_vfio if cold else config.hot_plug_vfio
+        kept = config.pcie_switch_port if kind == "switch-port" else config.pcie_root_port
+        if kind == "no-port" and (kept or cold):
+            kind = "root-port"
+        places, made = ports(kind, max(kept, len(cold), 0 if kind == "no-port" else 1), bus)
+        parts += made
+        present = {}
+        for device in cold:
+            place = places.pop(0)
+            parts += Vfio(device, place).parts()
+            present[device] = GuestDevice(device.id, place.guest_address)
+        return places, present
+
+    def _iommu(self) -> tuple[Part, ...]:
+        """The guest's IOMMU; devices that come after it are behind it."""
+        if not self.config.enable_iommu:
+            return ()
+        if self.platform.architecture != "x86_64":
+            raise HypervisorError(
+                "qemu", f"enable_iommu is true, and {self.platform.machine} has no IOMMU", hint="set it to false"
+            )  # fmt: skip
+        properties = {"intremap": True, "device-iotlb": True, "caching-mode": True}
+        return (Frontend("intel-iommu", "iommu", properties),)
+
+    def _interrupts(self) -> str:
+        """KVM must leave interrupts to QEMU where an IOMMU remaps them."""
+        return "kernel_irqchip=split" if self.config.enable_iommu and self.accelerator is Accelerator.KVM else ""
 
     def _add_spare_ports(self, parts: list[Part], bus: Bus) -> list[Place]:
         places = []
@@ -192,7 +233,7 @@ class Launch:
             monitor=monitor,
             extra_monitor=extra_monitor,
             pid_file=spec.directory / "pid",
-            machine_options=self.config.machine_accelerators,
+            machine_options=",".join(filter(None, (self._interrupts(), self.config.machine_accelerators))),
             seccomp=self.config.seccompsandbox,
             firmware=self.config.firmware,
         )
@@ -206,7 +247,13 @@ class Launch:
             mild = ": warning: " in text or ": info: " in text  # QEMU marks these, and never an error
             log.log(logging.WARNING if mild else logging.ERROR, "%s", text, extra={"qemuPid": pid})
 
-        async with running(self.journal, "qemu", line, pass_fds=inherited, on_line=on_line) as qemu:
+        pid_file = self.spec.directory / "pid"
+        pid_file.touch(mode=0o600)
+        privileges.lend(pid_file, self.user, 0o600)
+        confinement = privileges.of_qemu(self.config, self.spec, self.user)
+        async with running(
+            self.journal, "qemu", line, pass_fds=inherited, confinement=confinement, on_line=on_line
+        ) as qemu:
             log.info("Start logging QEMU (qemuPid=%d)", qemu.pid, extra={"qemuPid": qemu.pid})
             try:
                 yield qemu

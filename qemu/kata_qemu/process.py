@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from kata_py.hypervisor.api import HypervisorError
 from kata_py.resource import process
+from kata_py.resource.confinement import Confinement
 from kata_py.resource.journal import Journal
 from kata_qemu.lines import LineReader, reading
 
@@ -65,6 +66,7 @@ async def running(
     argv: Sequence[str],
     *,
     pass_fds: Sequence[int] = (),
+    confinement: Confinement | None = None,
     on_line: Callable[[int, str], None],
 ) -> AsyncIterator[Program]:
     """Run a program for as long as the context lasts; leaving it kills it.
@@ -74,6 +76,7 @@ async def running(
         name: What it is.
         argv: Program and arguments.
         pass_fds: Descriptors it inherits.
+        confinement: What is left to it; None is all that we have ourselves.
         on_line: Gets its pid and each line of its stderr.
 
     Raises:
@@ -81,12 +84,15 @@ async def running(
         KillError: On leaving: it outlived SIGKILL.
     """
     log.debug("running %s: %s", name, shlex.join(argv))
+    line = confinement.command(argv) if confinement else argv
+    if confinement and confinement.user:
+        pass_fds = (*pass_fds, confinement.user.claim)
     async with AsyncExitStack() as stack:
         ours, theirs = os.pipe()
         stack.callback(os.close, ours)
         try:
             child = await stack.enter_async_context(
-                process.spawn(journal, name, argv, pass_fds=pass_fds, stderr=theirs)
+                process.spawn(journal, name, line, pass_fds=pass_fds, stderr=theirs)
             )
         except OSError as error:
             raise HypervisorError(name, f"cannot start {argv[0]}: {error}") from error

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kata_py.hypervisor.api import HypervisorError
+from kata_py.resource.confinement import Confinement
 from kata_py.resource.journal import Journal
 from kata_qemu.lines import Tail
 from kata_qemu.process import Program, running
@@ -122,7 +123,12 @@ def _in_c(extra: Sequence[str]) -> list[str]:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, directory: Path, socket: Path, journal: Journal, tail: Tail
+    settings: Settings,
+    directory: Path,
+    socket: Path,
+    journal: Journal,
+    tail: Tail,
+    confinement: Confinement | None = None,
 ) -> AsyncIterator[Program]:
     """Serve a directory on a socket for as long as the context lasts.
 
@@ -132,6 +138,7 @@ async def serving(
         socket: Where QEMU connects to; it may do so at once.
         journal: Where the process is written down.
         tail: Where its last lines are kept.
+        confinement: What is left to it; None is all that we have ourselves.
 
     Raises:
         HypervisorError: It could not be started.
@@ -147,7 +154,7 @@ async def serving(
         with listening(socket) as sock:  # closed here once the daemon has it: if it dies, QEMU must not hang
             line = arguments(kind, settings, directory, sock.fileno())
             program = await stack.enter_async_context(
-                running(journal, NAME, line, pass_fds=[sock.fileno()], on_line=on_line)
+                running(journal, NAME, line, pass_fds=[sock.fileno()], confinement=confinement, on_line=on_line)
             )
         try:
             yield program

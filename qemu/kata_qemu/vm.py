@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from types import MappingProxyType
 
 from kata_py.config.hypervisor import BlockConfig
-from kata_py.hypervisor.api import BlockDevice, Device, GuestDevice, HypervisorError, Nic, SharedDirectory, Size, VmExit
+from kata_py.hypervisor.api import (
+    VFIO,
+    BlockDevice,
+    Device,
+    GuestDevice,
+    HypervisorError,
+    Nic,
+    SharedDirectory,
+    Size,
+    VfioDevice,
+    VmExit,
+)
 from kata_py.network.tap import attach_queues
 from kata_py.resource.cgroup import OomKills
 from kata_py.ttrpc.address import Address
@@ -16,6 +28,7 @@ from kata_qemu.bus import Place
 from kata_qemu.devices.block import SERIAL_MAX, Disk
 from kata_qemu.devices.nic import Interface
 from kata_qemu.devices.share import Share
+from kata_qemu.devices.vfio import Vfio
 from kata_qemu.lines import Tail
 from kata_qemu.monitor import CommandFailed, DeviceNotFound, Event, Monitor, MonitorError
 from kata_qemu.parts import Command, Frontend, Part, TapBackend
@@ -45,6 +58,8 @@ class QemuVm:
         daemons: Holds what is ended after QEMU.
         life: Holds what is ended before QEMU.
         block: How disks are read and written.
+        host_ports: Places for devices of the host.
+        present: Devices of the host that are there from the start, and where.
     """
 
     def __init__(
@@ -60,12 +75,16 @@ class QemuVm:
         daemons: AsyncExitStack,
         life: AsyncExitStack,
         block: BlockConfig,
+        host_ports: Sequence[Place] = (),
+        present: Mapping[VfioDevice, GuestDevice] = MappingProxyType({}),
     ) -> None:
         self._qemu = qemu
         self._monitor = monitor
         self._agent = agent
         self._tail = tail
         self._spare = spare
+        self._host_ports = list(host_ports)
+        self._present = present
         self._plugged: dict[str, tuple[Place, Sequence[Part]]] = {}
         self._open_share = open_share
         self._resizer = resizer
@@ -111,9 +130,12 @@ class QemuVm:
         async with self._plugging, AsyncExitStack() as stack:
             if self._exit.done():
                 raise HypervisorError("qemu", f"the machine has ended: {self._exit.result().cause}")
-            if not self._spare:
+            if isinstance(device, VfioDevice) and device in self._present:
+                return self._present[device]
+            spare = self._host_ports if isinstance(device, VfioDevice) else self._spare
+            if not spare:
                 raise HypervisorError("qemu", f"no place is left to plug in {device}", hint="give it from the start")
-            place = self._spare[0]
+            place = spare[0]
             try:
                 if isinstance(device, SharedDirectory):
                     plugged, program = await stack.enter_async_context(self._open_share(device, place))
@@ -127,13 +149,15 @@ class QemuVm:
                     self._plugged[id] = place, added.parts()
             except OSError as error:
                 raise HypervisorError("qemu", f"cannot plug in {device}: {error}") from error
-            self._spare.pop(0)
+            spare.pop(0)
             self._daemons.push_async_exit(stack.pop_all())
             return GuestDevice(id, place.guest_address)
 
     async def detach(self, device: GuestDevice) -> None:
         """As `Vm.detach`. A guest that does not let go of a device in time keeps it, and may be asked again."""
         async with self._plugging:
+            if device in self._present.values():
+                return  # it goes with the machine
             if device.id not in self._plugged:
                 raise HypervisorError("qemu", f"{device.id} was not plugged in, or cannot be taken out")
             place, parts = self._plugged[device.id]
@@ -148,7 +172,7 @@ class QemuVm:
                     "qemu", f"the guest did not let go of {device.id} within {UNPLUG_TIMEOUT:g} s"
                 ) from None
             del self._plugged[device.id]
-            self._spare.append(place)
+            (self._host_ports if device.id.startswith(VFIO) else self._spare).append(place)
 
     @property
     def size(self) -> Size:
@@ -233,7 +257,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-def plain(device: BlockDevice | Nic, place: Place, block: BlockConfig) -> Disk | Interface:
+def plain(device: BlockDevice | Nic | VfioDevice, place: Place, block: BlockConfig) -> Disk | Interface | Vfio:
     """What a device becomes that no further program serves; its arguments are those of `disk`.
 
     Raises:
@@ -241,6 +265,8 @@ def plain(device: BlockDevice | Nic, place: Place, block: BlockConfig) -> Disk |
     """
     if isinstance(device, BlockDevice):
         return disk(device, place, block)
+    if isinstance(device, VfioDevice):
+        return Vfio(device, place)
     return Interface(device.id, device.mac, device.tap_fds, device.vhost_fds, device.mtu, place)
 
 

@@ -290,9 +290,8 @@ def test_a_pending_key_is_refused_by_the_annotation_s_name(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("name", "accepted", "not_yet"),
     [
-        (f"{HYPERVISOR}enable_iommu", "false", "true"),
         (f"{HYPERVISOR}enable_guest_swap", "0", "1"),
-        (f"{HYPERVISOR}pcie_switch_port", "0", "2"),
+        (f"{HYPERVISOR}enable_iommu_platform", "false", "true"),
         (f"{HYPERVISOR}kernel_verity_params", "", "root_hash=1"),
         (f"{HYPERVISOR}numa_mapping", "", "0 1"),
         (f"{HYPERVISOR}msize_9p", "4096", None),

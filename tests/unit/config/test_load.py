@@ -266,6 +266,15 @@ def test_an_initrd_stands_in_the_place_of_the_image_that_is_there_by_default(wri
             "hot_plug_vfio and cold_plug_vfio exclude each other, in [hypervisor.qemu]",
         ),
         (
+            Configuration(HypervisorConfig("qemu", rootless=True, hot_plug_vfio="root-port"), Path("/c")),
+            "hot_plug_vfio needs rootless to be false: a user of QEMU's own may not open devices of the host, in"
+            " [hypervisor.qemu]",
+        ),
+        (
+            Configuration(HypervisorConfig("qemu"), Path("/c"), runtime=RuntimeConfig(vfio_mode="vfio")),
+            "vfio_mode vfio needs enable_iommu in [hypervisor.qemu]",
+        ),
+        (
             Configuration(HypervisorConfig("qemu"), Path("/c"), runtime=RuntimeConfig(disable_new_netns=True)),
             'disable_new_netns needs internetworking_model "none", not "tcfilter", in [runtime]',
         ),
@@ -311,8 +320,10 @@ def test_what_qemu_s_sandbox_takes_is_taken(write: Write, sandbox: str) -> None:
 def test_a_pending_key_is_accepted_with_its_default_and_refused_otherwise(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PENDING, "runtime", {"dan_conf": (), "vfio_mode": ("vfio",), "enable_debug": ANY})
-    for accepted in ('dan_conf = "/run/kata-containers/dans"', 'vfio_mode = "vfio"', 'vfio_mode = "guest-kernel"'):
+    monkeypatch.setitem(PENDING, "runtime", {"dan_conf": (), "emptydir_mode": ("block-plain",), "enable_debug": ANY})
+    for accepted in (
+        'dan_conf = "/run/kata-containers/dans"', 'emptydir_mode = "block-plain"', 'emptydir_mode = "shared-fs"',
+    ):  # fmt: skip
         load(write(f"[runtime]\n{accepted}\nenable_debug = true\n"))
     assert refused(write('[runtime]\ndan_conf = "/x"\n')) == (
         'configuration.toml:2: dan_conf = "/x" in [runtime] is not honoured yet; '

@@ -122,6 +122,7 @@ def test_a_file_written_for_upstream_loads(tmp_path: Path) -> None:
         virtio_fs_extra_args=("--thread-pool-size=1", "--announce-submounts"),
         block_device_driver="virtio-scsi",
         block_device_aio="io_uring",
+        seccompsandbox="",
     )
     assert load(file) == Configuration(hypervisor, file)
 

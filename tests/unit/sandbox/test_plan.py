@@ -220,7 +220,8 @@ def test_hooks_seccomp_and_labels_stay_on_the_host() -> None:
     told = guest(
         spec(
             process={
-                "user": {"uid": 1, "gid": 2}, "args": ["a"], "cwd": "/", "apparmorProfile": "p", "selinuxLabel": "l",
+                "user": {"uid": 1, "gid": 2}, "args": ["a"], "cwd": "/", "selinuxLabel": "l",
+                "apparmorProfile": "cri-containerd.apparmor.d",
             },
             hooks={"prestart": [{"path": "/hook"}]},
             linux={"seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}, "mountLabel": "m"},
