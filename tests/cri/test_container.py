@@ -38,7 +38,7 @@ async def test_a_container_goes_from_created_over_running_to_exited(pods: Pods) 
 
 
 @pytest.mark.parametrize("code", [0, 1, 42, 126, 200, 255])
-async def test_the_exit_code_is_the_processs(shared_pod: Pod, code: int) -> None:
+async def test_the_exit_code_is_that_of_the_process(shared_pod: Pod, code: int) -> None:
     container = await shared_pod.run("sh", "-c", f"exit {code}")
     status = await container.exited()
     assert status.exit_code == code

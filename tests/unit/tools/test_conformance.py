@@ -13,7 +13,7 @@ from tools.conformance import Case, ConformanceError
 IDS = [
     "tests/cri/test_pod.py::test_a_pod_runs_is_stopped_and_removed[namespace]",
     "tests/cri/test_pod.py::test_a_pod_runs_is_stopped_and_removed[qemu]",
-    "tests/cri/test_container.py::test_the_exit_code_is_the_processs[namespace-126]",
+    "tests/cri/test_container.py::test_the_exit_code_is_that_of_the_process[namespace-126]",
 ]
 
 
@@ -64,7 +64,7 @@ def test_a_table_of_other_cases_is_refused(there: list[str], said: str) -> None:
 
 def test_a_case_that_the_table_lacks_is_named() -> None:
     table = conformance.render(IDS[:2], dict.fromkeys(IDS, "passed"))
-    with pytest.raises(ConformanceError, match=r"not in the table: .*the exit code is the processs `126`"):
+    with pytest.raises(ConformanceError, match=r"not in the table: .*the exit code is that of the process `126`"):
         conformance.check(IDS, table)
 
 
