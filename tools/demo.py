@@ -1,4 +1,4 @@
-"""`make demo`: a container in a virtual machine, from a real containerd down to crun, shown step by step."""
+"""`make demo`: containers and a pod in virtual machines, from a real containerd down to crun, shown step by step."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import platform
 import pty
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,12 @@ from pathlib import Path
 
 from kata_py.sandbox.record import Record
 from kata_py.sandbox.timeline import table
-from tools import configuration
+from tests.cri.client import CriError
+from tools import configuration, demo_pod
 from tools.containerd import ContainerdError, PrivateContainerd
+from tools.cri import CriContainerd
 from tools.footprint import Footprint
+from tools.steps import DemoError, expect, step
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BUILD = REPOSITORY / "build"
@@ -25,10 +29,6 @@ SETTLE_TIMEOUT = 3.0  # seconds
 TTY_TIMEOUT = 60.0  # seconds
 OURS = ("demo-", "kata", "containerd", "/run/vc", str(BUILD))  # what else changes on the machine is not our doing
 LAUNCHER = Path(sys.executable).with_name("containerd-shim-kata-v2")
-
-
-class DemoError(Exception):
-    """A step did not do what it should."""
 
 
 def main() -> int:
@@ -40,15 +40,18 @@ def main() -> int:
     config = configuration.write(BUILD / "demo" / "configuration.toml", BUILD / "guest", program="make demo")
     before = Footprint.take()
     status = 0
-    containerd = PrivateContainerd(BUILD / "demo" / "containerd", LAUNCHER, config)
+    scratch = BUILD / "demo" / "pod"
+    shutil.rmtree(scratch, ignore_errors=True)
+    containerd = CriContainerd(BUILD / "demo" / "containerd", LAUNCHER, {demo_pod.HANDLER: config})
     try:
         step("start a private containerd", f"its log is {containerd.log.relative_to(REPOSITORY)}")
         with containerd:
             tour(containerd)
+            demo_pod.tour(containerd, scratch)
     except KeyboardInterrupt:
         print("\ninterrupted; everything was cleaned up", file=sys.stderr)
         status = 130
-    except (ContainerdError, DemoError, subprocess.SubprocessError) as error:
+    except (ContainerdError, CriError, DemoError, TimeoutError, subprocess.SubprocessError) as error:
         print(f"\nfailed: {error}\n{containerd.log_tail(40)}", file=sys.stderr)
         status = 1
     left = left_behind(before)
@@ -105,17 +108,6 @@ def left_behind(before: Footprint) -> list[str]:
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.1)
-
-
-def step(title: str, note: str = "") -> None:
-    """Announce a step."""
-    print(f"\n==> {title}" + (f" ({note})" if note else ""), flush=True)
-
-
-def expect(condition: bool, message: str) -> None:
-    """Stop the demo when a step did not do what it should."""
-    if not condition:
-        raise DemoError(message)
 
 
 def shown(containerd: PrivateContainerd, *arguments: str, stdin: str = "", status: int = 0) -> str:

@@ -26,10 +26,13 @@ def test_the_demo_shows_a_guest_kernel_and_leaves_nothing() -> None:
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert kernel(demo.stdout, "host") == platform.release()
     assert kernel(demo.stdout, "guest") != platform.release()
+    assert "hello from a configuration map" in demo.stdout
     assert "nothing is left behind" in demo.stdout
 
 
-@pytest.mark.parametrize("moment", ["start a private containerd", "$ ctr run", "guest kernel", "sleep 1000"])
+@pytest.mark.parametrize(
+    "moment", ["start a private containerd", "$ ctr run", "guest kernel", "sleep 1000", "container visitor"]
+)
 def test_an_interrupted_demo_leaves_nothing(moment: str) -> None:
     with subprocess.Popen(DEMO, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         assert demo.stdout is not None
