@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -103,19 +104,23 @@ class Network:
         Raises:
             NetworkError: The namespace is gone.
         """
-        try:
-            sock = await off_loop(self._connector.namespace.run, netlink.address_news)
-        except OSError as error:
-            raise NetworkError(f"{error.filename}: {error.strerror}") from error
-        changed, loop = asyncio.Event(), asyncio.get_running_loop()
+        with ExitStack() as stack:  # in the thread: whoever is cancelled meanwhile never sees the socket
 
-        def read() -> None:
-            with contextlib.suppress(BlockingIOError, OSError):  # overrun: there was something, that is all
-                while sock.recv(_MESSAGE_MAX):
-                    pass
-            changed.set()
+            def listen() -> socket.socket:
+                return stack.enter_context(netlink.address_news())
 
-        with sock:
+            try:
+                sock = await off_loop(self._connector.namespace.run, listen)
+            except OSError as error:
+                raise NetworkError(f"{error.filename}: {error.strerror}") from error
+            changed, loop = asyncio.Event(), asyncio.get_running_loop()
+
+            def read() -> None:
+                with contextlib.suppress(BlockingIOError, OSError):  # overrun: there was something, that is all
+                    while sock.recv(_MESSAGE_MAX):
+                        pass
+                changed.set()
+
             loop.add_reader(sock, read)
             try:
                 yield changed
