@@ -167,7 +167,8 @@ def checkout(tmp_path):
     """A checkout of the tools and the .proto files, with a .venv."""
     (tmp_path / "tools").mkdir()
     shutil.copy(REPOSITORY / "tools" / "generate-protos", tmp_path / "tools")
-    shutil.copytree(REPOSITORY / "protos", tmp_path / "protos", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("protos", "tests/cri/proto"):
+        shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / ".venv").symlink_to(BIN.parent)
     return tmp_path
 
