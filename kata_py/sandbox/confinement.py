@@ -66,10 +66,6 @@ def _has(*keys: str) -> Callable[[Spec], bool]:
     return asks
 
 
-def _propagates(spec: Spec) -> bool:
-    return any({"shared", "rshared"} & set(mount.get("options", [])) for mount in spec.get("mounts", []))
-
-
 def _localhost_profile(spec: Spec) -> bool:
     return not _APPARMOR_DEFAULTS.fullmatch(spec.get("process", {}).get("apparmorProfile", ""))
 
@@ -87,11 +83,6 @@ REFUSALS = (
         "appArmorProfile of type Localhost",
         "the guest's kernel has no AppArmor; RuntimeDefault and Unconfined are possible, as the machine is the border",
         _localhost_profile,
-    ),
-    Refusal(
-        "mountPropagation Bidirectional",
-        "what is mounted in the machine is in another kernel and cannot appear on the host",
-        _propagates,
     ),
     Refusal(
         f"annotation {CDI}*",

@@ -194,7 +194,7 @@ def test_code_that_differs_is_shown_and_made_anew(checkout):
     assert '-    ttrpc_name = "grpc.Wealth"' in done.stdout
     assert '+    ttrpc_name = "grpc.Health"' in done.stdout
     assert "-# of a file that is gone" in done.stdout
-    assert "+++ generated/kata_protos/oci_pb2.pyi" in done.stdout
+    assert "+++ generated/protos/kata_protos/oci_pb2.pyi" in done.stdout
     assert "make protos" in done.stderr
     assert generate(checkout).returncode == 0
     assert stub.read_text() == right

@@ -25,7 +25,6 @@ DENIED = [{"allow": False, "access": "rwm"}]
 
 ASKING: dict[str, dict[str, Any]] = {
     "appArmorProfile of type Localhost": {"process": {"apparmorProfile": "k8s-apparmor-example-deny-write"}},
-    "mountPropagation Bidirectional": {"mounts": [{"destination": "/m", "options": ["rbind", "rshared", "rw"]}]},
     "annotation cdi.k8s.io/*": {"annotations": {"cdi.k8s.io/vfio17": "nvidia.com/gpu=0"}},
     "hooks.createContainer": {"hooks": {"createContainer": [{"path": "/usr/bin/nvidia-cdi-hook"}]}},
     "hooks.startContainer": {"hooks": {"startContainer": [{"path": "/usr/bin/hook"}]}},
