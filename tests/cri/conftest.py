@@ -2,10 +2,15 @@
 
 One containerd serves all cases, with a runtime handler for each hypervisor driver. The namespace driver shows
 breadth; each family of cases has one that boots a machine.
+
+With KATA_TEST_CRIO_SOCKET a CRI-O that runs already is driven instead, by its handler KATA_TEST_CRIO_HANDLER (`kata` if
+that is not set); it must have the images of `tools.oci_image` and of `tools.cri`. Cases that need a containerd of the
+tests' own are skipped then.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +26,9 @@ from tests.leftovers import left_behind
 from tools import configuration, conformance
 from tools.cri import REFERENCE, CriContainerd
 from tools.footprint import Footprint
+
+CRIO = os.environ.get("KATA_TEST_CRIO_SOCKET", "")
+CRIO_HANDLER = os.environ.get("KATA_TEST_CRIO_HANDLER", "kata")
 
 _RESULTS = pytest.StashKey[dict[str, str]]()
 SETTLE_TIMEOUT = 3.0  # seconds that a shim may take to end once it has answered its last call
@@ -49,7 +57,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Note the results, unless they are the reference's."""
     results = session.config.stash.get(_RESULTS, {})
-    if results and session.config.getoption("--cri-handler", default=None) is None:
+    if results and not CRIO and session.config.getoption("--cri-handler", default=None) is None:
         conformance.note(results)
 
 
@@ -57,12 +65,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def driver(request: pytest.FixtureRequest) -> str:
     """A hypervisor driver's name, which is its runtime handler's too."""
     name = str(request.param)
+    if CRIO:
+        return CRIO_HANDLER
     return (name == "namespace" and request.config.getoption("--cri-handler", default=None)) or name
 
 
 @pytest.fixture(scope="session")
 def containerd(guest: Path, short_tmp: Path, request: pytest.FixtureRequest) -> Iterator[CriContainerd]:
     """A private containerd; after the session the machine is as before."""
+    if CRIO:
+        pytest.skip("needs a containerd of the tests' own")
     before = Footprint.take()
     handlers = {
         name: configuration.write(short_tmp / f"{name}.toml", image, program="the tests", hypervisor=name, memory=256)
@@ -77,11 +89,15 @@ def containerd(guest: Path, short_tmp: Path, request: pytest.FixtureRequest) -> 
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def cri(containerd: CriContainerd) -> AsyncIterator[Cri]:
+async def cri(request: pytest.FixtureRequest) -> AsyncIterator[Cri]:
     """The manager's services."""
-    async with client.connected(containerd.address) as cri:
+    socket = Path(CRIO) if CRIO else request.getfixturevalue("containerd").address
+    async with client.connected(socket) as cri:
+        await client.serving(cri)
+        pods = Pods(cri, "", Path())
+        kept = await pods.all()  # of a node that has pods of its own
         yield cri
-        await Pods(cri, "", Path()).remove_all_but([])
+        await pods.remove_all_but(kept)
 
 
 @pytest.fixture(scope="session")
@@ -104,14 +120,16 @@ async def shared(shared_pod: Pod) -> Container:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def clean(pods: Pods, driver: str, containerd: CriContainerd) -> AsyncIterator[None]:
-    """The machine afterwards is the machine before; but for the reference, which keeps its cgroups."""
+async def clean(pods: Pods, driver: str, request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """The machine afterwards is the machine before; but for the reference's cgroups, and a node's own."""
+    compared = driver != REFERENCE and not CRIO
+    containerd: CriContainerd | None = request.getfixturevalue("containerd") if compared else None
     kept, kept_containers = await pods.all(), await pods.containers()
     before = Footprint.take()
     yield
     await pods.remove_all_but(kept)
     await pods.remove_containers_but(kept_containers)
-    if driver != REFERENCE:
+    if containerd is not None:
         with suppress(TimeoutError):
             async for _ in attempts(SETTLE_TIMEOUT, "something is left"):
                 if all(map(containerd.is_own, left_behind(before))):
