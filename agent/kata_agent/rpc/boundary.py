@@ -81,21 +81,23 @@ class Calls(AgentService):
 def guarded(handler: Handler[Any, Any], guard: Guard) -> Handler[Any, Any]:
     """The handler behind the policy, which sees each request first.
 
-    A read is decided on when it is done: denied, its data is dropped and its answer is the end of the stream, so
-    that what writes is not stopped by a host that may not read.
+    A read is decided on when it is done. Denied, its data is dropped and the next is read in its place, so that
+    what writes is never stopped by a host that may not read; the stream's end is all that such a host learns.
     """
 
     async def decide(request: Any, context: Context) -> Any:
         if not isinstance(request, ReadStreamRequest):
             await guard.check(request)
             return await handler(request, context)
-        response = await handler(request, context)
-        try:
-            await guard.check(request)
-        except AgentError as error:
-            _LOG.debug("%s: %s", context.method, error)
-            response.ClearField("data")
-        return response
+        while True:
+            response = await handler(request, context)
+            try:
+                await guard.check(request)
+            except AgentError as error:
+                _LOG.debug("%s: %s", context.method, error)
+                if response.data:
+                    continue
+            return response
 
     return decide
 

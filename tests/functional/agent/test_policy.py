@@ -44,6 +44,14 @@ async def test_output_that_may_not_be_read_is_empty_and_stops_nobody(pod: Pod) -
     assert await pod.wait("ctr") == 3
 
 
+async def test_output_that_may_not_be_read_is_taken_however_much_it_is(pod: Pod) -> None:
+    await _set(pod, "ReadStreamRequest := false")
+    await pod.run("ctr", "sh", "-c", "yes secret | head -c 1000000; exit 3")
+
+    assert await pod.read("ctr") == b""
+    assert await pod.wait("ctr") == 3
+
+
 async def test_a_bad_policy_is_refused_and_the_one_before_stays(pod: Pod) -> None:
     await _set(pod, "StatsContainerRequest := false")
 
