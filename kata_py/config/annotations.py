@@ -7,6 +7,7 @@ the whole of a name, a misspelt name is an error, and a file counts as what it r
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,7 @@ from kata_py.config.rules import (
     HASH_TYPES,
     HASHES,
     HYPERVISOR,
+    POLICY,
     REFUSED,
     RULES,
     WRITTEN_AS,
@@ -38,6 +40,8 @@ from kata_py.config.upstream import NOT_HONOURED
 from kata_py.config.values import Bound, Form, Range
 
 _SHAPES: dict[str, type] = {"hypervisor": HypervisorConfig, "agent.kata": AgentConfig, "runtime": RuntimeConfig}
+
+POLICY_MAX = 3 << 20  # bytes; a message to the agent holds 4 MiB
 
 _TEXT = Form(r"[^\x00-\x1f\x7f]*", "without control characters")
 
@@ -66,7 +70,7 @@ def annotated(
     if f"{HYPERVISOR}image" in asked and f"{HYPERVISOR}initrd" in asked:
         raise _fault(f"{HYPERVISOR}initrd", "is there beside that of the image", "a guest has one root file system")
     result = tables.configuration()
-    result = replace(result, assets=tuple(_assets(asked, result.hypervisor)))
+    result = replace(result, assets=tuple(_assets(asked, result.hypervisor)), policy=_policy(asked.get(POLICY)))
     if asked and (cause := contradiction(result)):
         hint = f"the pod's annotations are laid over {configuration.source}"
         raise ConfigurationError(f"annotations of the pod: {cause}", hint=hint)
@@ -169,8 +173,8 @@ def _check_name(name: str, configuration: Configuration) -> None:
     """Raise, unless pods may use the annotation."""
     if reason := REFUSED.get(name):
         raise _fault(name, f"is not supported: {reason}")
-    if name not in RULES and name not in HASHES and name not in HASH_TYPES:
-        valid = [*RULES, *HASHES, *HASH_TYPES]
+    valid = [*RULES, *HASHES, *HASH_TYPES, POLICY]
+    if name not in valid:
         raise ConfigurationError(
             f"unknown annotation {name[:200]}", hint=f"the nearest valid one is {nearest(name[:200], valid)}"
         )
@@ -215,6 +219,22 @@ def _assets(asked: Mapping[str, str], hypervisor: HypervisorConfig) -> Iterable[
         if not re.fullmatch(f"[0-9a-f]{{{digits}}}", digest):
             raise _fault(name, f"must be a {algorithm} of {digits} hexadecimal digits, not {excerpt(asked[name])}")
         yield Asset(name, path, algorithm, digest)
+
+
+def _policy(text: str | None) -> str:
+    """The policy of the annotation; line ends in it are passed over, as upstream does."""
+    if text is None:
+        return ""
+    if len(text) > POLICY_MAX * 4 // 3:
+        raise _fault(POLICY, f"has {len(text)} characters, more than a policy of {POLICY_MAX >> 20} MiB needs")
+    try:
+        policy = base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True).decode()
+    except ValueError as error:
+        hint = "encode the policy with `base64 -w0`"
+        raise _fault(POLICY, f"must be Rego text in base64, and is not: {error}", hint) from None
+    if not policy.strip():
+        raise _fault(POLICY, "is empty", "leave it out to run without a policy of the pod's own")
+    return policy
 
 
 def _fault(name: str, cause: str, hint: str = "") -> ConfigurationError:

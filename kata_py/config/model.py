@@ -110,6 +110,7 @@ class Configuration:
         agent: The agent in the guest.
         runtime: The shim.
         assets: Files to be checked before they are used, with `kata_py.config.assets.verify`.
+        policy: What the guest's agent may do for the host, in Rego; empty leaves it to the guest.
     """
 
     hypervisor: HypervisorConfig
@@ -117,3 +118,4 @@ class Configuration:
     agent: AgentConfig = AgentConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     assets: tuple[Asset, ...] = ()
+    policy: str = ""

@@ -21,6 +21,9 @@ HYPERVISOR: Final = f"{CONFIG}hypervisor."
 RUNTIME: Final = f"{CONFIG}runtime."
 AGENT: Final = f"{CONFIG}agent."
 
+# The guest's policy, base64 of Rego: no key of the configuration, and not for the guest's eyes.
+POLICY: Final = f"{AGENT}policy"
+
 # As Go's strconv.ParseBool.
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
@@ -192,7 +195,6 @@ RULES: dict[str, Rule] = {
     f"{AGENT}container_pipe_size": Rule("agent.kata", "container_pipe_size"),
     f"{AGENT}cdh_api_timeout": Rule("agent.kata", "cdh_api_timeout"),
     f"{AGENT}cdh_api_timeout_ms": Rule("agent.kata", "cdh_api_timeout", read=_milliseconds),
-    f"{AGENT}policy": Rule("agent.kata", "policy"),
 }  # fmt: skip
 
 # Keys that an annotation for another one sets back, unless it says the same of its own.

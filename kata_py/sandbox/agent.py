@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from kata_protos import agent_pb2, agent_types_pb2, health_pb2
+from kata_protos import agent_pb2, agent_types_pb2, csi_pb2, health_pb2
 from kata_protos.agent_ttrpc import AgentClient
 from kata_protos.health_ttrpc import HealthClient
 from kata_py.sandbox import errors
@@ -116,6 +116,34 @@ class Agent:
         """
         request = agent_pb2.OnlineCPUMemRequest(nb_cpus=cpus, cpu_only=not memory)
         await _answered(self._calls.OnlineCPUMem(request, timeout=CALL_TIMEOUT))
+
+    async def set_policy(self, policy: str) -> None:
+        """Put a policy in force, in Rego; from now on it decides on every call."""
+        await _answered(self._calls.SetPolicy(agent_pb2.SetPolicyRequest(policy=policy), timeout=CALL_TIMEOUT))
+
+    async def packet_filter(self, *, ipv6: bool) -> bytes:
+        """The guest's packet filter rules, as iptables-save writes them."""
+        request = agent_pb2.GetIPTablesRequest(is_ipv6=ipv6)
+        return (await _answered(self._calls.GetIPTables(request, timeout=CALL_TIMEOUT))).data
+
+    async def set_packet_filter(self, rules: bytes, *, ipv6: bool) -> None:
+        """Replace the tables of the guest's packet filter that the rules are for."""
+        request = agent_pb2.SetIPTablesRequest(is_ipv6=ipv6, data=rules)
+        await _answered(self._calls.SetIPTables(request, timeout=CALL_TIMEOUT))
+
+    async def volume_stats(self, path: str) -> csi_pb2.VolumeStatsResponse:
+        """How full the volume at a path of the guest is."""
+        request = agent_pb2.VolumeStatsRequest(volume_guest_path=path)
+        return await _answered(self._calls.GetVolumeStats(request, timeout=CALL_TIMEOUT))
+
+    async def resize_volume(self, path: str, size: int) -> None:
+        """Let the volume at a path of the guest have so many bytes, which its disk has already."""
+        request = agent_pb2.ResizeVolumeRequest(volume_guest_path=path, size=size)
+        await _answered(self._calls.ResizeVolume(request, timeout=CALL_TIMEOUT))
+
+    async def metrics(self, timeout: float) -> str:
+        """Figures of agent and guest, as Prometheus reads them."""
+        return (await _answered(self._calls.GetMetrics(agent_pb2.GetMetricsRequest(), timeout=timeout))).metrics
 
     async def create_sandbox(self, request: agent_pb2.CreateSandboxRequest) -> None:
         """Make what the pod's containers share."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from kata_protos import agent_pb2
-from kata_py.config.model import AgentConfig, Configuration
+from kata_py.config.model import Configuration
+from kata_py.config.rules import POLICY
 from kata_py.config.size import SandboxSize
 from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, SharedDirectory, VfioDevice, VmSpec
 from kata_py.network.model import Model, RateLimits
@@ -70,6 +71,7 @@ class SandboxPlan:
         id: Its id.
         vm: Its virtual machine.
         network: Its network; None if the manager has made none.
+        policy: What the agent is told to let pass, in Rego; empty leaves it to the guest.
         guest: What the agent is told once it answers.
         dial_timeout: Seconds until the agent must answer.
         create_timeout: Seconds the agent may take to create a container.
@@ -82,6 +84,7 @@ class SandboxPlan:
     id: str
     vm: VmSpec
     network: NetworkPlan | None
+    policy: str
     guest: agent_pb2.CreateSandboxRequest
     dial_timeout: float
     create_timeout: float
@@ -189,6 +192,7 @@ def plan_sandbox(
             selinux_label=confinement.selinux_label(spec, hypervisor),
         ),
         network=_network(configuration, spec),
+        policy=configuration.policy,
         guest=agent_pb2.CreateSandboxRequest(
             sandbox_id=sandbox_id,
             hostname=spec.get("hostname", "")[:HOSTNAME_MAX],
@@ -258,7 +262,7 @@ def plan_container(
         "root": {"path": share.guest_rootfs(container_id), "readonly": spec.get("root", {}).get("readonly", False)},
         "hostname": spec.get("hostname", ""),
         "mounts": list(planned.mounts),
-        "annotations": spec.get("annotations", {}),
+        "annotations": {key: value for key, value in spec.get("annotations", {}).items() if key != POLICY},
         "linux": linux,
     }
     return ContainerPlan(

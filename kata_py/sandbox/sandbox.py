@@ -233,6 +233,9 @@ class Sandbox:
                             await stack.enter_async_context(first.hooks.around(vm.pid, record))
                     async with stages.stage("agent", plan.dial_timeout):
                         agent = await stack.enter_async_context(dial(vm, plan.dial_timeout))
+                if plan.policy:
+                    async with stages.stage("policy"):
+                        await agent.set_policy(plan.policy)
                 async with stages.stage("sandbox"):
                     links = None if network is None else Links(network, vm, agent)
                     await _prepare(agent, plan, links)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -298,7 +299,6 @@ def test_a_pending_key_is_refused_by_the_annotation_s_name(monkeypatch: pytest.M
         (f"{RUNTIME}enable_pprof", "false", "true"),
         (f"{RUNTIME}experimental_force_guest_pull", "false", "true"),
         (f"{AGENT}enable_tracing", "false", "true"),
-        (f"{AGENT}policy", None, "cGFja2FnZQ=="),
         (f"{HYPERVISOR}cc_init_data", None, "H4sI"),
         (f"{HYPERVISOR}network_queues", None, "2"),
     ],
@@ -449,3 +449,26 @@ def test_whatever_the_text_the_outcome_is_a_configuration_or_an_error(annotation
     except ConfigurationError:
         return
     assert replace(result, hypervisor=base.hypervisor, agent=base.agent, runtime=base.runtime, assets=()) == base
+
+
+def test_a_policy_is_rego_in_base64() -> None:
+    text = base64.b64encode("package agent_policy  # größe".encode()).decode()
+    assert asked({f"{AGENT}policy": f"{text[:8]}\n{text[8:]}\r\n"}).policy == "package agent_policy  # größe"
+    assert asked({}).policy == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("", "is empty"),
+        (base64.b64encode(b" \n").decode(), "is empty"),
+        ("package agent_policy", "must be Rego text in base64"),
+        ("cGFja2FnZQ", "must be Rego text in base64"),
+        (base64.b64encode(b"\xff").decode(), "must be Rego text in base64"),
+        ("A" * ((4 << 20) + 4), "more than a policy of 3 MiB needs"),
+    ],
+)
+def test_a_policy_that_is_none_is_refused(text: str, cause: str) -> None:
+    message = refused({f"{AGENT}policy": text})
+    assert message.startswith(f"annotation {AGENT}policy ")
+    assert cause in message
