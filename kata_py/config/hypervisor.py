@@ -195,7 +195,7 @@ class ConfinementConfig:
 class DebugConfig:
     """For whoever looks into a guest."""
 
-    # A guest that talks: kernel and console in the shim's log.
+    # A guest that talks: kernel, console and agent in the shim's log.
     enable_debug: bool = False
 
     # A second monitor for people, at /run/vc/vm/<id>/extra-monitor.sock; whoever may write there owns the machine.

@@ -28,7 +28,7 @@ class AgentConfig:
     # How long the agent may take to answer after the machine was started: twice what a guest without KVM needs.
     dial_timeout: Seconds = 45
 
-    # An agent that talks; and one that gives a shell to whoever reaches its port, 1026 of vsock.
+    # An agent that talks; and one that gives a shell to whoever reaches its port, as `kata-ctl exec` does.
     enable_debug: bool = False
     debug_console_enabled: bool = False
 

@@ -183,6 +183,8 @@ class VmSpec:
         accelerator: What runs its instructions.
         machine: Machine type (`q35`, `s390-ccw-virtio`); empty is the driver's default.
         debug: Whether the guest's kernel talks much.
+        agent_log: Whether the agent's log comes over a port of its own, `Ports.log`.
+        debug_console: Whether whoever debugs the guest reaches a shell in it, `Ports.debug_console`.
         network_namespace: The path of the pod's network namespace, which its processes are put into; None is one with
             nothing in it.
         selinux_label: What its processes are labelled with where the host has SELinux; empty is by the policy's rules.
@@ -198,6 +200,8 @@ class VmSpec:
     accelerator: Accelerator = Accelerator.AUTO
     machine: str = ""
     debug: bool = False
+    agent_log: bool = False
+    debug_console: bool = False
     network_namespace: Path | None = None
     selinux_label: str = ""
 
@@ -250,6 +254,40 @@ class Vm(Protocol):
 
         Raises:
             HypervisorError: It was not plugged in, cannot be taken out, or the guest does not let go of it.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a guest offers besides its agent's calls; each None where it was not asked for.
+
+    Attributes:
+        log: Where the agent's log is read.
+        debug_console: Where a shell answers.
+    """
+
+    log: Address | None = None
+    debug_console: Address | None = None
+
+
+@runtime_checkable
+class OffersPorts(Protocol):
+    """A machine that has the ports that its spec asks for."""
+
+    @property
+    def ports(self) -> Ports:
+        """Where they are reached, or will be once the guest is up."""
+
+
+@runtime_checkable
+class GrowsDisks(Protocol):
+    """A machine whose disks can become larger while it runs."""
+
+    async def grow_disk(self, device: GuestDevice, size: int) -> None:
+        """Let a plugged-in disk have so many bytes; an image file is made that long first.
+
+        Raises:
+            HypervisorError: It was not plugged in, is larger already, or the machine refused.
         """
 
 

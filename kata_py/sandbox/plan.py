@@ -34,6 +34,7 @@ from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import Volume
 from kata_py.storage.source import Sources
 
+LOG_PORT = 1025
 DEBUG_CONSOLE_PORT = 1026
 HOSTNAME_MAX = 64  # characters, as the kernel
 
@@ -177,7 +178,7 @@ def plan_sandbox(
                 image_fstype=hypervisor.rootfs_type,
                 parameters=(
                     *(("intel_iommu=on", "iommu=pt") if hypervisor.enable_iommu else ()),
-                    *_agent_parameters(configuration.agent),
+                    *_agent_parameters(configuration),
                     *hypervisor.kernel_params.split(),
                 ),
             ),
@@ -188,6 +189,8 @@ def plan_sandbox(
             accelerator=Accelerator(hypervisor.accelerator),
             machine=hypervisor.machine_type,
             debug=hypervisor.enable_debug,
+            agent_log=hypervisor.enable_debug,
+            debug_console=configuration.agent.debug_console_enabled,
             network_namespace=confinement.network_namespace(spec),
             selinux_label=confinement.selinux_label(spec, hypervisor),
         ),
@@ -383,14 +386,17 @@ def _linux(linux: Linux, *, keep_seccomp: bool) -> tuple[Linux, bool]:
     return guest, shares_pids
 
 
-def _agent_parameters(agent: AgentConfig) -> list[str]:
+def _agent_parameters(configuration: Configuration) -> list[str]:
     """What the agent is told by the kernel's line, where it differs from its own default.
 
     Source: kata `virtcontainers/kata_agent.go` (KataAgentKernelParams), `src/agent/src/config.rs`.
     """
+    agent = configuration.agent
     parameters = []
     if agent.enable_debug:
         parameters.append("agent.log=debug")
+    if configuration.hypervisor.enable_debug:
+        parameters.append(f"agent.log_vport={LOG_PORT}")
     if agent.debug_console_enabled:
         parameters += ["agent.debug_console", f"agent.debug_console_vport={DEBUG_CONSOLE_PORT}"]
     if agent.container_pipe_size:

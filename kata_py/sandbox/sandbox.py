@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 
 from kata_protos import agent_pb2
-from kata_py.hypervisor.api import GuestDevice, Hypervisor, HypervisorError, Vm, VmSpec
+from kata_py.hypervisor.api import GuestDevice, Hypervisor, HypervisorError, OffersPorts, Vm, VmSpec
 from kata_py.network.network import Network, open_network
 from kata_py.oci.spec import LinuxResources
 from kata_py.oci.wire import resources_to_agent
 from kata_py.resource.journal import Journal
-from kata_py.sandbox import boots, oom
+from kata_py.sandbox import agent_log, boots, oom
 from kata_py.sandbox.agent import Agent
 from kata_py.sandbox.container import Container
 from kata_py.sandbox.dial import dial
@@ -228,6 +228,8 @@ class Sandbox:
                         vm = stages.vm = await stack.enter_async_context(
                             hypervisor.launch(_with(plan.vm, network), record)
                         )
+                    log = vm.ports.log if isinstance(vm, OffersPorts) else None
+                    await stack.enter_async_context(agent_log.following(log, plan.id))
                     if first.hooks:
                         async with stages.stage("hooks"):
                             await stack.enter_async_context(first.hooks.around(vm.pid, record))

@@ -95,6 +95,7 @@ class Launch:
             channel = await open_channel(
                 self.spec.agent_channel, directory, bus.place(), self.journal, self.tail,
                 life=self.daemons, handover=handover,
+                log=self.spec.agent_log, debug_console=self.spec.debug_console,
             )  # fmt: skip
             parts += channel.device.parts()
             if source := self.config.entropy_source:
@@ -127,7 +128,8 @@ class Launch:
                 session = await self._connect(ours, qemu, programs)
         vm = QemuVm(
             qemu, session, channel.address, self.tail, spare, self.open_share, self._resizer(session),
-            daemons=self.daemons, life=self.life, block=self.config, host_ports=host_ports, present=present,
+            daemons=self.daemons, life=self.life, block=self.config, ports=channel.ports, host_ports=host_ports,
+            present=present,
         )  # fmt: skip
         for program in programs:
             vm.depend_on(program)

@@ -16,6 +16,7 @@ from kata_py.hypervisor.api import (
     GuestDevice,
     HypervisorError,
     Nic,
+    Ports,
     SharedDirectory,
     Size,
     VfioDevice,
@@ -31,7 +32,7 @@ from kata_qemu.devices.share import Share
 from kata_qemu.devices.vfio import Vfio
 from kata_qemu.lines import Tail
 from kata_qemu.monitor import CommandFailed, DeviceNotFound, Event, Monitor, MonitorError
-from kata_qemu.parts import Command, Frontend, Part, TapBackend
+from kata_qemu.parts import BlockNode, Command, Frontend, Part, TapBackend
 from kata_qemu.process import Program
 from kata_qemu.resize import Resizer
 
@@ -58,6 +59,7 @@ class QemuVm:
         daemons: Holds what is ended after QEMU.
         life: Holds what is ended before QEMU.
         block: How disks are read and written.
+        ports: Where the agent's other ports are reached.
         host_ports: Places for devices of the host.
         present: Devices of the host that are there from the start, and where.
     """
@@ -75,6 +77,7 @@ class QemuVm:
         daemons: AsyncExitStack,
         life: AsyncExitStack,
         block: BlockConfig,
+        ports: Ports,
         host_ports: Sequence[Place] = (),
         present: Mapping[VfioDevice, GuestDevice] = MappingProxyType({}),
     ) -> None:
@@ -91,6 +94,7 @@ class QemuVm:
         self._daemons = daemons
         self._life = life
         self._block = block
+        self._ports = ports
         self._exit: asyncio.Future[VmExit] = asyncio.get_running_loop().create_future()
         self._plugging = asyncio.Lock()
         self._shutdown: Event | None = None
@@ -102,6 +106,11 @@ class QemuVm:
     def agent(self) -> Address:
         """As `Vm.agent`."""
         return self._agent
+
+    @property
+    def ports(self) -> Ports:
+        """As `OffersPorts.ports`."""
+        return self._ports
 
     @property
     def pid(self) -> int:
@@ -187,6 +196,18 @@ class QemuVm:
     async def vcpu_threads(self) -> tuple[int, ...]:
         """As `VcpuThreads.vcpu_threads`."""
         return await self._resizer.vcpu_threads()
+
+    async def grow_disk(self, device: GuestDevice, size: int) -> None:
+        """As `GrowsDisks.grow_disk`. Source: QEMU `qapi/block-core.json`, block_resize."""
+        async with self._plugging:
+            _, parts = self._plugged.get(device.id, (None, ()))
+            node = next((part for part in parts if isinstance(part, BlockNode)), None)
+            if node is None:
+                raise HypervisorError("qemu", f"{device.id} was not plugged in, or is no disk")
+            try:
+                await self._monitor.execute(Command("block_resize", {"node-name": node.id, "size": size}))
+            except MonitorError as error:
+                raise HypervisorError("qemu", f"cannot let {device.id} have {size} bytes: {error.cause}") from error
 
     async def _plug(self, parts: Sequence[Part]) -> None:
         """Add the parts in order; if one cannot be added, or we are cancelled, none stays."""

@@ -36,17 +36,26 @@ class AgentPort:
         name: What the guest finds in `/sys/class/virtio-ports/*/name`.
         descriptor: The socket, inherited.
         place: Where the port's controller sits.
+        others: Further ports of the agent's on the same controller: names and descriptors.
     """
 
     name: str
     descriptor: int
     place: Place
+    others: tuple[tuple[str, int], ...] = ()
 
     def parts(self) -> tuple[Part, ...]:
-        """As `Device.parts`."""
-        port: Properties = {"bus": "serial.0", "nr": 1, "name": self.name, "chardev": "agent-socket"}
+        """As `Device.parts`; port 0 of a controller is left to a console."""
+        ports = {"agent": (self.name, self.descriptor)}
+        ports |= {f"agent-port{number}": port for number, port in enumerate(self.others)}
+        sockets = [SocketChardev(f"{id}-socket", descriptor, listening=True) for id, (_, descriptor) in ports.items()]
         return (
-            SocketChardev("agent-socket", self.descriptor, listening=True),
-            self.place.device("virtio-serial", "serial", {"max_ports": 2}),
-            Frontend("virtserialport", "agent", port),
+            *sockets,
+            self.place.device("virtio-serial", "serial", {"max_ports": len(ports) + 1}),
+            *(_port(id, number, name) for number, (id, (name, _)) in enumerate(ports.items(), 1)),
         )
+
+
+def _port(id: str, number: int, name: str) -> Frontend:
+    properties: Properties = {"bus": "serial.0", "nr": number, "name": name, "chardev": f"{id}-socket"}
+    return Frontend("virtserialport", id, properties)

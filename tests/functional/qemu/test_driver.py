@@ -21,6 +21,7 @@ from kata_py.hypervisor.api import (
     GuestDevice,
     HypervisorError,
     Nic,
+    Ports,
     SharedDirectory,
     VmExit,
 )
@@ -393,3 +394,32 @@ async def test_a_connection_to_the_agents_port_can_be_made_before_the_guest_is_u
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(str(bench.spec.directory / "agent.sock"))
             sock.send(b"early")
+
+
+@pytest.mark.parametrize("s390x", [False, True])
+async def test_a_machine_that_is_debugged_has_a_socket_for_its_agents_log_and_for_a_shell(
+    bench: Bench, s390x: bool
+) -> None:
+    if s390x:
+        bench.s390x()
+    bench.spec = replace(
+        bench.spec, agent_channel=AgentChannel.VIRTIO_SERIAL, agent_log=True, debug_console=True
+    )  # fmt: skip
+    async with bench.launch() as vm:
+        directory = bench.spec.directory
+        log, console = directory / "agent-log.sock", directory / "debug-console.sock"
+        assert vm.ports == Ports(SerialAddress(str(log)), SerialAddress(str(console)))
+        for path in (log, console):
+            _, writer = await asyncio.open_unix_connection(path)
+            writer.close()
+
+
+async def test_a_disk_that_was_plugged_in_grows_and_nothing_else_does(bench: Bench) -> None:
+    disk = bench.place / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    async with bench.launch() as vm:
+        plugged = await vm.attach(BlockDevice("grows", disk))
+        await vm.grow_disk(plugged, 4 << 20)
+        assert disk.stat().st_size == 4 << 20
+        with pytest.raises(HypervisorError, match="disk-other was not plugged in"):
+            await vm.grow_disk(GuestDevice("disk-other"), 8 << 20)

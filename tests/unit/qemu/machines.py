@@ -20,6 +20,7 @@ from kata_qemu.parts import Part
 from kata_qemu.platform import Q35, Platform
 
 MAC = "02:00:00:00:00:0a"
+PORTS = ("agent.log.0", "agent.debug_console.0")
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,20 @@ def machine(
     share: Path | None = None,
     nics: Sequence[tuple[int, ...]] = (),
     extras: bool = False,
+    ports: Sequence[int] = (),
 ) -> Machine:
     """A machine whose files lie in the directory.
 
     With a share if its daemon's socket is given; with an interface for each group of tap descriptors, one of several
-    queues with vhost-net. The extras are what a configuration has to ask for.
+    queues with vhost-net. The extras are what a configuration has to ask for. The ports are of the agent's log and the
+    debug console.
     """
     bus = platform.bus()
     parts: list[Part] = [
         *Ram(256, preallocated=extras).parts(),
         *ConsoleDevice(platform.console[1], inherited.console).parts(),
         *Disk("image", directory / "image", bus.place(), read_only=True).parts(),
-        *AgentPort("agent.channel.0", inherited.agent, bus.place()).parts(),
+        *AgentPort("agent.channel.0", inherited.agent, bus.place(), tuple(zip(PORTS, ports, strict=False))).parts(),
         *Disk("data", directory / "data, too", bus.place()).parts(),
     ]
     if extras:

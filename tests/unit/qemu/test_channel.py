@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kata_py.hypervisor.api import AgentChannel, HypervisorError
+from kata_py.hypervisor.api import AgentChannel, HypervisorError, Ports
 from kata_py.ttrpc.address import HybridVsockAddress, SerialAddress, VsockAddress
 from kata_qemu import channel, hybrid
 from kata_qemu.bus import PciPlace
@@ -56,10 +56,10 @@ class Host:
     life: AsyncExitStack = field(default_factory=AsyncExitStack)
     handover: ExitStack = field(default_factory=ExitStack)
 
-    async def open(self, wanted: AgentChannel) -> Channel:
+    async def open(self, wanted: AgentChannel, *, log: bool = False, debug_console: bool = False) -> Channel:
         return await open_channel(
             wanted, self.directory, PLACE, self.journal, Tail(),
-            life=self.life, handover=self.handover, vhost_vsock=self.vhost_vsock,
+            life=self.life, handover=self.handover, log=log, debug_console=debug_console, vhost_vsock=self.vhost_vsock,
         )  # fmt: skip
 
 
@@ -82,6 +82,33 @@ async def test_a_host_without_vsock_has_a_serial_port_that_listens_already(host:
     with connected(host.directory / "agent.sock"):
         pass
     assert opened.program is None
+
+
+async def test_log_and_shell_have_serial_ports_of_their_own_where_there_is_no_vsock(host: Host) -> None:
+    opened = await host.open(AgentChannel.VIRTIO_SERIAL, log=True, debug_console=True)
+    log, console = SerialAddress(str(host.directory / "agent-log.sock")), host.directory / "debug-console.sock"
+    assert opened.ports == Ports(log, SerialAddress(str(console)))
+    agent, *others = opened.descriptors
+    named = tuple(zip(("agent.log.0", "agent.debug_console.0"), others, strict=True))
+    assert opened.device == AgentPort("agent.channel.0", agent, PLACE, named)
+    with connected(console):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("log", "debug_console", "ports"),
+    [
+        (False, False, Ports()),
+        (True, False, Ports(log=VsockAddress(77, 1025))),
+        (False, True, Ports(debug_console=VsockAddress(77, 1026))),
+    ],
+)
+async def test_over_vsock_log_and_shell_are_ports_by_number(
+    host: Host, log: bool, debug_console: bool, ports: Ports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "claim_cid", lambda vhost: 77)
+    host.vhost_vsock = Path("/dev/null")
+    assert (await host.open(AgentChannel.VSOCK, log=log, debug_console=debug_console)).ports == ports
 
 
 async def test_vsock_asked_for_and_not_to_be_had_is_an_error_with_a_way_out(host: Host) -> None:
@@ -140,7 +167,8 @@ async def test_a_hybrid_channel_runs_the_device_and_connects_qemu_to_it(
     program.write_text(VHOST_DEVICE_VSOCK.format(python="/usr/bin/python3 -S"))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    opened = await host.open(AgentChannel.HYBRID_VSOCK)
+    opened = await host.open(AgentChannel.HYBRID_VSOCK, log=True)
+    assert opened.ports == Ports(log=HybridVsockAddress(str(host.directory / "kata.hvsock"), 1025))
     (descriptor,) = opened.descriptors
     assert opened.address == HybridVsockAddress(str(host.directory / "kata.hvsock"), 1024)
     assert opened.guest_address == "vsock://-1:1024"

@@ -20,6 +20,12 @@ PLATFORMS = pytest.mark.parametrize("platform", [Q35, S390], ids=lambda platform
 example = machine(Q35, Path("/vm"), Inherited(3, 4, 5))
 
 
+def told(line: Machine) -> str:
+    """The command line as the golden files have it."""
+    text = "".join(f"\n{word}" if word.startswith("-") else f" {word}" for word in line.argv())
+    return text.strip() + "\n"
+
+
 def value_of(line: Machine, option: str) -> str:
     argv = line.argv()
     return argv[argv.index(option) + 1]
@@ -28,8 +34,13 @@ def value_of(line: Machine, option: str) -> str:
 @PLATFORMS
 def test_the_command_line_is_the_one_that_was_agreed(platform: Platform) -> None:
     line = machine(platform, Path("/vm"), Inherited(3, 4, 5), share=Path("/vm/vhost-fs.sock"), nics=[(6,), (7, 8)])
-    told = "".join(f"\n{word}" if word.startswith("-") else f" {word}" for word in line.argv())
-    assert told.strip() + "\n" == (GOLDEN / f"{platform.machine}.txt").read_text()
+    assert told(line) == (GOLDEN / f"{platform.machine}.txt").read_text()
+
+
+@PLATFORMS
+def test_a_guest_that_is_debugged_has_ports_for_its_agents_log_and_a_shell(platform: Platform) -> None:
+    line = machine(platform, Path("/vm"), Inherited(3, 4, 5), ports=(20, 21))
+    assert told(line) == (GOLDEN / f"{platform.machine}-debugged.txt").read_text()
 
 
 @PLATFORMS

@@ -82,7 +82,8 @@ def test_the_machine_is_what_the_configuration_says() -> None:
     vm = plan.vm
     assert (vm.sandbox_id, vm.directory) == ("pod", Path("/run/vc/vm/pod"))
     assert (vm.boot.kernel, vm.boot.initramfs, vm.boot.image) == (Path("/k"), Path("/i"), Path("/r"))
-    assert vm.boot.parameters == ("quiet", "panic=1")
+    assert vm.boot.parameters == ("agent.log_vport=1025", "quiet", "panic=1")
+    assert (vm.agent_log, vm.debug_console) == (True, False)
     assert (vm.accelerator, vm.agent_channel) == (Accelerator.TCG, AgentChannel.VIRTIO_SERIAL)
     assert (vm.machine, vm.debug) == ("q35", True)
     assert (plan.dial_timeout, plan.create_timeout) == (7, 9)
