@@ -21,7 +21,7 @@ INITRAMFS_LIMIT = 4 << 20
 PACKAGES = (
     "busybox-static",  # the initramfs, modprobe, and a shell for who debugs a guest
     "crun",
-    "e2fsprogs",  # mke2fs, for volumes that the host wants made here
+    "e2fsprogs",  # mke2fs and resize2fs, for volumes that the host wants made here, or larger
     "iptables",  # for GetIPTables and SetIPTables
     "python3.11-minimal",
     "libpython3.11-minimal",
@@ -63,6 +63,7 @@ KEEP = (
     "usr/bin/crun",
     f"usr/bin/{PYTHON}",
     "usr/sbin/mke2fs",
+    "usr/sbin/resize2fs",
     f"{STDLIB}/**",
     f"{DIST_PACKAGES}/google/**",
     # iptables by nf_tables, as Debian has it by default, and what it knows of matches and targets.
@@ -125,7 +126,7 @@ PACKS: Mapping[str, tuple[str, ...]] = {
 COMPRESSED = (
     r"usr/lib/modules/",
     r"usr/lib/[^/]*/xtables/",
-    r"usr/sbin/(mke2fs|xtables-nft-multi)$",
+    r"usr/sbin/(mke2fs|resize2fs|xtables-nft-multi)$",
     r"/regorus/.*\.so$",
 )
 

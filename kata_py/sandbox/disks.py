@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from kata_protos import agent_pb2
-from kata_py.hypervisor.api import BlockDevice, GuestDevice, HypervisorError, Vm
+from kata_py.hypervisor.api import BlockDevice, GrowsDisks, GuestDevice, HypervisorError, Vm
+from kata_py.resource.blocking import off_loop
+from kata_py.sandbox.errors import InvalidArgument, NotFound, Unimplemented
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +44,36 @@ class Disks:
     def __init__(self, vm: Vm) -> None:
         self._vm = vm
         self._plugged: dict[Path, tuple[GuestDevice, int]] = {}
+        self._mounted: dict[Path, str] = {}
         self._turn = asyncio.Lock()
+
+    def mount_point(self, path: Path) -> str | None:
+        """Where the guest has mounted the disk with that content; None if it has not."""
+        return self._mounted.get(path)
+
+    async def grow(self, path: Path, size: int) -> None:
+        """Make a plugged-in disk larger.
+
+        Args:
+            path: Its content: an image file, which is made that long, or a block device, which is so already.
+            size: Bytes.
+
+        Raises:
+            InvalidArgument: It would be smaller, or the device has not that much.
+            NotFound: No such disk is plugged in.
+            HypervisorError: The machine refused.
+        """
+        async with self._turn:
+            if path not in self._plugged:
+                raise NotFound(f"no disk {path} is plugged in")
+            present, is_file = await off_loop(_size_of, path)
+            if is_file and size < present:
+                raise InvalidArgument(f"{path} has {present} bytes, and a disk in use cannot become smaller ({size})")
+            if not is_file and size > present:
+                raise InvalidArgument(f"{path} has {present} bytes, not {size}: its storage has to grow it first")
+            if not isinstance(self._vm, GrowsDisks):
+                raise Unimplemented("disks of this kind of machine cannot grow")
+            await self._vm.grow_disk(self._plugged[path][0], size if is_file else present)
 
     @asynccontextmanager
     async def given(
@@ -63,6 +96,7 @@ class Disks:
                 if use.storage is None:
                     told.devices.add(id=found.address, type=found.driver, container_path=use.node)
                 else:
+                    self._mounted[use.device.path] = use.storage.mount_point
                     storage = told.storages.add()
                     storage.CopyFrom(use.storage)
                     storage.driver, storage.source = found.driver, found.address
@@ -84,6 +118,7 @@ class Disks:
                     self._plugged[device.path] = found, uses - 1
                 else:
                     del self._plugged[device.path]
+                    self._mounted.pop(device.path, None)
                     await self._unplug(found)
 
     async def _unplug(self, device: GuestDevice) -> None:
@@ -91,3 +126,9 @@ class Disks:
             await self._vm.detach(device)
         except HypervisorError as error:  # it goes with the machine, or has gone with it
             logger.info("disk %s stays plugged in: %s", device.id, error)
+
+
+def _size_of(path: Path) -> tuple[int, bool]:
+    """Bytes of a disk's content, and whether it is a file."""
+    with path.open("rb") as content:
+        return content.seek(0, os.SEEK_END), stat.S_ISREG(os.fstat(content.fileno()).st_mode)

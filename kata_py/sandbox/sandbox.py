@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal as signals
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -154,6 +154,9 @@ class Parts:
             await files.aclose()
 
 
+Serve = Callable[[Parts], AbstractAsyncContextManager[None]]
+
+
 class Sandbox:
     """One sandbox that runs; made by `start`. It ends with the container it was started with.
 
@@ -191,6 +194,7 @@ class Sandbox:
         *,
         namespace: str,
         planned: tuple[int, int],
+        serve: Serve = lambda parts: nullcontext(),
     ) -> Sandbox:
         """Start a sandbox, up to the creation of its first container.
 
@@ -202,6 +206,7 @@ class Sandbox:
             events: Where the manager is told.
             namespace: The manager's namespace.
             planned: When planning began and ended, in monotonic nanoseconds.
+            serve: What is open as long as the sandbox runs, made of its parts.
 
         Raises:
             AlreadyExists: A live shim serves a sandbox of this id.
@@ -257,6 +262,7 @@ class Sandbox:
                     resizing,
                 )
                 container = await parts.create(first)
+            await stack.enter_async_context(serve(parts))
             record.move(State.RUNNING)
             return cls(parts, container, links, stack.pop_all())
 

@@ -18,6 +18,7 @@ from kata_py.shim.errors import UsageError
 
 ADDRESS = "address"
 LOG = "log"
+MONITOR_ADDRESS = "monitor_address"
 PID = "shim.pid"
 ROOTFS = "rootfs"
 

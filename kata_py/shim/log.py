@@ -33,6 +33,8 @@ _PARTS = {
     "kata_py.hypervisor": ("virtcontainers", "hypervisor"),
     "kata_py.network": ("virtcontainers", "network"),
     "kata_py.sandbox": ("virtcontainers", "sandbox"),
+    "kata_py.shim.http": ("containerd-kata-shim-v2", "shim-management"),
+    "kata_py.shim.management": ("containerd-kata-shim-v2", "shim-management"),
     "kata_py.shim": ("containerd-kata-shim-v2", "shim"),
     "kata_py.storage": ("virtcontainers", "fs_share"),
     "kata_py.ttrpc": ("containerd-kata-shim-v2", "ttrpc"),

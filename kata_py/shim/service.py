@@ -51,7 +51,7 @@ from kata_py.sandbox.pod import Role
 from kata_py.sandbox.process import LOST, Exit, Status
 from kata_py.sandbox.sandbox import Sandbox
 from kata_py.sandbox.stdio import StdioOpener, StdioSpec
-from kata_py.shim import bundle
+from kata_py.shim import bundle, management
 from kata_py.shim.status import answered
 from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import off_loop
@@ -330,6 +330,7 @@ class TaskService(task_v2_ttrpc.TaskService):
             self._events,
             namespace=self._namespace,
             planned=(began, time.monotonic_ns()),
+            serve=management.serving,
         )
         self._configuration = configuration
         container = self._sandbox.container(request.id)

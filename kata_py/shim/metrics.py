@@ -1,0 +1,86 @@
+"""Figures in Prometheus' text form: of the sandbox's programs on the host, and what the agent tells of the guest.
+
+Names are kata's (`src/runtime/pkg/containerd-shim-v2/shim_metrics.go`, `virtcontainers/sandbox_metrics.go`).
+Source of the form: Prometheus' "Exposition formats", text-based; of the figures: proc(5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_STATUS = (
+    *("VmPeak", "VmSize", "VmLck", "VmPin", "VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem", "VmData", "VmStk"),
+    *("VmExe", "VmLib", "VmPTE", "VmPMD", "VmSwap", "HugetlbPages"),
+    *("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"),
+)
+_STAT = ("utime", "stime", "cutime", "cstime")
+_IO = ("rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes")
+
+# Of the agent's text, lines of families that are the agent's to tell; upstream's first agent had go_ and process_.
+_LINE = re.compile(
+    r"(?P<comment># (?:HELP|TYPE) )?(?P<name>(?:kata_agent_|kata_guest_|go_|process_)[a-zA-Z0-9_]+)"
+    r"(?P<rest>[ {][^\x00-\x1f\x7f]*)"
+)
+
+
+def of_programs(programs: Mapping[str, int], proc: Path = Path("/proc")) -> str:
+    """The figures of programs; blocks. One that has ended is left out.
+
+    Args:
+        programs: Their pids, by what the families are called after: `shim`, `hypervisor`, `virtiofsd`.
+        proc: Where the kernel's files are.
+    """
+    return "".join(line for name, pid in programs.items() for line in _program(f"kata_{name}", name, proc / str(pid)))
+
+
+def of_agent(text: str) -> str:
+    """The agent's text as it is passed on. The guest is not trusted: what tells of anything else is left out."""
+    return "".join(f"{line}\n" for line in map(_passed_on, text.splitlines()) if line)
+
+
+def _passed_on(line: str) -> str:
+    found = _LINE.fullmatch(line)
+    if found is None:
+        return ""
+    name = found["name"]
+    prefix = "" if name.startswith("kata_") else "kata_agent_"
+    return f"{found['comment'] or ''}{prefix}{name}{found['rest']}"
+
+
+def _program(prefix: str, name: str, place: Path) -> Iterator[str]:
+    try:
+        status = _numbers((place / "status").read_text())
+        ticks = (place / "stat").read_text().rpartition(")")[2].split()[11:15]  # from field 14 on
+        descriptors = sum(1 for _ in (place / "fd").iterdir())
+        io = _numbers((place / "io").read_text())
+    except OSError:
+        return
+    yield from _family(f"{prefix}_threads", f"Threads of the {name}.", {"": status.get("Threads", 0)})
+    yield from _family(f"{prefix}_fds", f"Open descriptors of the {name}.", {"": descriptors})
+    memory = {key.lower(): status.get(key, 0) for key in _STATUS}
+    yield from _family(f"{prefix}_proc_status", f"Memory (KiB) and context switches of the {name}.", memory)
+    times = dict(zip(_STAT, map(int, ticks), strict=True))
+    yield from _family(f"{prefix}_proc_stat", f"Processor time of the {name} and its children, in ticks.", times)
+    moved = {key.replace("_", ""): io.get(key, 0) for key in _IO}
+    yield from _family(f"{prefix}_io_stat", f"What the {name} has read and written.", moved)
+
+
+def _family(name: str, help: str, items: Mapping[str, int]) -> Iterator[str]:
+    yield f"# HELP {name} {help}\n# TYPE {name} gauge\n"
+    for item, number in items.items():
+        yield f'{name}{{item="{item}"}} {number}\n' if item else f"{name} {number}\n"
+
+
+def _numbers(text: str) -> dict[str, int]:
+    """The first number of each line of `name: number`."""
+    found = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        word = value.split(None, 1)[:1]
+        if word and word[0].isdecimal():
+            found[key] = int(word[0])
+    return found

@@ -1,0 +1,222 @@
+"""The management API over a fake agent: forms, statuses, and that nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from google.protobuf.empty_pb2 import Empty
+
+from kata_protos import agent_pb2
+from kata_py.shim import management
+from kata_py.ttrpc.context import Context
+from kata_py.ttrpc.errors import StatusError
+from kata_py.ttrpc.status import Code
+from tests import bundle
+from tests.fakes import FakeAgent, FakeHypervisor, MemoryOpener
+from tests.tasks import Tasks, serving
+
+pytestmark = pytest.mark.root
+
+
+class Agent(FakeAgent):
+    """The fake with what the API asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rules = {False: b"v4", True: b"v6"}
+        self.policy = ""
+
+    async def GetIPTables(
+        self, request: agent_pb2.GetIPTablesRequest, context: Context
+    ) -> agent_pb2.GetIPTablesResponse:
+        return agent_pb2.GetIPTablesResponse(data=self.rules[request.is_ipv6])
+
+    async def SetIPTables(
+        self, request: agent_pb2.SetIPTablesRequest, context: Context
+    ) -> agent_pb2.SetIPTablesResponse:
+        self.rules[request.is_ipv6] = request.data
+        return agent_pb2.SetIPTablesResponse()
+
+    async def SetPolicy(self, request: agent_pb2.SetPolicyRequest, context: Context) -> Empty:
+        self.policy = request.policy
+        return Empty()
+
+    async def GetMetrics(self, request: agent_pb2.GetMetricsRequest, context: Context) -> agent_pb2.Metrics:
+        return agent_pb2.Metrics(metrics="# TYPE go_x gauge\ngo_x 1\nkata_shim_fds 9999\n")
+
+
+class Api:
+    """A sandbox's API and its client."""
+
+    def __init__(self, tasks: Tasks, agent: Agent) -> None:
+        self.tasks = tasks
+        self.agent = agent
+
+    async def request(self, method: str, target: str, body: bytes = b"") -> tuple[int, bytes]:
+        """The answer's status and body."""
+        path = self.tasks.paths.records / "c1" / management.SOCKET
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(f"{method} {target} HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        try:
+            async with asyncio.timeout(20):
+                answer = await reader.read()
+        finally:
+            writer.close()
+        head, _, content = answer.partition(b"\r\n\r\n")
+        return int(head.split(b" ")[1]), content
+
+
+@pytest.fixture
+async def agent() -> FakeAgent:
+    return Agent()
+
+
+@pytest.fixture
+async def api(top: Path, opener: MemoryOpener, agent: Agent) -> AsyncIterator[Api]:
+    hypervisor = FakeHypervisor(agent)
+    async with serving(top, lambda configuration: hypervisor, opener) as tasks:
+        await tasks.run()
+        yield Api(tasks, agent)
+
+
+async def test_the_agents_address_is_told(api: Api) -> None:
+    assert await api.request("GET", "/agent-url") == (200, f"unix://{api.tasks.top}/vm/c1/agent.sock".encode())
+
+
+async def test_rules_of_both_families_are_read_and_written(api: Api) -> None:
+    assert await api.request("PUT", "/iptables", b"new") == (200, b"")
+    assert await api.request("GET", "/iptables") == (200, b"new")
+    assert await api.request("GET", "/ip6tables") == (200, b"v6")
+
+
+async def test_a_policy_is_text(api: Api) -> None:
+    assert await api.request("PUT", "/policy", b"package p") == (200, b"")
+    assert api.agent.policy == "package p"
+    assert (await api.request("PUT", "/policy", b"\xff"))[0] == 400
+    assert (await api.request("PUT", "/policy"))[0] == 400
+    assert api.agent.policy == "package p"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body", "status", "told"),
+    [
+        ("GET", "/", b"", 404, "/agent-url, /metrics"),
+        ("GET", "/direct-volume", b"", 404, "no such path"),
+        ("POST", "/agent-url", b"", 501, "/agent-url has GET alone, not POST"),
+        ("DELETE", "/iptables", b"", 501, "/iptables has GET, PUT alone"),
+        ("GET", "/policy", b"", 501, "/policy has PUT alone"),
+        ("GET", "/direct-volume/resize", b"", 501, "has POST alone"),
+        ("GET", "/direct-volume/stats", b"", 400, "parameter path is missing"),
+        ("GET", "/direct-volume/stats?path=%2Fdev%2Fx", b"", 500, "c1 has no direct-assigned volume /dev/x"),
+        ("GET", "/direct-volume/stats?path=%252Fdev%252Fx", b"", 500, "c1 has no direct-assigned volume /dev/x"),
+        ("POST", "/direct-volume/resize", b"", 400, "expected"),
+        ("POST", "/direct-volume/resize", b"[]", 400, "expected"),
+        ("POST", "/direct-volume/resize", b'{"VolumePath": 1, "Size": 1}', 400, "expected"),
+        ("POST", "/direct-volume/resize", b'{"VolumePath": "/x", "Size": true}', 400, "a number of bytes"),
+        ("POST", "/direct-volume/resize", b'{"VolumePath": "/x", "Size": -1}', 400, "a number of bytes"),
+        ("POST", "/direct-volume/resize", b"[" * 100000, 400, "expected"),
+        ("POST", "/direct-volume/resize", b'{"VolumePath": "/x", "Size": 1}', 500, "no direct-assigned volume /x"),
+    ],
+)
+async def test_what_cannot_be_done_has_upstreams_status(
+    api: Api, method: str, target: str, body: bytes, status: int, told: str
+) -> None:
+    code, content = await api.request(method, target, body)
+    assert code == status
+    assert told in content.decode()
+
+
+async def test_an_error_of_the_agents_is_passed_on_in_its_words(api: Api) -> None:
+    api.agent.fails["GetIPTables"] = StatusError(Code.INTERNAL, "no iptables-save here")
+    assert await api.request("GET", "/iptables") == (500, b"agent: no iptables-save here\n")
+
+
+async def test_figures_are_the_programs_and_what_the_agent_may_tell(api: Api) -> None:
+    status, text = await api.request("GET", "/metrics")
+    assert status == 200
+    lines = text.decode().splitlines()
+    assert {"kata_agent_go_x 1", "# TYPE kata_shim_threads gauge", "# TYPE kata_hypervisor_io_stat gauge"} <= set(lines)
+    assert "kata_shim_fds 9999" not in lines
+
+
+async def test_an_agent_that_hangs_costs_its_own_figures_alone(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(management, "METRICS_TIMEOUT", 0.1)
+    api.agent.hangs.add("GetMetrics")
+    status, text = await api.request("GET", "/metrics")
+    assert (status, b"kata_agent" in text, b"kata_shim_fds" in text) == (200, False, True)
+    api.agent.release()
+
+
+async def test_however_many_requests_hang_no_task_waits_for_them(api: Api) -> None:
+    api.agent.hangs.add("GetIPTables")
+    stuck = [asyncio.create_task(api.request("GET", "/iptables")) for _ in range(20)]
+    async with asyncio.timeout(2):
+        await api.tasks.state()
+        await api.tasks.kill(0)
+    api.agent.release()
+    assert {(await each)[0] for each in stuck} == {200, 503}
+
+
+async def test_an_agent_without_figures_is_asked_once(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    api.agent.fails["GetMetrics"] = StatusError(Code.NOT_FOUND, "/grpc.AgentService/GetMetrics is not supported")
+    for _ in range(2):
+        assert (await api.request("GET", "/metrics"))[0] == 200
+    assert api.agent.calls.count("GetMetrics") == 1
+    assert caplog.messages == ["the agent has no metrics: agent: /grpc.AgentService/GetMetrics is not supported"]
+
+
+async def test_the_socket_is_noted_in_the_bundle_and_on_record_and_goes_with_the_sandbox(api: Api) -> None:
+    noted = api.tasks.top / "bundles" / "c1" / "monitor_address"
+    path = api.tasks.paths.records / "c1" / management.SOCKET
+    assert noted.read_text() == f"unix://{path}"
+    assert {str(noted), str(path)} <= {getattr(entry, "path", "") for entry in api.tasks.record().undo}
+    await api.tasks.kill(9)
+    await api.tasks.wait()
+    await api.tasks.delete()
+    assert not noted.exists()
+    assert not path.exists()
+
+
+async def test_a_sandbox_runs_without_its_api_where_the_socket_cannot_be(
+    top: Path, opener: MemoryOpener, agent: Agent, caplog: pytest.LogCaptureFixture
+) -> None:
+    hypervisor = FakeHypervisor(agent)
+    id = "x" * 76
+    deep = top / ("d" * 20)
+    deep.mkdir()
+    async with serving(deep, lambda configuration: hypervisor, opener) as tasks:
+        tasks.service._paths = tasks.paths.__class__(deep / "sbs", top / "m", top / "s", top / "b")
+        await tasks.create(id, spec=bundle.spec(id, "rootfs", bundle.process(["true"])))
+        await tasks.start(id)
+        assert f"no management API for sandbox {id}" in caplog.text
+
+
+async def test_a_policy_of_the_pod_comes_before_all_else_and_is_kept_from_the_guest(
+    top: Path, opener: MemoryOpener, agent: Agent
+) -> None:
+    hypervisor = FakeHypervisor(agent)
+    spec = bundle.spec("c1", "rootfs", bundle.process(["true"]))
+    spec["annotations"] = {"io.katacontainers.config.agent.policy": "cGFja2FnZSBw", "mine": "stays"}
+    async with serving(top, lambda configuration: hypervisor, opener) as tasks:
+        await tasks.create("c1", spec=spec)
+        assert agent.calls[0] == "SetPolicy"
+        assert agent.policy == "package p"
+        assert dict(agent.containers["c1"].OCI.Annotations) == {"mine": "stays"}
+        assert "policy" in [span.name for span in tasks.record().timeline]
+
+
+async def test_a_policy_that_the_agent_refuses_fails_the_start(top: Path, opener: MemoryOpener, agent: Agent) -> None:
+    hypervisor = FakeHypervisor(agent)
+    agent.fails["SetPolicy"] = StatusError(Code.PERMISSION_DENIED, "SetPolicyRequest is blocked by policy")
+    spec = bundle.spec("c1", "rootfs", bundle.process(["true"]))
+    spec["annotations"] = {"io.katacontainers.config.agent.policy": "cGFja2FnZSBw"}
+    async with serving(top, lambda configuration: hypervisor, opener) as tasks:
+        with pytest.raises(StatusError, match=r"policy failed after .*SetPolicyRequest is blocked by policy"):
+            await tasks.create("c1", spec=spec)
+        assert "CreateSandbox" not in agent.calls
+        assert tasks.leftovers() == []

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kata_py.shim import metrics
+
+
+def test_figures_of_a_program_are_those_of_the_kernels_files(tmp_path: Path) -> None:
+    place = tmp_path / "7"
+    (place / "fd").mkdir(parents=True)
+    for number in range(3):
+        (place / "fd" / str(number)).touch()
+    (place / "status").write_text("Name:\tx y\nVmRSS:\t  1234 kB\nThreads:\t5\nvoluntary_ctxt_switches:\t9\n")
+    (place / "stat").write_text("7 (a) b) S " + " ".join(str(field) for field in range(4, 53)))
+    (place / "io").write_text("rchar: 10\nread_bytes: 20\ncancelled_write_bytes: 30\n")
+    text = metrics.of_programs({"hypervisor": 7, "virtiofsd": 8}, tmp_path)
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert set(families) == {
+        f"kata_hypervisor_{name}" for name in ("threads", "fds", "proc_status", "proc_stat", "io_stat")
+    }
+    found = {
+        (name, sample.labels.get("item", "")): sample.value
+        for name, family in families.items()
+        for sample in family.samples
+    }
+    assert found["kata_hypervisor_threads", ""] == 5
+    assert found["kata_hypervisor_fds", ""] == 3
+    assert found["kata_hypervisor_proc_status", "vmrss"] == 1234
+    assert found["kata_hypervisor_proc_status", "voluntary_ctxt_switches"] == 9
+    assert [found["kata_hypervisor_proc_stat", item] for item in ("utime", "stime", "cutime", "cstime")] == [
+        14, 15, 16, 17,
+    ]  # fmt: skip
+    assert found["kata_hypervisor_io_stat", "readbytes"] == 20
+    assert found["kata_hypervisor_io_stat", "cancelledwritebytes"] == 30
+
+
+def test_this_process_has_figures() -> None:
+    families = list(text_string_to_metric_families(metrics.of_programs({"shim": os.getpid()})))
+    assert {family.type for family in families} == {"gauge"}
+    assert families[0].samples[0].value >= 1
+
+
+@pytest.mark.parametrize(
+    ("told", "passed_on"),
+    [
+        ("# HELP kata_guest_load Load.", "# HELP kata_guest_load Load."),
+        ("# TYPE go_threads gauge", "# TYPE kata_agent_go_threads gauge"),
+        ("process_max_fds 4", "kata_agent_process_max_fds 4"),
+        ('kata_agent_io_stat{item="rchar"} 12', 'kata_agent_io_stat{item="rchar"} 12'),
+        ("kata_shim_threads 100000", ""),
+        ("kata_hypervisor_fds 1", ""),
+        ("# a comment", ""),
+        ("kata_guest_load\x1b[2J 1", ""),
+    ],
+)
+def test_the_agent_speaks_for_the_guest_alone(told: str, passed_on: str) -> None:
+    assert metrics.of_agent(f"{told}\n") == (passed_on and f"{passed_on}\n")
