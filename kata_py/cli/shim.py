@@ -1,0 +1,103 @@
+"""The management API of running sandboxes, from the client's side.
+
+Sockets are looked for where kata's Go shim and ours have them, then where runtime-rs has. Source: kata
+`src/runtime/pkg/utils/shimclient/shim_management_client.go`, `src/libs/shim-interface/src/lib.rs`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from kata_py.cli.errors import CtlError, ShimError
+
+ROOTS = (Path("/run/vc/sbs"), Path("/run/kata"))
+SOCKET = "shim-monitor.sock"
+CONNECT_TIMEOUT = 3.0  # seconds
+ANSWER_TIMEOUT = 130.0  # seconds; the shim's own bound is 120
+
+
+class Shim:
+    """The shim of one sandbox.
+
+    Args:
+        sandbox_id: The sandbox's id.
+        path: Of its management socket.
+    """
+
+    def __init__(self, sandbox_id: str, path: Path) -> None:
+        self.sandbox_id = sandbox_id
+        self._path = path
+
+    def request(self, method: str, target: str, body: bytes = b"") -> bytes:
+        """Send a request and return the answer's body.
+
+        Raises:
+            ShimError: The shim cannot be reached, or answered with an error.
+        """
+        connection = _Connection(self._path)
+        try:
+            connection.request(method, target, body or None)
+            answer = connection.getresponse()
+            content = answer.read()
+        except TimeoutError:
+            raise ShimError(
+                f"the shim of sandbox {self.sandbox_id} does not answer within {ANSWER_TIMEOUT:g} s",
+                "look at its log: journalctl -t kata",
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise ShimError(
+                f"the shim of sandbox {self.sandbox_id} cannot be reached at {self._path}: {error}",
+                "is the pod still running? try: crictl pods",
+            ) from error
+        finally:
+            connection.close()
+        if answer.status != 200:
+            text = content.decode(errors="replace").strip() or answer.reason
+            raise ShimError(f"sandbox {self.sandbox_id}: {text}", status=answer.status)
+        return content
+
+
+def find(sandbox_id: str, roots: tuple[Path, ...] = ROOTS) -> Shim:
+    """The shim of a running sandbox, by its id or the beginning of it.
+
+    Raises:
+        CtlError: There is no such sandbox, or there are several.
+    """
+    found = [shim for shim in running(roots) if shim.sandbox_id.startswith(sandbox_id)]
+    exact = [shim for shim in found if shim.sandbox_id == sandbox_id]
+    match exact or found:
+        case [shim]:
+            return shim
+        case []:
+            places = " or ".join(map(str, roots))
+            raise CtlError(
+                f"no running sandbox {sandbox_id!r}: nothing below {places} serves it",
+                "list the pods of this node with their ids: crictl pods",
+            )
+        case several:
+            ids = ", ".join(shim.sandbox_id for shim in several)
+            raise CtlError(f"{sandbox_id!r} may be any of {ids}", "give more of the id")
+
+
+def running(roots: tuple[Path, ...] = ROOTS) -> Iterator[Shim]:
+    """The shims of all sandboxes that have a management socket."""
+    for root in roots:
+        for path in sorted(root.glob(f"*/{SOCKET}")):
+            yield Shim(path.parent.name, path)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=ANSWER_TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(CONNECT_TIMEOUT)
+        self.sock.connect(str(self._path))
+        self.sock.settimeout(ANSWER_TIMEOUT)

@@ -1,0 +1,181 @@
+"""The command line of kata-ctl, against shims that are a few lines."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from kata_py.cli import command, direct_volume, shim
+from kata_py.cli.errors import CtlError, ShimError
+from kata_py.storage import direct
+
+INFO = json.dumps({"volume-type": "block", "device": "/dev/x y", "fstype": "ext4", "options": ["noatime"]})
+
+
+class Shims:
+    """Shims below a directory: each answers with what it was told to, and keeps what it was asked."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.asked: list[tuple[str, str, str, bytes]] = []
+        self._servers: list[socketserver.UnixStreamServer] = []
+
+    def add(self, sandbox_id: str, answer: bytes = b"", status: int = 200) -> None:
+        asked = self.asked
+
+        class Handler(BaseHTTPRequestHandler):
+            def _answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                asked.append((sandbox_id, self.command, self.path, body))
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            do_GET = do_PUT = do_POST = _answer
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+            def address_string(self) -> str:
+                return "-"
+
+        (self.root / sandbox_id).mkdir(parents=True)
+        server = socketserver.UnixStreamServer(str(self.root / sandbox_id / shim.SOCKET), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        self._servers.append(server)
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture
+def shims(short_tmp: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Shims]:
+    shims = Shims(short_tmp / f"{abs(hash(request.node.name)) % 10**6}")
+    monkeypatch.setattr(shim.find, "__defaults__", ((shims.root,),))
+    monkeypatch.setattr(shim.running, "__defaults__", ((shims.root,),))
+    yield shims
+    shims.close()
+
+
+@pytest.fixture
+def volumes(tmp_path: Path) -> Path:
+    return tmp_path / "direct-volumes"
+
+
+def test_figures_and_rules_are_printed_as_they_come(shims: Shims, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    shims.add("aa11", b"*filter\n")
+    assert command.main(["metrics", "aa"]) == 0
+    assert command.main(["iptables", "get", "--v6", "--sandbox-id", "aa11"]) == 0
+    assert capfdbinary.readouterr().out == b"*filter\n*filter\n"
+    assert shims.asked == [("aa11", "GET", "/metrics", b""), ("aa11", "GET", "/ip6tables", b"")]
+
+
+def test_rules_and_policies_are_sent_from_files(shims: Shims, tmp_path: Path) -> None:
+    shims.add("aa11")
+    (tmp_path / "file").write_bytes(b"content")
+    assert command.main(["iptables", "set", "--sandbox-id", "aa11", str(tmp_path / "file")]) == 0
+    assert command.main(["policy", "set", "--sandbox-id", "aa11", str(tmp_path / "file")]) == 0
+    assert shims.asked == [("aa11", "PUT", "/iptables", b"content"), ("aa11", "PUT", "/policy", b"content")]
+
+
+@pytest.mark.parametrize(
+    ("words", "cause", "next_step"),
+    [
+        (["metrics", "zz"], "no running sandbox 'zz'", "crictl pods"),
+        (["metrics", "aa"], "'aa' may be any of aa11, aa12", "give more of the id"),
+        (["metrics", "bb"], "sandbox bb: the agent is gone", ""),
+        (["policy", "set", "--sandbox-id", "aa11", "/no/such/file"], "/no/such/file cannot be read: No such file", ""),
+        (["direct-volume", "add", "/v"], "mount info is missing", "--mount-info"),
+        (["direct-volume", "remove"], "volume path is missing", "--volume-path"),
+        (["direct-volume", "resize", "/v", "--volume-path", "/w"], "volume path is given twice", "give one"),
+        (["direct-volume", "add", "/v", "{}"], "direct-assigned volume: the mount info cannot be used", '"fstype"'),
+        (["direct-volume", "add", "v", INFO], "the volume's path 'v' is not absolute", "as the pod's mount"),
+    ],
+)
+def test_a_failure_says_what_to_do_next(
+    shims: Shims, words: list[str], cause: str, next_step: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shims.add("aa11")
+    shims.add("aa12")
+    shims.add("bb", b"the agent is gone\n", status=500)
+    assert command.main(words) == 1
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"kata-ctl: {cause}")
+    assert (next_step in rest[0]) if next_step else not rest
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [], ["direct-volume"], ["direct-volume", "resize", "/v", "-5"], ["direct-volume", "resize", "/v", "1G"],
+        ["exec", "a", "-p", "0"], ["metrics", "a", "--", "x"], ["iptables", "get"],
+        ["iptables", "get", "--sandbox", "a"],
+    ],
+)  # fmt: skip
+def test_what_is_no_command_line_is_told_with_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(words)
+    assert ended.value.code == 2
+    assert "usage: kata-ctl" in capsys.readouterr().err
+
+
+def test_a_socket_that_nobody_serves_any_more_is_told(shims: Shims) -> None:
+    shims.add("aa11")
+    shims.close()
+    with pytest.raises(ShimError, match="shim of sandbox aa11 cannot be reached") as caught:
+        shim.find("aa11").request("GET", "/metrics")
+    assert caught.value.status == 0
+
+
+def test_the_whole_id_counts_before_the_beginning_of_another(shims: Shims) -> None:
+    shims.add("aa")
+    shims.add("aa11")
+    assert shim.find("aa").sandbox_id == "aa"
+
+
+class TestDirectVolume:
+    def test_both_spellings_describe_a_volume(self, volumes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(direct_volume.add, "__defaults__", (volumes,))
+        assert command.main(["direct-volume", "add", "/one", INFO]) == 0
+        assert command.main(["direct-volume", "add", "--volume-path", "/two", "--mount-info", INFO]) == 0
+        found = direct.find(Path("/one"), volumes)
+        assert found is not None
+        assert (found.device, found.fstype, found.options) == (Path("/dev/x y"), "ext4", ("noatime",))
+        assert direct.find(Path("/two"), volumes) == found
+        direct_volume.remove("/one", volumes)
+        direct_volume.remove("/one", volumes)
+        assert direct.find(Path("/one"), volumes) is None
+
+    def test_the_sandbox_that_is_noted_is_asked_by_the_device(self, shims: Shims, volumes: Path) -> None:
+        shims.add("aa11", b'{"usage": []}')
+        shims.add("bb11")
+        direct_volume.add("/v", INFO, volumes)
+        direct.note_sandbox(Path("/v"), "aa11", volumes)
+        assert direct_volume.stats("/v", volumes, (shims.root,)) == '{"usage": []}'
+        direct_volume.resize("/v", 4096, volumes, (shims.root,))
+        assert shims.asked == [
+            ("aa11", "GET", "/direct-volume/stats?path=%252Fdev%252Fx%2520y", b""),
+            ("aa11", "POST", "/direct-volume/resize", b'{"VolumePath": "/dev/x y", "Size": 4096}'),
+        ]
+
+    def test_without_a_note_the_sandbox_that_uses_it_is_found(self, shims: Shims, volumes: Path) -> None:
+        shims.add("aa11", b"sandbox aa11 has no direct-assigned volume /dev/x y", status=500)
+        shims.add("bb11", b"{}")
+        direct_volume.add("/v", INFO, volumes)
+        assert direct_volume.stats("/v", volumes, (shims.root,)) == "{}"
+
+    def test_a_volume_that_nobody_uses_is_told(self, shims: Shims, volumes: Path) -> None:
+        with pytest.raises(CtlError, match="no direct-assigned volume /v is known"):
+            direct_volume.stats("/v", volumes, (shims.root,))
+        direct_volume.add("/v", INFO, volumes)
+        with pytest.raises(CtlError, match="no running sandbox uses the volume /v"):
+            direct_volume.stats("/v", volumes, (shims.root,))
