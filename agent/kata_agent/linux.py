@@ -56,7 +56,16 @@ _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_IN_ROOT = 0x10
 _SYS_OPENAT2 = 437  # the same on every architecture
 
-CAP_SYS_RESOURCE = 24  # include/uapi/linux/capability.h
+# include/uapi/linux/capability.h: a capability's number is its place.
+CAPABILITIES = (
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_SETGID",
+    "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST", "CAP_NET_ADMIN",
+    "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER", "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE", "CAP_SYS_PACCT", "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME", "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+)  # fmt: skip
 
 # include/uapi/linux/mount.h, fcntl.h, asm-generic/unistd.h: the same on all architectures
 _SYS_OPEN_TREE = 428
@@ -289,8 +298,9 @@ def reseed(entropy: bytes) -> None:
         fcntl.ioctl(device, _RNDRESEEDCRNG)
 
 
-def has_capability(number: int) -> bool:
-    """Whether this process has the capability in its effective set. Source: proc(5), `/proc/self/status`."""
+def missing_capabilities() -> frozenset[str]:
+    """What this process's effective set lacks. Source: proc(5), `/proc/self/status`."""
     with open("/proc/self/status") as status:
         line = next(line for line in status if line.startswith("CapEff:"))
-    return bool(int(line.split()[1], 16) >> number & 1)
+    effective = int(line.split()[1], 16)
+    return frozenset(name for number, name in enumerate(CAPABILITIES) if not effective >> number & 1)

@@ -1,7 +1,8 @@
-"""What a process may not be given here: limits above the agent's own, where the agent cannot raise them.
+"""What a process may not be given here: capabilities and limits above the agent's own.
 
-In a guest the agent is root in full and nothing is changed. Where it lacks CAP_SYS_RESOURCE, in a nested or
-sandboxed environment, the runtime would fail with EPERM; a lower limit and a warning serve better.
+In a guest the agent is root in full and nothing is changed. Where it is not, in a nested or sandboxed environment, the
+runtime would fail with EPERM; less than was asked for and a warning serve better. Source: OCI runtime specification
+1.0, `config.md`, `capabilities`: what cannot be granted is warned of and no error.
 """
 
 from __future__ import annotations
@@ -9,21 +10,26 @@ from __future__ import annotations
 import logging
 import resource
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from kata_agent import linux
 
 if TYPE_CHECKING:
-    from kata_py.oci.spec import POSIXRlimit, Process
+    from kata_py.oci.spec import LinuxCapabilities, POSIXRlimit, Process
 
 _LOG = logging.getLogger(__name__)
 
 
 def within_reach(process: Process) -> Process:
     """The process document with what this agent can grant."""
-    if linux.has_capability(linux.CAP_SYS_RESOURCE):
+    missing = linux.missing_capabilities()
+    if not missing:
         return process
     process = process.copy()
+    if "capabilities" in process:
+        process["capabilities"] = _granted(process["capabilities"], missing)
+    if "CAP_SYS_RESOURCE" not in missing:
+        return process
     if "rlimits" in process:
         process["rlimits"] = [_lowered(limit) for limit in process["rlimits"]]
     wanted = process.get("oomScoreAdj")
@@ -31,6 +37,16 @@ def within_reach(process: Process) -> Process:
         _LOG.warning("oomScoreAdj %d needs CAP_SYS_RESOURCE, which is missing; it stays %d", wanted, own)
         del process["oomScoreAdj"]
     return process
+
+
+def _granted(wanted: LinuxCapabilities, missing: frozenset[str]) -> LinuxCapabilities:
+    sets = cast("dict[str, list[str]]", wanted)
+    refused = sorted(missing & {name for names in sets.values() for name in names})
+    if not refused:
+        return wanted
+    _LOG.warning("%s: the agent has not got them and cannot grant them", ", ".join(refused))
+    left = {kind: [name for name in names if name not in missing] for kind, names in sets.items()}
+    return cast("LinuxCapabilities", left)
 
 
 def _lowered(limit: POSIXRlimit) -> POSIXRlimit:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -137,7 +139,7 @@ def limits() -> Process:
 def test_what_cannot_be_granted_is_lowered_with_a_warning(
     limits: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(linux, "has_capability", lambda number: False)
+    monkeypatch.setattr(linux, "missing_capabilities", lambda: frozenset({"CAP_SYS_RESOURCE"}))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     granted = bundle.process(limits)
@@ -149,9 +151,38 @@ def test_what_cannot_be_granted_is_lowered_with_a_warning(
 
 
 def test_an_agent_with_all_capabilities_grants_everything(limits: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linux, "has_capability", lambda number: number == linux.CAP_SYS_RESOURCE)
+    monkeypatch.setattr(linux, "missing_capabilities", frozenset)
 
     assert bundle.process(limits) == limits
+
+
+def test_a_capability_that_the_agent_lacks_is_left_out_of_every_set_with_a_warning(
+    limits: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(linux, "missing_capabilities", lambda: frozenset({"CAP_SYS_TIME", "CAP_BPF"}))
+    wanted = ["CAP_CHOWN", "CAP_SYS_TIME"]
+    limits["capabilities"] = {"bounding": wanted, "effective": wanted, "permitted": wanted, "ambient": []}
+
+    granted = bundle.process(limits)
+
+    left = ["CAP_CHOWN"]
+    assert granted["capabilities"] == {"bounding": left, "effective": left, "permitted": left, "ambient": []}
+    assert granted["rlimits"] == limits["rlimits"]
+    assert "CAP_SYS_TIME" in caplog.text
+    assert "CAP_BPF" not in caplog.text
+
+
+@pytest.mark.root
+def test_the_capabilities_that_a_process_lacks_are_those_outside_its_effective_set() -> None:
+    command = [
+        "setpriv", "--bounding-set", "-sys_time,-checkpoint_restore", sys.executable, "-c",
+        "from kata_agent import linux; print(*sorted(linux.missing_capabilities()))",
+    ]  # fmt: skip
+    here = linux.missing_capabilities()
+
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+    assert set(told) == here | {"CAP_SYS_TIME", "CAP_CHECKPOINT_RESTORE"}
 
 
 @pytest.mark.parametrize("version", ["1.0.2", "1.2.0"])
