@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import sys
@@ -151,10 +152,20 @@ async def test_a_namespace_that_is_gone_is_told_and_undone_without_a_word(inside
             pass
 
 
-@pytest.mark.parametrize("path", ["/proc/self/ns/net", "/proc/1/ns/net"])
+@pytest.mark.parametrize("path", ["/proc/self/ns/net", f"/proc/{os.getppid()}/ns/net"])
 async def test_the_hosts_own_network_is_refused(path: str) -> None:
     with pytest.raises(HostNetwork, match="hostNetwork: true needs another runtime class"):
         async with open_network(Path(path), Model.TCFILTER, ListJournal()):
+            pass
+
+
+async def test_the_network_of_the_hosts_first_process_is_refused_from_any_other(
+    inside: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Which the first process is has to be said here: a container's root may not look into the real one's.
+    monkeypatch.setattr("kata_py.resource.netns._FIRST", str(inside.path))
+    with pytest.raises(HostNetwork, match="hostNetwork: true needs another runtime class"):
+        async with open_network(inside.path, Model.TCFILTER, ListJournal()):
             pass
 
 

@@ -93,7 +93,7 @@ async def test_a_sandbox_outlives_its_network_namespace(tasks: Tasks, agent: Fak
 
 async def test_the_hosts_network_is_refused_by_the_fields_name(tasks: Tasks) -> None:
     with pytest.raises(StatusError, match="hostNetwork: true needs another runtime class"):
-        await tasks.create(spec=in_namespace("/proc/1/ns/net"))
+        await tasks.create(spec=in_namespace("/proc/self/ns/net"))
 
 
 async def test_a_namespace_that_is_not_there_is_named(tasks: Tasks) -> None:
