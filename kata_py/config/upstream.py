@@ -22,9 +22,6 @@ PENDING: dict[str, dict[str, tuple[object, ...] | None]] = {
         "shared_fs": (),
         "virtio_fs_cache_size": (),  # QEMU has no window for direct access
         "disable_block_device_use": ANY,  # root file systems are shared as files
-        "block_device_driver": ("virtio-scsi", "virtio-blk-ccw"),  # the machine's own virtio-blk, whichever is named
-        "enable_iothreads": (),
-        "indep_iothreads": (),
         # The rest.
         "guest_memory_dump_path": (),
     },
@@ -65,7 +62,6 @@ _HYPERVISOR: dict[str, tuple[object, ...] | None] = {
     "disk_rate_limiter_ops_max_rate": (0,),
     "disk_rate_limiter_ops_one_time_burst": (0,),
     # Devices.
-    "default_bridges": ANY,  # ports are made as devices need them
     "enable_iommu_platform": (False,),
     "net_rate_limiter_bw_max_rate": (0,),
     "net_rate_limiter_bw_one_time_burst": (0,),
