@@ -49,6 +49,10 @@ def _devices(hypervisor: HypervisorConfig) -> str:
 
 
 def _runtime(runtime: RuntimeConfig) -> str:
+    if runtime.emptydir_mode == "block-encrypted":
+        return 'emptydir_mode "block-encrypted" is not supported: it needs a confidential guest; "block-plain" does not'
+    if runtime.emptydir_mode != "shared-fs" and not runtime.disable_guest_empty_dir:
+        return f'disable_guest_empty_dir = false does not count with emptydir_mode "{runtime.emptydir_mode}"'
     if runtime.disable_new_netns and runtime.internetworking_model != "none":
         return f'disable_new_netns needs internetworking_model "none", not "{runtime.internetworking_model}"'
     return ""

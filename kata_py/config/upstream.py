@@ -19,9 +19,7 @@ PENDING: dict[str, dict[str, tuple[object, ...] | None]] = {
         # Memory.
         "memory_offset": (),
         # Files and disks.
-        "shared_fs": (),
         "virtio_fs_cache_size": (),  # QEMU has no window for direct access
-        "disable_block_device_use": ANY,  # root file systems are shared as files
         # The rest.
         "guest_memory_dump_path": (),
     },
@@ -31,10 +29,7 @@ PENDING: dict[str, dict[str, tuple[object, ...] | None]] = {
         "disable_new_netns": ANY,  # the machine lives in no pod's namespace, whatever is said
         "dan_conf": ANY,  # no device is attached past the pod's links
         # Volumes.
-        "sandbox_bind_mounts": (),
-        "disable_guest_empty_dir": (),
-        "emptydir_mode": (),
-        "kubelet_root_dir": ANY,  # only told where volumes are disks
+        "kubelet_root_dir": ANY,  # its volumes are known wherever they are
         # The rest.
         "experimental": (),
     },
