@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -305,7 +307,7 @@ async def test_files_and_directories_are_seen_as_the_spec_says(manager: Manager,
         assert (await first.run("sh", "-c", "echo no > /path-file"))[0] != 0
         assert (await first.run("touch", "/shallow/no"))[0] != 0
         assert (await first.run("touch", "/fixed/deep/no"))[0] != 0
-        await said(first, "echo bye > /dev/termination-log; echo mine >> /etc/hosts; touch /path/new /shallow/deep/new")
+        await said(first, "echo bye > /dev/termination-log; echo mine >> /etc/hosts; touch /path/new /path/deep/new")
         assert await said(first, "df -k /dev/shm | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2") == "2048"
         async with running(manager, "app", pod="pod", mounts=volumes) as app:
             assert (
@@ -316,3 +318,104 @@ async def test_files_and_directories_are_seen_as_the_spec_says(manager: Manager,
     assert (volume / "below" / "new").exists()
     for point in (shm, volume / "below" / "deep"):
         mounts.unmount(str(point))
+
+
+@ON_QEMU
+async def test_without_a_share_files_are_copied_and_kept_up_to_date(
+    manager: Manager, driver: str, short_tmp: Path, place: Path
+) -> None:
+    extra = 'shared_fs = "none"\ndisable_block_device_use = false\n'
+    manager = configured(manager, driver, short_tmp, "none", extra=extra)
+    write_map(place / "map", {"one": "1", "two": "2"}, 1)
+    volume = place / "volume"
+    (volume / "below").mkdir(parents=True)
+    (volume / "below" / "large").write_bytes(os.urandom(3 << 20))
+    (volume / "below" / "large").chmod(0o640)
+    os.chown(volume / "below" / "large", 1000, 2000)
+    (volume / "link").symlink_to("below/large")
+    os.mkfifo(volume / "fifo")
+    (place / "hosts").write_text("127.0.0.1 localhost\n")
+    digest = hashlib.sha256((volume / "link").read_bytes()).hexdigest()
+    volumes = [
+        bind("/etc/map", place / "map", "ro"),
+        bind("/volume", volume, "rw"),
+        bind("/etc/hosts", place / "hosts", "rw"),
+    ]
+    with disk(place / "image", fstype="ext4", content=manager.rootfs) as device:
+        root = [Mount(type="ext4", source=str(device))]
+        async with running(manager, "pod", mounts=volumes, rootfs=root) as pod:
+            assert await said(pod, "grep -c virtiofs /proc/mounts || true") == "0"
+            assert (await said(pod, "sha256sum < /volume/link")).split()[0] == digest
+            assert await said(pod, "cd /volume; stat -c '%A %u %g' below below/large; ls") == (
+                "drwxr-xr-x 0 0\n-rw-r----- 1000 2000\nbelow\nlink"
+            )
+            assert await said(pod, "cat /etc/hosts") == "127.0.0.1 localhost"
+            await said(pod, "echo mine >> /volume/below/mine")  # as in a pod's own disk
+            await follows_a_map(pod, place / "map")
+    assert not (volume / "below" / "mine").exists()
+
+
+@ON_QEMU
+async def test_without_a_share_and_a_disk_there_is_no_root_file_system(
+    manager: Manager, driver: str, short_tmp: Path
+) -> None:
+    manager = configured(manager, driver, short_tmp, "none-at-all", extra='shared_fs = "none"\n')
+    with pytest.raises(StatusError, match='shared_fs is "none": the root file system must be a disk'):
+        async with running(manager, "pod"):
+            pass
+
+
+async def test_files_of_the_host_are_shown_to_all_guests_by_the_configuration(
+    manager: Manager, driver: str, short_tmp: Path, place: Path
+) -> None:
+    (place / "fixed").mkdir()
+    (place / "fixed" / "file").write_text("for all\n")
+    (place / "open").mkdir()
+    paths = [str(place / "fixed"), f"{place / 'open'}:rw"]
+    manager = configured(manager, driver, short_tmp, "shown", runtime=f"sandbox_bind_mounts = {json.dumps(paths)}\n")
+    guest = Path("/run/kata-containers/shared/containers/sandbox-mounts")
+    # Nothing leads there but a mount of the guest's own, which a guest's hook would make.
+    async with running(manager, "pod") as pod:
+        shared = Path("/run/kata-containers/shared/sandboxes/pod/shared/sandbox-mounts")
+        inside = Path(f"/proc/{pod.shim_pid}/root{shared}")
+        assert (inside / "fixed" / "file").read_text() == "for all\n"
+        flags = {path.name: os.statvfs(path).f_flag & os.ST_RDONLY for path in inside.iterdir()}
+        assert flags == {"fixed": os.ST_RDONLY, "open": 0}
+    assert str(guest).endswith("sandbox-mounts")
+
+
+async def test_an_empty_dir_can_be_the_sandboxs_own(
+    manager: Manager, driver: str, short_tmp: Path, place: Path
+) -> None:
+    manager = configured(manager, driver, short_tmp, "local", runtime="disable_guest_empty_dir = false\n")
+    with empty_dir(place, "scratch") as scratch:
+        volume = [bind("/scratch", scratch)]
+        async with running(manager, "pod"), running(manager, "one", pod="pod", mounts=volume) as one:
+            await said(one, "echo here > /scratch/file")
+            async with running(manager, "two", pod="pod", mounts=volume) as two:
+                assert await said(two, "cat /scratch/file; stat -c %a /scratch") == "here\n777"
+        assert list(scratch.iterdir()) == []
+
+
+@ON_QEMU
+async def test_an_empty_dir_can_be_a_disk_that_lasts_as_long_as_the_pod(
+    manager: Manager, driver: str, short_tmp: Path, place: Path
+) -> None:
+    manager = configured(manager, driver, short_tmp, "plain", runtime='emptydir_mode = "block-plain"\n')
+    (place / "pods").mkdir()
+    mounts.mount("small", str(place / "pods"), "tmpfs", data="size=64m")  # which the image is as large as
+    with empty_dir(place, "scratch") as scratch:
+        volume = [bind("/scratch", scratch)]
+        async with running(manager, "pod"):
+            async with running(manager, "one", pod="pod", mounts=volume) as one:
+                assert await said(one, "grep ' /scratch ' /proc/mounts | cut -d ' ' -f 3") == "ext4"
+                await said(one, "echo here > /scratch/file")
+                async with running(manager, "two", pod="pod", mounts=volume) as two:
+                    assert await said(two, "cat /scratch/file") == "here"
+            image = scratch / "disk.img"
+            assert image.stat().st_size == 64 << 20
+            assert image.stat().st_blocks * 512 < 16 << 20
+            async with running(manager, "three", pod="pod", mounts=volume) as three:
+                assert await said(three, "cat /scratch/file") == "here"
+        assert list(scratch.iterdir()) == []
+    mounts.unmount(str(place / "pods"))
