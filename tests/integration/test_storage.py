@@ -131,7 +131,7 @@ def place(short_tmp: Path) -> Iterator[Path]:
 
 async def said(container: Container, script: str) -> str:
     """What a script prints that succeeds."""
-    code, output = await container.run("sh", "-ec", script)
+    code, output = await container.run("sh", "-ec", f"exec 2>&1\n{script}")
     assert code == 0, output
     return output.decode().strip()
 
@@ -373,15 +373,12 @@ async def test_files_of_the_host_are_shown_to_all_guests_by_the_configuration(
     (place / "open").mkdir()
     paths = [str(place / "fixed"), f"{place / 'open'}:rw"]
     manager = configured(manager, driver, short_tmp, "shown", runtime=f"sandbox_bind_mounts = {json.dumps(paths)}\n")
-    guest = Path("/run/kata-containers/shared/containers/sandbox-mounts")
-    # Nothing leads there but a mount of the guest's own, which a guest's hook would make.
     async with running(manager, "pod") as pod:
         shared = Path("/run/kata-containers/shared/sandboxes/pod/shared/sandbox-mounts")
         inside = Path(f"/proc/{pod.shim_pid}/root{shared}")
         assert (inside / "fixed" / "file").read_text() == "for all\n"
         flags = {path.name: os.statvfs(path).f_flag & os.ST_RDONLY for path in inside.iterdir()}
         assert flags == {"fixed": os.ST_RDONLY, "open": 0}
-    assert str(guest).endswith("sandbox-mounts")
 
 
 async def test_an_empty_dir_can_be_the_sandboxs_own(
@@ -419,3 +416,38 @@ async def test_an_empty_dir_can_be_a_disk_that_lasts_as_long_as_the_pod(
                 assert await said(three, "cat /scratch/file") == "here"
         assert list(scratch.iterdir()) == []
     mounts.unmount(str(place / "pods"))
+
+
+_KINDS = """
+echo x > file; chown 1000:2000 file; chmod 4755 file
+printf '%s | ' "$(stat -c '%u:%g %a' file)"
+ln file hard; ln -s file soft; mkfifo pipe; test -p pipe
+printf '%s %s | ' $(stat -c %h file) $(readlink soft)
+mv file renamed; read x < hard; rm -f hard
+printf '%s %s | ' $x $(stat -c %h renamed)
+truncate -s 4G sparse; echo end | dd of=sparse bs=1 seek=4294967292 conv=notrunc,fsync 2> /dev/null
+test $(stat -c %b sparse) -lt 1000
+printf '%s %s | ' $(stat -c %s sparse) $(tail -c 4 sparse)
+mkdir many; for i in $(seq 300); do : > many/$i; done; printf '%s' $(ls many | wc -l); rm -r many
+"""
+
+
+async def test_a_root_file_system_has_what_programs_expect_of_one(manager: Manager, place: Path) -> None:
+    async with running(manager, "pod", mounts=[bind("/data", place, "rw")]) as pod:
+        for directory in ("/data", "/tmp"):
+            assert await said(pod, f"mkdir -p {directory}/kinds; cd {directory}/kinds\n{_KINDS}") == (
+                "1000:2000 4755 | 2 file | x 1 | 4294967296 end | 300"
+            )
+
+
+@ON_QEMU
+async def test_capabilities_of_files_count_in_the_guest(manager: Manager, place: Path) -> None:
+    program = place / "busybox"
+    shutil.copy("/bin/busybox", program)
+    # Version 2, effective, CAP_NET_RAW. Source: Linux `include/uapi/linux/capability.h`.
+    os.setxattr(program, "security.capability", bytes.fromhex("0100000200200000000000000000000000000000"))
+    async with running(manager, "pod", mounts=[bind("/data", place, "rw")]) as pod:
+        code, output = await pod.run(
+            "/data/busybox", "grep", "CapEff", "/proc/self/status", uid=1000, new_privileges=True
+        )
+        assert (code, output.split()[1]) == (0, b"0000000000002000")
