@@ -45,7 +45,7 @@ def process(
         "args": list(args),
         "env": ["PATH=/bin:/usr/bin", *env],
         "cwd": cwd,
-        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES),
+        "capabilities": {name: [*_CAPABILITIES] for name in ("bounding", "effective", "permitted")},
         "noNewPrivileges": not new_privileges,
     }
 

@@ -34,6 +34,7 @@ EMPTY_DIR_IMAGE = "disk.img"
 _SHM_OPTIONS = ("nosuid", "noexec", "nodev", "mode=1777")
 # In the guest as on the host, among the containers of the pod. Private is what a mount is anyway.
 _PROPAGATION = frozenset({"shared", "rshared", "slave", "rslave"})
+_SEEN = "shared"  # what a container mounts below is seen by the others, if they want that
 _SERIAL = 16  # characters of a disk's id, which a guest sees at most 20 of
 _REMOVABLE = (2, 11)  # major numbers of floppy disks and CD-ROMs, which are the host's own
 _GROUP_POLICIES = {"Always": agent_types_pb2.Always, "OnRootMismatch": agent_types_pb2.OnRootMismatch}
@@ -267,7 +268,7 @@ def _empty_dir(mount: Mount, source: Source, kind: EmptyDirs, sandbox_id: str) -
     image = source.path / EMPTY_DIR_IMAGE
     storage = agent_pb2.Storage(
         fstype="ext4",
-        options=["discard"],
+        options=["discard", _SEEN],
         driver_options=["create_filesystem"],
         mount_point=f"{GUEST_STORAGE}/{base64.urlsafe_b64encode(bytes(image)).decode()}",
     )
@@ -282,7 +283,7 @@ def _memory(source: Source) -> agent_pb2.Storage:
     if source.fstype == "hugetlbfs":
         options.append(f"pagesize={source.block_size}")
     else:
-        options.append(f"mode={source.mode:o}")
+        options += [f"mode={source.mode:o}", _SEEN]
     if source.group:
         options.append(f"fsgid={source.group}")
     return agent_pb2.Storage(

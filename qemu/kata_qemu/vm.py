@@ -12,7 +12,6 @@ from types import MappingProxyType
 
 from kata_py.config.hypervisor import BlockConfig
 from kata_py.hypervisor.api import (
-    VFIO,
     BlockDevice,
     Device,
     GuestDevice,

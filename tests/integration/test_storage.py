@@ -87,11 +87,17 @@ async def running(
     mounts: Sequence[Mapping[str, Any]] = (),
     device: Mapping[str, Any] | None = None,
     rootfs: Sequence[Mount] = (),
+    capabilities: Sequence[str] = (),
     **process: Any,
 ) -> AsyncIterator[Container]:
     """A container of a pod that runs, or without a pod's id the pod's first."""
     content = bundles.process(args or ["sleep", "100000"], **process)
+    for each in content["capabilities"].values():
+        each += capabilities
     spec = bundles.in_pod(bundles.spec(id, manager.rootfs, content, mounts=mounts), pod or id, sandbox=not pod)
+    for propagation in ("rslave", "rshared"):  # as managers say of a container's root what they say of any mount
+        if any(propagation in mount["options"] for mount in mounts):
+            spec["linux"]["rootfsPropagation"] = propagation
     if device is not None:
         spec["linux"]["devices"] = device["devices"]
         spec["linux"]["resources"]["devices"] += device["rules"]
@@ -240,6 +246,24 @@ async def test_an_empty_dir_in_memory_is_one_for_all_containers_and_outlives_the
             assert await said(one, "cat /cache/file") == "here"
         assert list(cache.iterdir()) == []
         mounts.unmount(str(cache))
+
+
+@ON_QEMU
+async def test_what_one_container_mounts_in_an_empty_dir_in_memory_is_seen_by_another(
+    manager: Manager, place: Path
+) -> None:
+    with empty_dir(place, "volume", "tmpfs") as volume:
+        seen = [bind("/seen", volume, "rw", "rslave")]
+        async with running(manager, "pod"), running(manager, "two", pod="pod", mounts=seen) as two:
+            script = "mkdir /volume/inner; mount -t tmpfs x /volume/inner; touch /volume/inner/file; sleep 100000"
+            one = running(
+                manager, "one", "sh", "-c", script, pod="pod", mounts=[bind("/volume", volume, "rw", "rshared")],
+                capabilities=["CAP_SYS_ADMIN"],
+            )  # fmt: skip
+            async with one, asyncio.timeout(15):
+                while (await two.run("test", "-e", "/seen/inner/file"))[0]:
+                    pass
+        mounts.unmount(str(volume))
 
 
 def write_map(directory: Path, content: Mapping[str, str], generation: int) -> None:
@@ -435,9 +459,8 @@ mkdir many; for i in $(seq 300); do : > many/$i; done; printf '%s' $(ls many | w
 async def test_a_root_file_system_has_what_programs_expect_of_one(manager: Manager, place: Path) -> None:
     async with running(manager, "pod", mounts=[bind("/data", place, "rw")]) as pod:
         for directory in ("/data", "/tmp"):
-            assert await said(pod, f"mkdir -p {directory}/kinds; cd {directory}/kinds\n{_KINDS}") == (
-                "1000:2000 4755 | 2 file | x 1 | 4294967296 end | 300"
-            )
+            script = f"mkdir -p {directory}/kinds; cd {directory}/kinds\n{_KINDS}\ncd ..; rm -r kinds"
+            assert await said(pod, script) == ("1000:2000 4755 | 2 file | x 1 | 4294967296 end | 300")
 
 
 @ON_QEMU

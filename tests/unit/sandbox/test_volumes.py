@@ -68,7 +68,7 @@ def test_an_empty_dir_in_memory_is_the_guests_own_and_lasts_as_long_as_the_pod()
     [storage] = told.storages
     place = "/run/kata-containers/sandbox/ephemeral/cache"
     assert (storage.driver, storage.fstype, storage.mount_point, storage.shared) == ("ephemeral", "tmpfs", place, True)
-    assert list(storage.options) == ["size=67108864", "mode=2777", "fsgid=2000"]
+    assert list(storage.options) == ["size=67108864", "mode=2777", "shared", "fsgid=2000"]
     assert told.mounts == (bind("/cache", place, "rw"),)
     assert told.shared == ()
 
@@ -208,7 +208,7 @@ def test_an_empty_dir_can_be_kept_on_a_disk_that_the_guest_formats() -> None:
     [use] = told.disks
     assert (use.device.path, use.made) == (EMPTY_DIR / "disk.img", True)
     assert use.storage is not None
-    assert (use.storage.fstype, list(use.storage.options)) == ("ext4", ["discard"])
+    assert (use.storage.fstype, list(use.storage.options)) == ("ext4", ["discard", "shared"])
     assert list(use.storage.driver_options) == ["create_filesystem"]
     assert use.storage.fs_group.group_id == 2000
     assert told.mounts == (bind("/data", use.storage.mount_point, "rw", "rshared"),)
