@@ -30,7 +30,13 @@ _MOUNTS = [
 
 
 def process(
-    args: Sequence[str], *, terminal: bool = False, env: Sequence[str] = (), cwd: str = "/", uid: int = 0
+    args: Sequence[str],
+    *,
+    terminal: bool = False,
+    env: Sequence[str] = (),
+    cwd: str = "/",
+    uid: int = 0,
+    new_privileges: bool = False,
 ) -> dict[str, Any]:
     """The `process` of a spec, also what Exec is given."""
     return {
@@ -39,8 +45,8 @@ def process(
         "args": list(args),
         "env": ["PATH=/bin:/usr/bin", *env],
         "cwd": cwd,
-        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES),
-        "noNewPrivileges": True,
+        "capabilities": {name: [*_CAPABILITIES] for name in ("bounding", "effective", "permitted")},
+        "noNewPrivileges": not new_privileges,
     }
 
 

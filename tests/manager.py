@@ -24,6 +24,7 @@ from typing import Any
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kata_protos import cgroups_v1_pb2, cgroups_v2_pb2, runtimeoptions_pb2, task_v2_pb2
+from kata_protos.mount_pb2 import Mount
 from kata_protos.task_v2_ttrpc import TaskClient
 from kata_py.sandbox import record as records
 from kata_py.ttrpc import address
@@ -227,8 +228,8 @@ class Container(Process):
         """Close the connection, in the midst of whatever goes on over it."""
         await self._connection.aclose()
 
-    async def create(self, *, timeout: float = CREATE_TIMEOUT) -> int:
-        """Ask for it and return the pid answered."""
+    async def create(self, *, rootfs: Sequence[Mount] = (), timeout: float = CREATE_TIMEOUT) -> int:
+        """Ask for it and return the pid answered; the mounts make its root file system, if it has not one already."""
         options = AnyMessage()
         options.Pack(runtimeoptions_pb2.Options(config_path=str(self.manager.config)), type_url_prefix="")
         options.type_url = options.type_url.lstrip("/")
@@ -240,6 +241,7 @@ class Container(Process):
             stdout=self.io.path("stdout"),
             stderr=self.io.path("stderr"),
             options=options,
+            rootfs=rootfs,
         )
         return int((await self.task.Create(request, timeout=timeout)).pid)
 

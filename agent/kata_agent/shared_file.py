@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from kata_protos.agent_pb2 import CopyFileRequest
 
 ROOT = "/run/kata-containers/shared/containers"
+REMOVED = -1  # the size of a file that is to be removed: ours; to upstream's agent it is a file without an end
 
 _ROOT_MODE = 0o750
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def copy(request: CopyFileRequest, root: str = ROOT) -> None:
-    """Make a directory or link, or write one piece of a regular file.
+    """Make a directory or link, write one piece of a regular file, or remove what is there.
 
     A file is collected beside its place, under a name of its own, and put there when it is complete: who reads
     the place meanwhile finds what was there before. Pieces come in order; one may be sent again.
@@ -41,10 +42,13 @@ def copy(request: CopyFileRequest, root: str = ROOT) -> None:
         AgentError: The path is not below the root, or a piece does not fit to those before it.
         OSError: The kernel refuses.
     """
-    if request.offset < 0 or request.file_size < 0:
+    if request.offset < 0 or request.file_size < REMOVED:
         raise InvalidArgument(f"{request.path}: not a piece of a file: {request.offset=}, {request.file_size=}")
     *parents, name = _names(request.path, root)
     kind = stat.S_IFMT(request.file_mode) or stat.S_IFREG
+    if request.file_size == REMOVED:
+        _remove(parents, name, root)
+        return
     os.makedirs(root, _ROOT_MODE, exist_ok=True)  # noqa: PTH103 a string serves
     with (
         _opened(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as top,
@@ -58,6 +62,20 @@ def copy(request: CopyFileRequest, root: str = ROOT) -> None:
             _write(parent, name, request)
         else:
             raise InvalidArgument(f"{request.path}: neither file, directory nor link: mode {request.file_mode:o}")
+
+
+def _remove(parents: list[str], name: str, root: str) -> None:
+    """Remove a file, link or tree; what is not there is removed already."""
+    with contextlib.suppress(FileNotFoundError):
+        with _opened(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as top:
+            directory = linux.open_in_root(top, "/".join(parents) or ".", os.O_PATH | os.O_DIRECTORY)
+        with _opened(directory):
+            if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                import shutil
+
+                shutil.rmtree(name, dir_fd=directory)
+            else:
+                os.unlink(name, dir_fd=directory)
 
 
 def _names(path: str, root: str) -> list[str]:

@@ -36,6 +36,10 @@ def _devices(hypervisor: HypervisorConfig) -> str:
     for key in ("block_device_cache_direct", "block_device_cache_noflush"):
         if getattr(hypervisor, key) and not hypervisor.block_device_cache_set:
             return f"{key} counts only with block_device_cache_set, which is false"
+    if hypervisor.enable_iothreads and hypervisor.block_device_driver != "virtio-scsi":
+        return "enable_iothreads counts only with block_device_driver virtio-scsi; indep_iothreads is for the others"
+    if hypervisor.indep_iothreads and hypervisor.block_device_driver == "virtio-scsi":
+        return "indep_iothreads does not count with block_device_driver virtio-scsi; enable_iothreads does"
     if "no-port" not in (hypervisor.hot_plug_vfio, hypervisor.cold_plug_vfio):
         return "hot_plug_vfio and cold_plug_vfio exclude each other"
     for key in ("hot_plug_vfio", "cold_plug_vfio"):
@@ -45,6 +49,10 @@ def _devices(hypervisor: HypervisorConfig) -> str:
 
 
 def _runtime(runtime: RuntimeConfig) -> str:
+    if runtime.emptydir_mode == "block-encrypted":
+        return 'emptydir_mode "block-encrypted" is not supported: it needs a confidential guest; "block-plain" does not'
+    if runtime.emptydir_mode != "shared-fs" and not runtime.disable_guest_empty_dir:
+        return f'disable_guest_empty_dir = false does not count with emptydir_mode "{runtime.emptydir_mode}"'
     if runtime.disable_new_netns and runtime.internetworking_model != "none":
         return f'disable_new_netns needs internetworking_model "none", not "{runtime.internetworking_model}"'
     return ""

@@ -141,9 +141,13 @@ class BlockConfig:
     block_device_logical_sector_size: SectorSize = 0
     block_device_physical_sector_size: SectorSize = 0
 
-    # Threads of their own for disks: one for the SCSI controller, and this many more.
+    # Threads of their own for disks: one for the SCSI controller, and this many for disks of virtio-blk.
     enable_iothreads: bool = False
     indep_iothreads: Annotated[int, Range(0, 50)] = 0
+
+    # Bridges that disks and network interfaces are plugged into, 30 devices each; from 1 to 5, and what is below or
+    # above counts as that. s390x needs none.
+    default_bridges: Annotated[int, Range(0)] = 1
 
 
 @dataclass(frozen=True)

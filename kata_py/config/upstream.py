@@ -19,12 +19,7 @@ PENDING: dict[str, dict[str, tuple[object, ...] | None]] = {
         # Memory.
         "memory_offset": (),
         # Files and disks.
-        "shared_fs": (),
         "virtio_fs_cache_size": (),  # QEMU has no window for direct access
-        "disable_block_device_use": ANY,  # root file systems are shared as files
-        "block_device_driver": ("virtio-scsi", "virtio-blk-ccw"),  # the machine's own virtio-blk, whichever is named
-        "enable_iothreads": (),
-        "indep_iothreads": (),
         # The rest.
         "guest_memory_dump_path": (),
     },
@@ -34,10 +29,7 @@ PENDING: dict[str, dict[str, tuple[object, ...] | None]] = {
         "disable_new_netns": ANY,  # the machine lives in no pod's namespace, whatever is said
         "dan_conf": ANY,  # no device is attached past the pod's links
         # Volumes.
-        "sandbox_bind_mounts": (),
-        "disable_guest_empty_dir": (),
-        "emptydir_mode": (),
-        "kubelet_root_dir": ANY,  # only told where volumes are disks
+        "kubelet_root_dir": ANY,  # its volumes are known wherever they are
         # The rest.
         "experimental": (),
     },
@@ -65,7 +57,6 @@ _HYPERVISOR: dict[str, tuple[object, ...] | None] = {
     "disk_rate_limiter_ops_max_rate": (0,),
     "disk_rate_limiter_ops_one_time_burst": (0,),
     # Devices.
-    "default_bridges": ANY,  # ports are made as devices need them
     "enable_iommu_platform": (False,),
     "net_rate_limiter_bw_max_rate": (0,),
     "net_rate_limiter_bw_one_time_burst": (0,),

@@ -180,6 +180,10 @@ class Agent:
         """Wait until the kernel has killed in a container for want of memory; returns the container's id."""
         return (await _answered(self._calls.GetOOMEvent(agent_pb2.GetOOMEventRequest()))).container_id
 
+    async def copy_file(self, request: agent_pb2.CopyFileRequest) -> None:
+        """Send a directory, a link, or a piece of a file."""
+        await _answered(self._calls.CopyFile(request, timeout=CALL_TIMEOUT))
+
     async def start_container(self, container_id: str) -> None:
         """Let a created container's process run."""
         request = agent_pb2.StartContainerRequest(container_id=container_id)

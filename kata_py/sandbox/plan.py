@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from kata_protos import agent_pb2
-from kata_py.config.model import Configuration
+from kata_py.config.model import Configuration, RuntimeConfig
 from kata_py.config.rules import POLICY
 from kata_py.config.size import SandboxSize
 from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, SharedDirectory, VfioDevice, VmSpec
@@ -29,6 +29,7 @@ from kata_py.sandbox.pod import Role
 from kata_py.sandbox.size import Host, Sizing
 from kata_py.sandbox.stdio import StdioSpec
 from kata_py.sandbox.vfio import Passthrough, plan_vfio
+from kata_py.sandbox.volumes import EmptyDirs
 from kata_py.storage import share
 from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import Volume
@@ -42,6 +43,9 @@ HOSTNAME_MAX = 64  # characters, as the kernel
 _SANDBOX_NAMESPACES = frozenset({"network", "cgroup", "time"})
 _SHORT_ID = 12  # characters, as managers show ids
 _NOTHING = Sources()
+_SHARE = agent_pb2.Storage(
+    driver="virtio-fs", source=share.TAG, fstype="virtiofs", mount_point=f"{share.GUEST_ROOT}/"
+)  # fmt: skip
 
 # What a pod's spec calls the namespaces of the host that a machine cannot give its containers.
 _HOST_FIELDS = {"network": "hostNetwork", "pid": "hostPID", "ipc": "hostIPC"}
@@ -74,6 +78,8 @@ class SandboxPlan:
         network: Its network; None if the manager has made none.
         policy: What the agent is told to let pass, in Rego; empty leaves it to the guest.
         guest: What the agent is told once it answers.
+        shared: Whether the guest sees the host's files; else it gets copies.
+        bind_mounts: Files and directories of the host that it sees besides its containers'.
         dial_timeout: Seconds until the agent must answer.
         create_timeout: Seconds the agent may take to create a container.
         paths: Where its files go.
@@ -87,6 +93,8 @@ class SandboxPlan:
     network: NetworkPlan | None
     policy: str
     guest: agent_pb2.CreateSandboxRequest
+    shared: bool
+    bind_mounts: tuple[Volume, ...]
     dial_timeout: float
     create_timeout: float
     paths: HostPaths
@@ -103,7 +111,8 @@ class ContainerPlan:
         id: Its id.
         bundle: Its bundle directory.
         stdio: Where its process's streams go.
-        rootfs: The mounts that make its root file system, or the directory where it lies.
+        rootfs: The mounts that make its root file system, or the directory where it lies; None if it is among the
+            disks.
         volumes: What else of the host's files it sees.
         guest: What the agent is told.
         resources: What it may use, as its manager says.
@@ -118,7 +127,7 @@ class ContainerPlan:
     id: str
     bundle: Path
     stdio: StdioSpec
-    rootfs: Sequence[RootfsMount] | Path
+    rootfs: Sequence[RootfsMount] | Path | None
     volumes: tuple[Volume, ...]
     guest: agent_pb2.CreateContainerRequest
     resources: LinuxResources
@@ -163,6 +172,7 @@ def plan_sandbox(
     refuse_host_namespaces(spec, role)
     paths = paths or HostPaths()
     hypervisor = configuration.hypervisor
+    shared = _shares(configuration)
     resources = spec.get("linux", {}).get("resources", {})
     sizing = Sizing.of(configuration, host or Host.current(), SandboxSize.of(spec.get("annotations", {})))
     cpus, memory = sizing.boot([resources], configuration)
@@ -184,7 +194,7 @@ def plan_sandbox(
             ),
             cpus=cpus,
             memory=memory,
-            devices=(SharedDirectory(share.TAG, share.directory(sandbox_id, paths.shares)),),
+            devices=(SharedDirectory(share.TAG, share.directory(sandbox_id, paths.shares)),) if shared else (),
             agent_channel=AgentChannel(hypervisor.agent_channel),
             accelerator=Accelerator(hypervisor.accelerator),
             machine=hypervisor.machine_type,
@@ -203,12 +213,12 @@ def plan_sandbox(
             guest_hook_path=str(hypervisor.guest_hook_path or ""),
             kernel_modules=_modules(configuration),
             storages=[
-                agent_pb2.Storage(
-                    driver="virtio-fs", source=share.TAG, fstype="virtiofs", mount_point=f"{share.GUEST_ROOT}/"
-                ),
+                *([_SHARE] if shared else ()),
                 *([volumes.sandbox_shm(shm_size)] if role is Role.SANDBOX else ()),
             ],
         ),
+        shared=shared,
+        bind_mounts=_bind_mounts(configuration.runtime),
         dial_timeout=configuration.agent.dial_timeout,
         create_timeout=configuration.runtime.create_container_timeout,
         paths=paths,
@@ -227,6 +237,7 @@ def plan_container(
     stdio: StdioSpec,
     rootfs: Sequence[RootfsMount] = (),
     role: Role = Role.SINGLE,
+    sandbox_id: str = "",
     sources: Sources = _NOTHING,
     found: Mapping[Path, tuple[VfioDevice, ...]] = MappingProxyType({}),
 ) -> ContainerPlan:
@@ -240,6 +251,7 @@ def plan_container(
         stdio: Where its process's streams go.
         rootfs: The mounts that make its root file system; none when the manager has mounted it at the spec's root.
         role: What it is to its sandbox.
+        sandbox_id: The sandbox's id, if it is another one.
         sources: What the host has of what its spec names (`look_up`).
         found: The devices behind its nodes of VFIO (`vfio.nodes`).
 
@@ -253,16 +265,34 @@ def plan_container(
         raise InvalidArgument(f"{bundle}/config.json: root is missing, and the manager gave no rootfs")
     confinement.refuse_unsupported(spec)
     devices = confinement.guest_devices(spec, vfio=configuration.runtime.vfio_mode == "vfio")
-    planned = volumes.plan_volumes(container_id, spec.get("mounts", []), sources, pod_shm=role is not Role.SINGLE)
+    root_disk = None
+    if not configuration.hypervisor.disable_block_device_use:
+        root_disk = volumes.root_disk(container_id, rootfs, sources)
+    if root_disk is None and not _shares(configuration):
+        raise InvalidArgument(
+            'shared_fs is "none": the root file system must be a disk of its own, as a snapshotter of block devices'
+            " makes it, and disable_block_device_use must be false"
+        )
+    planned = volumes.plan_volumes(
+        container_id,
+        spec.get("mounts", []),
+        sources,
+        pod_shm=role is not Role.SINGLE,
+        empty_dirs=_empty_dirs(configuration.runtime),
+        sandbox_id=sandbox_id or container_id,
+    )
     named = volumes.plan_disks(devices, spec.get("linux", {}).get("resources", {}).get("devices", []), sources)
     linux, shares_pids = _linux(
         {**spec.get("linux", {}), "devices": [*devices, *planned.nodes]},
         keep_seccomp=not configuration.runtime.disable_guest_seccomp,
     )
+    root = share.guest_rootfs(container_id)
+    if root_disk is not None and root_disk.storage is not None:
+        root = root_disk.storage.mount_point
     guest: Spec = {
         "ociVersion": spec["ociVersion"],
         "process": guest_process(spec["process"], terminal=stdio.terminal),
-        "root": {"path": share.guest_rootfs(container_id), "readonly": spec.get("root", {}).get("readonly", False)},
+        "root": {"path": root, "readonly": spec.get("root", {}).get("readonly", False)},
         "hostname": spec.get("hostname", ""),
         "mounts": list(planned.mounts),
         "annotations": {key: value for key, value in spec.get("annotations", {}).items() if key != POLICY},
@@ -272,7 +302,7 @@ def plan_container(
         id=container_id,
         bundle=bundle,
         stdio=stdio,
-        rootfs=rootfs or bundle / spec["root"]["path"],
+        rootfs=None if root_disk is not None else rootfs or bundle / spec["root"]["path"],
         volumes=planned.shared,
         guest=agent_pb2.CreateContainerRequest(
             container_id=container_id,
@@ -281,7 +311,7 @@ def plan_container(
             OCI=to_agent(guest),
             sandbox_pidns=shares_pids,
         ),
-        disks=(*planned.disks, *named),
+        disks=(*([root_disk] if root_disk is not None else ()), *planned.disks, *named),
         terminal_size=terminal_size(spec["process"]),
         role=role,
         resources=spec.get("linux", {}).get("resources", {}),
@@ -342,14 +372,20 @@ def guest_resources(resources: LinuxResources) -> LinuxResources:
     return guest
 
 
-def look_up(spec: Spec) -> Sources:
+def look_up(spec: Spec, rootfs: Sequence[RootfsMount] = ()) -> Sources:
     """Look at what a container's spec names of the host. The one function here that does I/O; it blocks.
+
+    Args:
+        spec: The container's spec.
+        rootfs: The mounts that make its root file system.
 
     Raises:
         StorageError: A storage driver's description of a volume cannot be used.
     """
     devices = spec.get("linux", {}).get("devices", [])
-    return Sources.find(volumes.bind_sources(spec.get("mounts", [])), volumes.disk_numbers(devices))
+    paths = volumes.bind_sources(spec.get("mounts", []))
+    paths += [Path(mount.source) for mount in rootfs if mount.source.startswith("/dev/")]
+    return Sources.find(paths, volumes.disk_numbers(devices))
 
 
 def resolv_conf(spec: Spec) -> Path | None:
@@ -360,6 +396,29 @@ def resolv_conf(spec: Spec) -> Path | None:
 def shm(spec: Spec) -> Path | None:
     """The host's directory that would become the container's /dev/shm; in the guest its size alone counts."""
     return _source_of(spec, volumes.SHM)
+
+
+def _shares(configuration: Configuration) -> bool:
+    """Whether the guest sees files of the host."""
+    return configuration.hypervisor.shared_fs != "none"
+
+
+def _empty_dirs(runtime: RuntimeConfig) -> EmptyDirs:
+    if runtime.emptydir_mode == "block-plain":
+        return EmptyDirs.DISK
+    return EmptyDirs.SHARED if runtime.disable_guest_empty_dir else EmptyDirs.LOCAL
+
+
+def _bind_mounts(runtime: RuntimeConfig) -> tuple[Volume, ...]:
+    """The host's files that the guest sees besides its containers': read-only, unless `:rw` follows the path."""
+    mounts: dict[str, Volume] = {}
+    for text in runtime.sandbox_bind_mounts:
+        path, _, mode = text.rpartition(":") if text.endswith((":ro", ":rw")) else (text, "", "ro")
+        volume = Volume.for_sandbox(Path(path), read_only=mode == "ro")
+        if volume.name in mounts:
+            raise InvalidArgument(f"sandbox_bind_mounts: two of the paths end in {volume.source.name}")
+        mounts[volume.name] = volume
+    return tuple(mounts.values())
 
 
 def _source_of(spec: Spec, destination: str) -> Path | None:

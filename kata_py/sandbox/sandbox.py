@@ -37,6 +37,7 @@ from kata_py.sandbox.record import Record, Shim, State
 from kata_py.sandbox.resize import Resizing
 from kata_py.sandbox.stage import Stages, last_words
 from kata_py.sandbox.vfio import Passthrough, with_devices
+from kata_py.storage.copies import Copies
 from kata_py.storage.share import Share, off_loop, open_share
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Parts:
     Attributes:
         record: Its record.
         stages: Times what is made.
-        share: Its directory that the guest sees.
+        share: Its directory that the guest sees, or the copies that stand in its place.
         files: What is in there, by container.
         disks: The disks of its machine.
         vm: Its machine.
@@ -67,7 +68,7 @@ class Parts:
 
     record: Record
     stages: Stages
-    share: Share
+    share: Share | Copies
     files: dict[str, AsyncExitStack]
     disks: Disks
     vm: Vm
@@ -219,7 +220,10 @@ class Sandbox:
             with record.span("request", began=planned[0]):
                 record.stage("plan", *planned)
                 async with stages.stage("share"):
-                    share = await stack.enter_async_context(open_share(plan.id, record, plan.paths.shares))
+                    share: Share | Copies | None = None
+                    if plan.shared:
+                        share = await stack.enter_async_context(open_share(plan.id, record, plan.paths.shares))
+                        await stack.enter_async_context(share.sandbox(plan.bind_mounts))
                     files: dict[str, AsyncExitStack] = {}
                     stack.push_async_callback(_close_all, files)
                 async with stages.stage("network"):
@@ -246,6 +250,9 @@ class Sandbox:
                 async with stages.stage("sandbox"):
                     links = None if network is None else Links(network, vm, agent)
                     await _prepare(agent, plan, links)
+                    if share is None:
+                        share = Copies(agent.copy_file)
+                        await stack.enter_async_context(share.sandbox(plan.bind_mounts))
                 resizing = Resizing(vm, agent, plan.sizing, partial(placement.settle, vm))
                 stack.push_async_callback(resizing.aclose)
                 parts = Parts(
@@ -253,7 +260,7 @@ class Sandbox:
                     stages,
                     share,
                     files,
-                    Disks(vm),
+                    Disks(vm, plan.id, record),
                     vm,
                     agent,
                     open_stdio,

@@ -7,8 +7,9 @@ Files and directories of the host are shared; memory is the guest's own; disks a
 from __future__ import annotations
 
 import base64
+import enum
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +19,8 @@ from kata_py.oci.spec import LinuxDevice, LinuxDeviceCgroup, Mount
 from kata_py.sandbox.disks import DiskUse
 from kata_py.sandbox.errors import InvalidArgument
 from kata_py.storage.direct import DirectVolume
-from kata_py.storage.share import Volume
+from kata_py.storage.rootfs import RootfsMount
+from kata_py.storage.share import GUEST_ROOT, Volume, guest_rootfs
 from kata_py.storage.source import Kind, Source, Sources
 
 SHM = "/dev/shm"
@@ -27,11 +29,25 @@ GUEST_SHM = "/run/kata-containers/sandbox/shm"
 GUEST_EPHEMERAL = "/run/kata-containers/sandbox/ephemeral"
 GUEST_STORAGE = "/run/kata-containers/sandbox/storage"
 
+EMPTY_DIR_IMAGE = "disk.img"
+
 _SHM_OPTIONS = ("nosuid", "noexec", "nodev", "mode=1777")
+# In the guest as on the host, among the containers of the pod. Private is what a mount is anyway.
+_PROPAGATION = frozenset({"shared", "rshared", "slave", "rslave"})
+_SEEN = "shared"  # what a container mounts below is seen by the others, if they want that
 _SERIAL = 16  # characters of a disk's id, which a guest sees at most 20 of
 _REMOVABLE = (2, 11)  # major numbers of floppy disks and CD-ROMs, which are the host's own
 _GROUP_POLICIES = {"Always": agent_types_pb2.Always, "OnRootMismatch": agent_types_pb2.OnRootMismatch}
-_EMPTY_DIR = "/volumes/kubernetes.io~empty-dir/"  # in the path of every emptyDir, kubelet `volumes/emptydir`
+_EMPTY_DIR = "kubernetes.io~empty-dir"  # the directory of every emptyDir, kubelet `volume/emptydir`
+_MEMORY = ("tmpfs", "hugetlbfs")
+
+
+class EmptyDirs(enum.Enum):
+    """What becomes of an emptyDir that is not in memory."""
+
+    SHARED = "shared"  # the host's directory is seen
+    LOCAL = "local"  # a directory of the sandbox's root file system
+    DISK = "disk"  # an image file in the host's directory, in which the guest makes a file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +78,15 @@ class Volumes:
         )
 
 
-def plan_volumes(container_id: str, mounts: Sequence[Mount], sources: Sources, *, pod_shm: bool) -> Volumes:
+def plan_volumes(
+    container_id: str,
+    mounts: Sequence[Mount],
+    sources: Sources,
+    *,
+    pod_shm: bool,
+    empty_dirs: EmptyDirs = EmptyDirs.SHARED,
+    sandbox_id: str = "",
+) -> Volumes:
     """Decide what becomes of a container's mounts, in their order.
 
     Args:
@@ -70,13 +94,19 @@ def plan_volumes(container_id: str, mounts: Sequence[Mount], sources: Sources, *
         mounts: Its spec's.
         sources: What the paths of `bind_sources` are.
         pod_shm: Whether the sandbox has shared memory that all containers of the pod see.
+        empty_dirs: What becomes of each emptyDir that is not in memory.
+        sandbox_id: The sandbox's id; it counts where those are the guest's.
 
     Raises:
         InvalidArgument: A source cannot be given to a machine.
     """
     volumes = Volumes()
     for mount in mounts:
-        volumes += _volume(container_id, mount, sources, pod_shm)
+        path = Path(mount.get("source", ""))
+        if empty_dirs is not EmptyDirs.SHARED and _is_the_hosts(mount) and _is_empty_dir(sources.at(path)):
+            volumes += _empty_dir(mount, sources.at(path), empty_dirs, sandbox_id)
+        else:
+            volumes += _volume(container_id, mount, sources, pod_shm)
     return volumes
 
 
@@ -106,6 +136,8 @@ def _volume(container_id: str, mount: Mount, sources: Sources, pod_shm: bool) ->
         return Volumes((own,))
     path = Path(mount.get("source", ""))
     source = sources.at(path)
+    if _is_the_guests(source):
+        return Volumes((mount,))
     if source.direct is not None:
         return _direct(mount, source, source.direct)
     if source.kind is Kind.BLOCK_DEVICE:
@@ -117,13 +149,34 @@ def _volume(container_id: str, mount: Mount, sources: Sources, pod_shm: bool) ->
             f"mount of {path} at {destination}: it is neither file, directory nor disk, and what answers there is on"
             " the host, which a virtual machine cannot reach"
         )
-    if _EMPTY_DIR in f"{path}" and source.fstype in ("tmpfs", "hugetlbfs"):
+    if _is_empty_dir(source, _MEMORY):
         storage = _memory(source)
         return Volumes((_bind(mount, storage.mount_point),), storages=(storage,))
     volume = Volume.for_container(container_id, path, destination, options)
     if source.kind is Kind.FILE:
         volume = replace(volume, recursive=False)
     return Volumes((_bind(mount, volume.guest_path, options),), shared=(volume,))
+
+
+def root_disk(container_id: str, rootfs: Sequence[RootfsMount], sources: Sources) -> DiskUse | None:
+    """The disk with a container's root file system, if that is a disk and nothing else.
+
+    Source: kata `virtcontainers/container.go` (hotplugDrive), `kata_agent.go`, whose place in the guest is kept.
+
+    Args:
+        container_id: Its id.
+        rootfs: The mounts that make its root file system.
+        sources: What their sources are.
+    """
+    if len(rootfs) != 1 or sources.at(Path(rootfs[0].source)).kind is not Kind.BLOCK_DEVICE:
+        return None
+    mount, source = rootfs[0], sources.at(Path(rootfs[0].source))
+    options = [option for option in mount.options if option not in ("rw", "nouuid")]
+    if mount.type == "xfs":
+        options.append("nouuid")
+    disk = disk_of(source.path, read_only=source.read_only or "ro" in options)
+    storage = agent_pb2.Storage(fstype=mount.type, options=options, mount_point=f"{GUEST_ROOT}/{container_id}")
+    return DiskUse(disk, storage=storage)
 
 
 def plan_disks(
@@ -171,28 +224,57 @@ def disk_of(path: Path, *, read_only: bool = False) -> BlockDevice:
 def _direct(mount: Mount, source: Source, volume: DirectVolume) -> Volumes:
     """A disk that the guest mounts itself. Source: kata `docs/design/direct-blk-device-assignment.md`."""
     options = [*volume.options]
-    read_only = source.read_only or "ro" in options or "ro" in mount.get("options", [])
+    read_only = source.read_only or "ro" in options  # else another container of the pod may write
     if read_only and "ro" not in options:
         options.append("ro")
     if volume.fstype == "xfs":
         options.append("nouuid")
     name = base64.urlsafe_b64encode(bytes(volume.device)).decode()
     storage = agent_pb2.Storage(fstype=volume.fstype, options=options, mount_point=f"{GUEST_STORAGE}/{name}")
-    if group := volume.metadata.get("fsGroup"):
+    if (group := volume.metadata.get("fsGroup")) and not read_only:
         policy = volume.metadata.get("fsGroupChangePolicy") or "Always"
         if not group.isdecimal() or policy not in _GROUP_POLICIES:
             raise InvalidArgument(f"direct-assigned volume {source.path}: fsGroup {group} with {policy} is not known")
         storage.fs_group.group_id = int(group)
         storage.fs_group.group_change_policy = _GROUP_POLICIES[policy]
-    use = DiskUse(disk_of(volume.device, read_only=read_only), storage=storage)
+    use = DiskUse(disk_of(volume.device, read_only=read_only), storage=storage, direct=source.path)
     return Volumes((_bind(mount, storage.mount_point),), disks=(use,))
 
 
 def _bind(mount: Mount, source: str, options: Sequence[str] | None = None) -> Mount:
     """The mount as a bind of a place in the guest."""
     if options is None:
-        options = ["rbind", "ro" if "ro" in mount.get("options", []) else "rw"]
+        told = mount.get("options", [])
+        read_only = next((option for option in ("rro", "ro") if option in told), "rw")
+        options = ["rbind", read_only, *(option for option in told if option in _PROPAGATION)]
     return {**mount, "type": "bind", "source": source, "options": list(options)}
+
+
+def _is_empty_dir(source: Source, fstypes: Collection[str] = ()) -> bool:
+    """Whether it is an emptyDir of the kubelet's, wherever that has its files: in memory by these types, or on disk."""
+    if source.kind is not Kind.DIRECTORY or source.path.parent.name != _EMPTY_DIR or source.direct is not None:
+        return False
+    return source.fstype in fstypes if fstypes else source.fstype not in _MEMORY
+
+
+def _empty_dir(mount: Mount, source: Source, kind: EmptyDirs, sandbox_id: str) -> Volumes:
+    """An emptyDir on the guest's own disk. Source: kata `virtcontainers/kata_agent.go` (handleLocalStorage)."""
+    name = source.path.name
+    if kind is EmptyDirs.LOCAL:
+        place = f"{guest_rootfs(sandbox_id)}/local/{name}"
+        options = ["mode=0777", *([f"fsgid={source.group}"] if source.group else ())]
+        local = agent_pb2.Storage(driver="local", source="local", fstype="local", mount_point=place, options=options)
+        return Volumes((_bind(mount, place),), storages=(local,))
+    image = source.path / EMPTY_DIR_IMAGE
+    storage = agent_pb2.Storage(
+        fstype="ext4",
+        options=["discard", _SEEN],
+        driver_options=["create_filesystem"],
+        mount_point=f"{GUEST_STORAGE}/{base64.urlsafe_b64encode(bytes(image)).decode()}",
+    )
+    if source.group:
+        storage.fs_group.group_id = source.group
+    return Volumes((_bind(mount, storage.mount_point),), disks=(DiskUse(disk_of(image), storage=storage, made=True),))
 
 
 def _memory(source: Source) -> agent_pb2.Storage:
@@ -201,7 +283,7 @@ def _memory(source: Source) -> agent_pb2.Storage:
     if source.fstype == "hugetlbfs":
         options.append(f"pagesize={source.block_size}")
     else:
-        options.append(f"mode={source.mode:o}")
+        options += [f"mode={source.mode:o}", _SEEN]
     if source.group:
         options.append(f"fsgid={source.group}")
     return agent_pb2.Storage(
@@ -215,10 +297,13 @@ def _memory(source: Source) -> agent_pb2.Storage:
 
 
 def _is_the_hosts(mount: Mount) -> bool:
-    """Whether the mount shows something of the host; the guest's own is taken below /proc, /sys and /dev."""
+    """Whether the mount may show something of the host; the guest's own is taken below /proc and /sys."""
     if mount.get("type") != "bind" and not {"bind", "rbind"} & set(mount.get("options", [])):
         return False
-    destination, source = PurePosixPath(mount["destination"]), PurePosixPath(mount.get("source", ""))
-    if destination.is_relative_to("/proc") or destination.is_relative_to("/sys"):
-        return False
-    return destination == PurePosixPath(SHM) or not source.is_relative_to("/dev")
+    destination = PurePosixPath(mount["destination"])
+    return not destination.is_relative_to("/proc") and not destination.is_relative_to("/sys")
+
+
+def _is_the_guests(source: Source) -> bool:
+    """Whether a device is meant that the guest has itself; a disk of the host's is none, nor is a file."""
+    return source.path.is_relative_to("/dev") and source.kind not in (Kind.BLOCK_DEVICE, Kind.FILE)

@@ -341,7 +341,8 @@ class TaskService(task_v2_ttrpc.TaskService):
         assert self._sandbox is not None
         assert self._configuration is not None  # of the runtime class that the sandbox was made with
         spec = load_spec(Path(request.bundle))
-        container = await self._sandbox.add(await _container_plan(request, self._configuration, spec, role))
+        container_plan = await _container_plan(request, self._configuration, spec, role, self._sandbox.id)
+        container = await self._sandbox.add(container_plan)
         self._tell_created(request, container)
         return container
 
@@ -411,18 +412,20 @@ def _config(options: Any) -> Source:
 
 
 async def _container_plan(
-    request: task.CreateTaskRequest, configuration: Configuration, spec: Spec, role: Role
+    request: task.CreateTaskRequest, configuration: Configuration, spec: Spec, role: Role, sandbox_id: str = ""
 ) -> ContainerPlan:
     nodes = vfio.nodes(spec)
+    rootfs = [RootfsMount(m.type, m.source, tuple(m.options)) for m in request.rootfs]
     return plan.plan_container(
         configuration,
         spec,
         container_id=request.id,
         bundle=Path(request.bundle),
-        rootfs=[RootfsMount(m.type, m.source, tuple(m.options)) for m in request.rootfs],
+        rootfs=rootfs,
         stdio=_stdio(request),
         role=role,
-        sources=await off_loop(plan.look_up, spec),
+        sandbox_id=sandbox_id,
+        sources=await off_loop(plan.look_up, spec, rootfs),
         found=await off_loop(lambda: {node: find(node) for node in nodes}),
     )
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kata_py.resource import file
+from kata_py.resource.journal import Journal, undone
+from kata_py.resource.undo import RemoveFile
 from kata_py.storage.errors import StorageError
 
 ROOT = Path("/run/kata-containers/shared/direct-volumes")
@@ -100,13 +103,17 @@ def remove(path: str, root: Path = ROOT) -> None:
     shutil.rmtree(place(path, root), ignore_errors=True)
 
 
-def note_sandbox(path: Path, sandbox_id: str, root: Path = ROOT) -> None:
-    """Write down which sandbox uses the volume, as `kata-ctl direct-volume stats` and `resize` look it up.
+@contextmanager
+def noted(path: Path, sandbox_id: str, journal: Journal, root: Path = ROOT) -> Iterator[None]:
+    """Have it written down that the sandbox uses the volume, as `kata-ctl direct-volume stats` and `resize` look it up.
 
     Raises:
         OSError: It cannot be written.
     """
-    (place(str(path), root) / sandbox_id).touch()
+    note = place(str(path), root) / sandbox_id
+    with undone(journal, RemoveFile(str(note))):
+        note.touch()
+        yield
 
 
 def sandbox_of(path: str, root: Path = ROOT) -> str | None:
@@ -114,8 +121,3 @@ def sandbox_of(path: str, root: Path = ROOT) -> str | None:
     directory = place(path, root)
     names = [entry.name for entry in directory.iterdir() if entry.name != _INFO] if directory.is_dir() else []
     return names[0] if names else None
-
-
-def forget_sandbox(path: Path, sandbox_id: str, root: Path = ROOT) -> None:
-    """The sandbox does not use the volume any more."""
-    (place(str(path), root) / sandbox_id).unlink(missing_ok=True)

@@ -5,6 +5,7 @@ Layout (kata `virtcontainers/fs_share_linux.go`), below `/run/kata-containers/sh
     mounts/                                    what the shim mounts into, at any time
     mounts/<container>/rootfs                  a container's root file system
     mounts/<container>-<16 hex>-<basename>     a volume
+    mounts/sandbox-mounts/<name>               a file or directory of `sandbox_bind_mounts`
     shared/                                    read-only slave of mounts/: what virtiofsd shares
     private/                                   where a bind is made, and made read-only, before it appears
 
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path("/run/kata-containers/shared/sandboxes")
 TAG = "kataShared"
 GUEST_ROOT = "/run/kata-containers/shared/containers"
+SANDBOX_MOUNTS = "sandbox-mounts"
 
 # Mount propagation by which what happens on the host is to be seen; the way back ends at the machine's border.
 _FOLLOWING = frozenset({"slave", "rslave", "shared", "rshared"})
@@ -80,6 +82,11 @@ class Volume:
             follows=not _FOLLOWING.isdisjoint(options),
         )
 
+    @classmethod
+    def for_sandbox(cls, source: Path, *, read_only: bool) -> Volume:
+        """The volume of a path that `sandbox_bind_mounts` names."""
+        return cls(source, f"{SANDBOX_MOUNTS}/{source.name}", read_only=read_only)
+
     @property
     def guest_path(self) -> str:
         """Where the guest finds it."""
@@ -105,14 +112,25 @@ class Share:
         self._journal = journal
 
     @asynccontextmanager
+    async def sandbox(self, volumes: Sequence[Volume]) -> AsyncIterator[None]:
+        """Let files appear in the guest that are no container's; raises as `container`."""
+        stack = ExitStack()
+        try:
+            await off_loop(self._add_all, stack, volumes)
+            yield
+        finally:
+            await off_loop(stack.close)
+
+    @asynccontextmanager
     async def container(
-        self, container_id: str, rootfs: Sequence[RootfsMount] | Path, volumes: Sequence[Volume]
+        self, container_id: str, rootfs: Sequence[RootfsMount] | Path | None, volumes: Sequence[Volume]
     ) -> AsyncIterator[None]:
         """Let a container's files appear in the guest; leaving takes them away.
 
         Args:
             container_id: Its id.
-            rootfs: The mounts that make its root file system, or the directory where it lies.
+            rootfs: The mounts that make its root file system, or the directory where it lies; None if the guest
+                mounts it, from a disk.
             volumes: Further files and directories.
 
         Raises:
@@ -127,7 +145,11 @@ class Share:
             await off_loop(stack.close)
 
     def _add(
-        self, stack: ExitStack, container_id: str, rootfs: Sequence[RootfsMount] | Path, volumes: Sequence[Volume]
+        self,
+        stack: ExitStack,
+        container_id: str,
+        rootfs: Sequence[RootfsMount] | Path | None,
+        volumes: Sequence[Volume],
     ) -> None:
         target = self._mounts / container_id / "rootfs"
         for place in (target.parent, target):
@@ -135,12 +157,17 @@ class Share:
             stack.callback(_forget, place)
         if isinstance(rootfs, Path):
             self._bind(stack, Volume(rootfs, ""), target)
-        else:
+        elif rootfs is not None:
             stack.enter_context(undone(self._journal, Unmount(str(target))))
             for layer in rootfs:
                 layer.perform(target)
+        self._add_all(stack, volumes)
+
+    def _add_all(self, stack: ExitStack, volumes: Sequence[Volume]) -> None:
         for volume in volumes:
-            self._bind(stack, volume, self._mounts / volume.name)
+            target = self._mounts / volume.name
+            target.parent.mkdir(mode=0o750, exist_ok=True)
+            self._bind(stack, volume, target)
 
     def _bind(self, stack: ExitStack, volume: Volume, target: Path) -> None:
         # A read-only remount does not propagate to slaves, the flags of a new mount do: so a bind is finished

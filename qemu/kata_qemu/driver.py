@@ -45,6 +45,7 @@ class QemuHypervisor:
         kind = platform(spec.machine)
         accelerator = self._accelerator(spec.accelerator, kind)
         self._check_files(spec)
+        self._check_disks(kind)
         config = self._usable()
         async with AsyncExitStack() as stack:
             try:
@@ -95,6 +96,15 @@ class QemuHypervisor:
         if any(isinstance(device, SharedDirectory) for device in spec.devices):
             fix = f"install one: {virtiofsd.DEBIAN}"
             self._need(virtiofsd.NAME, "virtio_fs_daemon", self._config.virtio_fs_daemon, fix, os.X_OK)
+
+    def _check_disks(self, kind: Platform) -> None:
+        driver = self._config.block_device_driver
+        if driver == "virtio-blk-ccw" and kind.architecture != "s390x":
+            raise HypervisorError(
+                "qemu",
+                f"a machine {kind.machine} has no {driver}",
+                hint=f"set `block_device_driver` in {self._source} to virtio-blk or virtio-scsi",
+            )
 
     def _need(self, stage: str, key: str, path: Path, fix: str, mode: int = os.R_OK) -> None:
         if not path.exists():

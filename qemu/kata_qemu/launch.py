@@ -17,12 +17,12 @@ from kata_py.hypervisor.api import Accelerator, GuestDevice, HypervisorError, Ni
 from kata_py.resource.confinement import User
 from kata_py.resource.journal import Journal
 from kata_qemu import monitor, privileges, virtiofsd
-from kata_qemu.bus import Bus, Place
+from kata_qemu.bus import Bus, Place, ScsiPlace
 from kata_qemu.channel import open_channel
 from kata_qemu.cmdline import Machine, kernel_parameters
 from kata_qemu.console import Console
 from kata_qemu.devices.balloon import Balloon
-from kata_qemu.devices.block import Disk
+from kata_qemu.devices.block import Disk, ScsiController, iothread
 from kata_qemu.devices.entropy import RandomNumbers
 from kata_qemu.devices.memory import Dimm, GrowingMemory, Ram
 from kata_qemu.devices.serial import ConsoleDevice
@@ -35,7 +35,10 @@ from kata_qemu.platform import Platform
 from kata_qemu.process import Program, running
 from kata_qemu.resize import Resizer, growing
 from kata_qemu.sockets import connected, listening
-from kata_qemu.vm import LAST_WORDS_TIMEOUT, QemuVm, plain
+from kata_qemu.vm import LAST_WORDS_TIMEOUT, Later, QemuVm, plain
+
+BRIDGES_MAX = 5  # as upstream
+SCSI_DISKS = 256  # more than any pod has; SCSI itself would take some thousands
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +113,7 @@ class Launch:
                     most, bus.place(), self.config.enable_hugepages, self.config.enable_mem_prealloc
                 ).parts()
             host_ports, present = self._add_host_devices(parts, bus)
-            spare = self._add_spare_ports(parts, bus)
+            later = self._add_places_for_later(parts, bus, host_ports)
 
             line = self._machine(channel.guest_address, parts, monitor_socket.fileno(), extra_monitor).argv()
             ours = self.life.enter_context(connected(directory / "qmp.sock"))
@@ -127,8 +130,8 @@ class Launch:
                 self.life.enter_context(reading(console.fileno(), lines.take))
                 session = await self._connect(ours, qemu, programs)
         vm = QemuVm(
-            qemu, session, channel.address, self.tail, spare, self.open_share, self._resizer(session),
-            daemons=self.daemons, life=self.life, block=self.config, ports=channel.ports, host_ports=host_ports,
+            qemu, session, channel.address, self.tail, later, self.open_share, self._resizer(session),
+            daemons=self.daemons, life=self.life, block=self.config, ports=channel.ports,
             present=present,
         )  # fmt: skip
         for program in programs:
@@ -203,13 +206,21 @@ class Launch:
         """KVM must leave interrupts to QEMU where an IOMMU remaps them."""
         return "kernel_irqchip=split" if self.config.enable_iommu and self.accelerator is Accelerator.KVM else ""
 
-    def _add_spare_ports(self, parts: list[Part], bus: Bus) -> list[Place]:
-        places = []
-        for _ in range(self.platform.spare_ports):
-            place, port = bus.port()
-            places.append(place)
-            parts += port
-        return places
+    def _add_places_for_later(self, parts: list[Part], bus: Bus, host_ports: list[Place]) -> Later:
+        """What devices are plugged into once the machine runs: disks at a controller, if they are to be SCSI's."""
+        config = self.config
+        threads = [f"disk-thread-{number}" for number in range(config.indep_iothreads)]
+        parts += map(iothread, threads)
+        disks: list[Place] | None = None
+        if config.block_device_driver == "virtio-scsi":
+            thread = "scsi-thread" if config.enable_iothreads else ""
+            if thread:
+                parts.append(iothread(thread))
+            parts += ScsiController(bus.place(), thread).parts()
+            disks = [ScsiPlace(number) for number in range(SCSI_DISKS)]
+        places, bridges = bus.for_later(min(max(config.default_bridges, 1), BRIDGES_MAX))
+        parts += bridges
+        return Later(places, disks if disks is not None else places, host_ports, tuple(threads))
 
     def _extra_monitor(self, handover: ExitStack) -> tuple[int, str] | None:
         form = self.config.extra_monitor_socket

@@ -19,7 +19,6 @@ class Platform:
         architecture: What `uname -m` says in its guests.
         options: What `-machine` is told besides: devices that no guest of ours needs are left out.
         bus: Makes the bus of a new machine.
-        spare_ports: How many devices can be plugged in later; each of q35's takes 20 ms of an emulated boot.
         console: The kernel's name of the console, and the device behind it: the one that speaks earliest.
         emulated_cpu: The processor without KVM.
         parameters: Kernel parameters that fit the machine.
@@ -32,7 +31,6 @@ class Platform:
     architecture: str
     options: str
     bus: Callable[[], Bus]
-    spare_ports: int
     console: tuple[str, str]
     emulated_cpu: str
     parameters: tuple[str, ...]
@@ -50,7 +48,6 @@ Q35 = Platform(
     architecture="x86_64",
     options="smm=off,vmport=off,smbus=off,sata=off,i8042=off",
     bus=PciBus,
-    spare_ports=2,
     console=("ttyS0", "isa-serial"),
     emulated_cpu="max,erms=off",
     parameters=(
@@ -65,7 +62,6 @@ S390 = Platform(
     architecture="s390x",
     options="",
     bus=CcwBus,
-    spare_ports=32,
     console=("ttysclp0", "sclpconsole"),
     emulated_cpu="max",
     parameters=("rcupdate.rcu_expedited=1", "cryptomgr.notests"),

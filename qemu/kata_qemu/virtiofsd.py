@@ -26,6 +26,8 @@ HINT = f"set virtio_fs_daemon to a virtiofsd; {DEBIAN}"
 VERSION_TIMEOUT = 5.0  # seconds
 GRACE = 0.5  # seconds in which the daemon notices that its machine is gone
 
+_NO_XATTR = "--no-xattr"  # of the program in C; the other one has none unless it is told to
+
 # What the program in C has to say to every machine's end: POLLIN | POLLHUP, in hexadecimal.
 _FAREWELL = "virtio_loop: Unexpected poll revents 11"
 
@@ -90,13 +92,15 @@ async def recognise(binary: Path) -> Kind:
 def arguments(kind: Kind, settings: Settings, directory: Path, descriptor: int) -> list[str]:
     """The command line that serves the directory on an inherited, listening socket; it logs to stderr."""
     extra = settings.extra
+    if not {"--xattr", _NO_XATTR} & set(extra):  # programs have capabilities by them
+        extra = ("--xattr", *extra)
     if "--announce-submounts" not in extra:  # containers' roots are file systems of their own, with inodes alike
         extra = ("--announce-submounts", *extra)
     level = "info" if settings.debug else "warn"
     if kind is Kind.RUST:
         return [
             str(settings.binary), f"--fd={descriptor}", f"--shared-dir={directory}", f"--cache={settings.cache}",
-            f"--log-level={level}", *extra,
+            f"--log-level={level}", *(argument for argument in extra if argument != _NO_XATTR),
         ]  # fmt: skip
     cache = {"never": "none", "metadata": "none"}.get(settings.cache, settings.cache)
     source = str(directory).replace("\\", "\\\\").replace(",", "\\,")
@@ -111,7 +115,7 @@ _LONG_IN_C = ("--thread-pool-size", "--rlimit-nofile", "--socket-group", "--sysl
 
 def _in_c(extra: Sequence[str]) -> list[str]:
     """Arguments of the Rust program as the one in C takes them: `--no-xattr` is `-o no_xattr`."""
-    line = []
+    line: list[str] = []
     for argument in extra:
         name, equals, value = argument.partition("=")
         if name.startswith("--") and name not in _LONG_IN_C:

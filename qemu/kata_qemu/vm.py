@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from kata_py.config.hypervisor import BlockConfig
 from kata_py.hypervisor.api import (
-    VFIO,
     BlockDevice,
     Device,
     GuestDevice,
@@ -45,6 +46,29 @@ LAST_WORDS_TIMEOUT = 1.0  # seconds to read what QEMU said before it died
 OpenShare = Callable[[SharedDirectory, Place], AbstractAsyncContextManager[tuple[Share, Program]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Where devices are plugged into a running machine. What is taken is taken out of the lists, and put back.
+
+    Attributes:
+        places: For devices of all kinds.
+        disks: For disks; the same list, unless they are SCSI's.
+        host_devices: For devices of the host.
+        threads: Threads that serve disks of virtio-blk, in turns.
+    """
+
+    places: list[Place]
+    disks: list[Place]
+    host_devices: list[Place]
+    threads: tuple[str, ...] = ()
+
+    def places_of(self, device: Device) -> list[Place]:
+        """The places of a device's kind."""
+        if isinstance(device, VfioDevice):
+            return self.host_devices
+        return self.disks if isinstance(device, BlockDevice) else self.places
+
+
 class QemuVm:
     """A running machine, as `kata_py.hypervisor.api.Vm`; made by the driver.
 
@@ -53,14 +77,13 @@ class QemuVm:
         monitor: Its QMP session.
         agent: Where its agent is reached.
         tail: What console and processes said last.
-        spare: Places for devices that are plugged in.
+        later: Where devices are plugged in.
         open_share: Opens a share.
         resizer: Grows and shrinks it.
         daemons: Holds what is ended after QEMU.
         life: Holds what is ended before QEMU.
         block: How disks are read and written.
         ports: Where the agent's other ports are reached.
-        host_ports: Places for devices of the host.
         present: Devices of the host that are there from the start, and where.
     """
 
@@ -70,7 +93,7 @@ class QemuVm:
         monitor: Monitor,
         agent: Address,
         tail: Tail,
-        spare: list[Place],
+        later: Later,
         open_share: OpenShare,
         resizer: Resizer,
         *,
@@ -78,17 +101,16 @@ class QemuVm:
         life: AsyncExitStack,
         block: BlockConfig,
         ports: Ports,
-        host_ports: Sequence[Place] = (),
         present: Mapping[VfioDevice, GuestDevice] = MappingProxyType({}),
     ) -> None:
         self._qemu = qemu
         self._monitor = monitor
         self._agent = agent
         self._tail = tail
-        self._spare = spare
-        self._host_ports = list(host_ports)
+        self._later = later
         self._present = present
-        self._plugged: dict[str, tuple[Place, Sequence[Part]]] = {}
+        self._plugged: dict[str, _Plugged] = {}
+        self._threads = itertools.cycle(later.threads)
         self._open_share = open_share
         self._resizer = resizer
         self._daemons = daemons
@@ -141,10 +163,11 @@ class QemuVm:
                 raise HypervisorError("qemu", f"the machine has ended: {self._exit.result().cause}")
             if isinstance(device, VfioDevice) and device in self._present:
                 return self._present[device]
-            spare = self._host_ports if isinstance(device, VfioDevice) else self._spare
-            if not spare:
-                raise HypervisorError("qemu", f"no place is left to plug in {device}", hint="give it from the start")
-            place = spare[0]
+            places = self._later.places_of(device)
+            if not places:
+                keys = "pcie_root_port` or `pcie_switch_port" if isinstance(device, VfioDevice) else "default_bridges"
+                raise HypervisorError("qemu", f"no place is left to plug in {device}", hint=f"raise `{keys}`")
+            place = places[0]
             try:
                 if isinstance(device, SharedDirectory):
                     plugged, program = await stack.enter_async_context(self._open_share(device, place))
@@ -152,15 +175,15 @@ class QemuVm:
                     self.depend_on(program)
                     id = plugged.id
                 else:
-                    added = plain(device, place, self._block)
+                    added = plain(device, place, self._block, self._thread(device, place))
                     await self._plug(added.parts())
                     id = added.id
-                    self._plugged[id] = place, added.parts()
+                    self._plugged[id] = _Plugged(place, places, added.parts())
             except OSError as error:
                 raise HypervisorError("qemu", f"cannot plug in {device}: {error}") from error
-            spare.pop(0)
+            places.remove(place)
             self._daemons.push_async_exit(stack.pop_all())
-            return GuestDevice(id, place.guest_address)
+            return GuestDevice(id, place.guest_address, place.driver)
 
     async def detach(self, device: GuestDevice) -> None:
         """As `Vm.detach`. A guest that does not let go of a device in time keeps it, and may be asked again."""
@@ -169,19 +192,22 @@ class QemuVm:
                 return  # it goes with the machine
             if device.id not in self._plugged:
                 raise HypervisorError("qemu", f"{device.id} was not plugged in, or cannot be taken out")
-            place, parts = self._plugged[device.id]
+            plugged = self._plugged[device.id]
             try:
-                while parts:
+                while plugged.parts:
                     with suppress(DeviceNotFound):  # it was asked before, and let go of it since
-                        await self._unplug(parts[-1])
-                    parts = parts[:-1]
-                    self._plugged[device.id] = place, parts
+                        await self._unplug(plugged.parts[-1])
+                    plugged.parts = plugged.parts[:-1]
             except TimeoutError:
                 raise HypervisorError(
                     "qemu", f"the guest did not let go of {device.id} within {UNPLUG_TIMEOUT:g} s"
                 ) from None
             del self._plugged[device.id]
-            (self._host_ports if device.id.startswith(VFIO) else self._spare).append(place)
+            plugged.places.append(plugged.place)
+
+    def _thread(self, device: Device, place: Place) -> str:
+        """The thread of a disk there; at a SCSI controller it is the controller's."""
+        return next(self._threads, "") if isinstance(device, BlockDevice) and place.disk == "virtio-blk" else ""
 
     @property
     def size(self) -> Size:
@@ -200,7 +226,8 @@ class QemuVm:
     async def grow_disk(self, device: GuestDevice, size: int) -> None:
         """As `GrowsDisks.grow_disk`. Source: QEMU `qapi/block-core.json`, block_resize."""
         async with self._plugging:
-            _, parts = self._plugged.get(device.id, (None, ()))
+            plugged = self._plugged.get(device.id)
+            parts = plugged.parts if plugged is not None else ()
             node = next((part for part in parts if isinstance(part, BlockNode)), None)
             if node is None:
                 raise HypervisorError("qemu", f"{device.id} was not plugged in, or is no disk")
@@ -278,26 +305,38 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-def plain(device: BlockDevice | Nic | VfioDevice, place: Place, block: BlockConfig) -> Disk | Interface | Vfio:
+@dataclass(slots=True)
+class _Plugged:
+    """A device that can be taken out: where it is, the list that its place is put back into, what is left of it."""
+
+    place: Place
+    places: list[Place]
+    parts: Sequence[Part]
+
+
+def plain(
+    device: BlockDevice | Nic | VfioDevice, place: Place, block: BlockConfig, thread: str = ""
+) -> Disk | Interface | Vfio:
     """What a device becomes that no further program serves; its arguments are those of `disk`.
 
     Raises:
         HypervisorError: As `disk`.
     """
     if isinstance(device, BlockDevice):
-        return disk(device, place, block)
+        return disk(device, place, block, thread)
     if isinstance(device, VfioDevice):
         return Vfio(device, place)
     return Interface(device.id, device.mac, device.tap_fds, device.vhost_fds, device.mtu, place)
 
 
-def disk(device: BlockDevice, place: Place, block: BlockConfig) -> Disk:
+def disk(device: BlockDevice, place: Place, block: BlockConfig, thread: str = "") -> Disk:
     """The disk that a block device becomes.
 
     Args:
         device: The block device.
         place: Where it sits.
         block: How it is read and written.
+        thread: The thread that serves it.
 
     Raises:
         HypervisorError: It is not there, or its id is no serial number.
@@ -308,7 +347,7 @@ def disk(device: BlockDevice, place: Place, block: BlockConfig) -> Disk:
         )  # fmt: skip
     if not device.path.exists():
         raise HypervisorError("qemu", f"there is no image or block device at {device.path}")
-    return Disk(device.id, device.path, place, device.read_only, device.path.is_block_device(), block)
+    return Disk(device.id, device.path, place, device.read_only, device.path.is_block_device(), block, thread)
 
 
 _GUEST_ENDS = {

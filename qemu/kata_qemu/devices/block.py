@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kata_py.config.hypervisor import BlockConfig
-from kata_qemu.bus import Place
-from kata_qemu.parts import BlockNode, Part, Properties
+from kata_qemu.bus import SCSI_CONTROLLER, Place
+from kata_qemu.parts import Backend, BlockNode, Part, Properties
 
 SERIAL_MAX = 20  # bytes: VIRTIO_BLK_ID_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A raw image file or block device of the host, as a virtio-blk disk.
+    """A raw image file or block device of the host, as a virtio-blk or SCSI disk.
 
     Attributes:
         serial: Its name in the guest; at most `SERIAL_MAX` bytes.
@@ -23,6 +23,7 @@ class Disk:
         read_only: Whether neither the guest nor QEMU may write; such a file may serve many machines at once.
         host_device: Whether the path is a block device.
         tuning: How it is read and written, and its sectors; None leaves all of it to QEMU.
+        iothread: The thread that serves it; empty is QEMU's own, or that of its SCSI controller.
     """
 
     serial: str
@@ -31,6 +32,7 @@ class Disk:
     read_only: bool = False
     host_device: bool = False
     tuning: BlockConfig | None = None
+    iothread: str = ""
 
     @property
     def id(self) -> str:
@@ -44,7 +46,11 @@ class Disk:
         node = f"{self.id}-node"  # QEMU takes 31 bytes
         return (
             BlockNode("raw", node, {**access, **self._cache(), "file": {**file, **self._aio()}}),
-            self.place.device("virtio-blk", self.id, {"drive": node, "serial": self.serial, **self._sectors()}),
+            self.place.device(
+                self.place.disk,
+                self.id,
+                {"drive": node, "serial": self.serial, **self._sectors(), **_served_by(self.iothread)},
+            ),
         )
 
     def _aio(self) -> Properties:
@@ -65,6 +71,32 @@ class Disk:
         physical = self.tuning.block_device_physical_sector_size or logical  # QEMU's choice would be 512, and too small
         sizes = {"logical_block_size": logical, "physical_block_size": physical}
         return {name: size for name, size in sizes.items() if size}
+
+
+@dataclass(frozen=True, slots=True)
+class ScsiController:
+    """What SCSI disks are at.
+
+    Attributes:
+        place: Where it sits.
+        iothread: The thread that serves its disks; empty is QEMU's own.
+    """
+
+    place: Place
+    iothread: str = ""
+
+    def parts(self) -> tuple[Part, ...]:
+        """As `Device.parts`."""
+        return (self.place.device("virtio-scsi", SCSI_CONTROLLER, _served_by(self.iothread)),)
+
+
+def _served_by(iothread: str) -> Properties:
+    return {"iothread": iothread} if iothread else {}
+
+
+def iothread(id: str) -> Part:
+    """A thread for disks."""
+    return Backend("iothread", id)
 
 
 def io_uring_obstacle(root: Path = Path("/")) -> str:

@@ -1,12 +1,13 @@
 """Devices of the host that the guest drives, and the ports that they are plugged into.
 
 Source: QEMU `hw/vfio/{pci,ap,ccw}.c`, `docs/pcie.txt`; kata `virtcontainers/qemu_arch_base.go`, whose names of switch
-ports and bridges are kept.
+ports are kept.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from kata_py.config.hypervisor import VfioPort
 from kata_py.hypervisor.api import HypervisorError, VfioDevice, VfioKind
@@ -29,6 +30,8 @@ class PortPlace:
     bus: str
     slot: int
     guest_address: str
+    disk: ClassVar[str] = "virtio-blk"
+    driver: ClassVar[str] = "blk"
 
     def device(self, kind: str, id: str, properties: Properties, *, pci: Properties = NONE) -> Frontend:
         """As `Place.device`."""
@@ -88,7 +91,7 @@ def ports(kind: VfioPort, count: int, bus: Bus) -> tuple[list[Place], list[Part]
         place = bus.place()
         if not isinstance(place, PciPlace):
             raise _no_pci(kind)
-        slot, id = place.slot, "pci-bridge-0"
+        slot, id = place.slot, "pci-bridge-vfio"
         bridge: Properties = {"bus": "pcie.0", "addr": f"{slot:#x}", "chassis_nr": 1, "shpc": False}
         parts.append(Frontend("pci-bridge", id, bridge))
         return [PortPlace(id, n, f"{slot:02x}/{n:02x}") for n in range(1, BRIDGE_SLOTS + 1)], parts
@@ -101,7 +104,7 @@ def ports(kind: VfioPort, count: int, bus: Bus) -> tuple[list[Place], list[Part]
     place, made = bus.port()
     if not isinstance(place, PciPlace):
         raise _no_pci(kind)
-    parts += [*made, Frontend("x3130-upstream", "swup0", {"bus": place.port})]
+    parts += [*made, Frontend("x3130-upstream", "swup0", {"bus": place.bus})]
     for n in range(count):
         id = f"swdp{n}"
         down: Properties = {"bus": "swup0", "addr": f"{n:#x}", "chassis": 64 + n, "slot": n}

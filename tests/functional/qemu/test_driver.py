@@ -29,6 +29,7 @@ from kata_py.network.tap import open_tap
 from kata_py.resource.undo import Undo
 from kata_py.ttrpc.address import SerialAddress
 from kata_qemu.parts import Command
+from kata_qemu.vm import QemuVm
 from tests.drivers.journal import ListJournal
 from tests.functional.qemu.conftest import Bench
 from tests.functional.qemu.stub import Ending
@@ -178,19 +179,55 @@ async def test_why_a_guest_is_emulated_is_said_once(bench: Bench, caplog: pytest
     assert len(told) == 1
 
 
+async def _iothread(vm: QemuVm, id: str) -> object:
+    path = {"path": f"/machine/peripheral/{id}/virtio-backend", "property": "iothread"}
+    return await vm._monitor.execute(Command("qom-get", path))
+
+
 class TestAttach:
-    async def test_devices_are_plugged_in_until_the_ports_are_taken(self, bench: Bench) -> None:
+    async def test_devices_are_plugged_in_behind_a_bridge_until_its_slots_are_taken(self, bench: Bench) -> None:
         bench.share()
         (bench.place / "disk").write_bytes(bytes(1 << 20))
         (bench.place / "more").mkdir()
         async with bench.launch() as vm:
             disk = BlockDevice("scratch", bench.place / "disk")
-            assert await vm.attach(disk) == GuestDevice("disk-scratch", "03/00")
+            assert await vm.attach(disk) == GuestDevice("disk-scratch", "03/01")
             with pytest.raises(HypervisorError, match=r"blockdev-add: .*disk-scratch"):
-                await vm.attach(disk)  # its id is taken, and the port stays free
-            assert await vm.attach(SharedDirectory("more", bench.place / "more")) == GuestDevice("share1", "04/00")
-            with pytest.raises(HypervisorError, match="no place is left to plug in"):
-                await vm.attach(BlockDevice("third", bench.place / "disk", read_only=True))
+                await vm.attach(disk)  # its id is taken, and the slot stays free
+            assert await vm.attach(SharedDirectory("more", bench.place / "more")) == GuestDevice("share1", "03/02")
+            kernel = bench.spec.boot.kernel
+            for number in range(3, 31):
+                given = await vm.attach(BlockDevice(f"disk{number}", kernel, read_only=True))
+                assert given.address == f"03/{number:02x}"
+            with pytest.raises(HypervisorError, match=r"no place is left to plug in .* \(raise `default_bridges`"):
+                await vm.attach(BlockDevice("last", kernel, read_only=True))
+
+    @pytest.mark.parametrize("threads", [False, True])
+    async def test_scsi_disks_are_plugged_in_at_the_controller_and_taken_out(self, bench: Bench, threads: bool) -> None:
+        bench.config = replace(bench.config, block_device_driver="virtio-scsi", enable_iothreads=threads)
+        (bench.place / "disk").write_bytes(bytes(1 << 20))
+        async with bench.launch() as vm:
+            first = await vm.attach(BlockDevice("one", bench.place / "disk"))
+            second = await vm.attach(BlockDevice("two", bench.spec.boot.kernel, read_only=True))
+            assert [(each.driver, each.address) for each in (first, second)] == [("scsi", "0:0"), ("scsi", "0:1")]
+            await vm.detach(first)
+            with pytest.raises(HypervisorError, match="was not plugged in"):
+                await vm.detach(first)
+
+    async def test_threads_of_their_own_serve_disks_in_turns(self, bench: Bench) -> None:
+        bench.config = replace(bench.config, indep_iothreads=2)
+        async with bench.launch() as vm:
+            for number in range(3):
+                await vm.attach(BlockDevice(f"disk{number}", bench.spec.boot.kernel, read_only=True))
+            assert [await _iothread(vm, f"disk-disk{number}") for number in range(3)] == [
+                "/objects/disk-thread-0", "/objects/disk-thread-1", "/objects/disk-thread-0",
+            ]  # fmt: skip
+
+    async def test_a_disk_of_another_kind_of_machine_is_refused_with_the_key(self, bench: Bench) -> None:
+        bench.config = replace(bench.config, block_device_driver="virtio-blk-ccw")
+        with pytest.raises(HypervisorError, match=r"q35 has no virtio-blk-ccw \(set `block_device_driver`"):
+            async with bench.launch():
+                raise AssertionError("launched")
 
     @pytest.mark.parametrize("queues", [1, 2])
     async def test_an_interface_is_there_from_the_start_or_plugged_in(self, bench: Bench, queues: int) -> None:
@@ -201,7 +238,7 @@ class TestAttach:
             ]
             bench.spec = replace(bench.spec, devices=(nics[0],))
             async with bench.launch() as vm:
-                assert await vm.attach(nics[1]) == GuestDevice("virtio-network-1", "03/00")
+                assert await vm.attach(nics[1]) == GuestDevice("virtio-network-1", "03/01")
                 filters = await vm._monitor.execute(Command("query-rx-filter"))
                 assert isinstance(filters, list)
                 assert {each["name"]: each["main-mac"] for each in filters} == {
@@ -234,7 +271,7 @@ class TestAttach:
                 with pytest.raises(HypervisorError, match=r"device_add: .*tag"):
                     await vm.attach(SharedDirectory("x" * 37, bench.place))
                 assert not [entry for entry in bench.journal.entries if getattr(entry, "name", "") == "virtiofsd"]
-            assert (await vm.attach(BlockDevice("d", bench.place / "disk"))).address == "02/00"
+            assert (await vm.attach(BlockDevice("d", bench.place / "disk"))).address == "02/01"
 
     @pytest.mark.parametrize(
         ("device", "message"),
@@ -374,7 +411,7 @@ async def test_an_s390x_machine_starts_with_a_share(bench: Bench) -> None:
     bench.share()
     bench.s390x()
     async with bench.launch() as vm:
-        assert (await vm.attach(BlockDevice("d", bench.spec.boot.kernel))).address == "0.0.0003"
+        assert await vm.attach(BlockDevice("d", bench.spec.boot.kernel)) == GuestDevice("disk-d", "0.0.0003", "blk-ccw")
 
 
 async def test_an_s390x_machine_has_interfaces_from_the_start_and_later(bench: Bench) -> None:
@@ -386,7 +423,7 @@ async def test_an_s390x_machine_has_interfaces_from_the_start_and_later(bench: B
         )
         bench.spec = replace(bench.spec, devices=(first,))
         async with bench.launch() as vm:
-            assert await vm.attach(second) == GuestDevice("virtio-network-1", "0.0.0003")
+            assert await vm.attach(second) == GuestDevice("virtio-network-1", "0.0.0003", "blk-ccw")
 
 
 async def test_a_connection_to_the_agents_port_can_be_made_before_the_guest_is_up(bench: Bench) -> None:

@@ -151,7 +151,20 @@ def test_a_path_that_is_not_below_the_share_is_refused(root: Path, path: str) ->
         shared_file.copy(CopyFileRequest(path=path.format(root=root)), str(root))
 
 
-@pytest.mark.parametrize("fields", [{"offset": -1}, {"file_size": -1}, {"file_mode": stat.S_IFIFO | 0o600}])
+@pytest.mark.parametrize("fields", [{"offset": -1}, {"file_size": -2}, {"file_mode": stat.S_IFIFO | 0o600}])
 def test_what_is_no_piece_of_a_file_is_invalid(root: Path, fields: dict[str, int]) -> None:
     with pytest.raises(InvalidArgument):
         _copy(root, "file", **fields)
+
+
+def test_a_file_of_the_size_that_says_so_is_removed_with_all_that_is_below(root: Path) -> None:
+    (root.parent / "outside" / "file").touch()
+    (root / "link").symlink_to("../outside")
+    for name in ("a/b/file", "a/other"):
+        _copy(root, name, b"x")
+    for name in ("a/b", "link", "nothing/here", "link/file"):
+        _copy(root, name, file_size=shared_file.REMOVED)
+    assert _contents(root) == ["a", "a/other"]
+    assert (root.parent / "outside" / "file").exists()
+    with pytest.raises(InvalidArgument, match="not a piece of a file"):
+        _copy(root, "a", file_size=-2)

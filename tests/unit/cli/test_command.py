@@ -14,6 +14,7 @@ import pytest
 from kata_py.cli import command, direct_volume, shim
 from kata_py.cli.errors import CtlError, ShimError
 from kata_py.storage import direct
+from tests.drivers.journal import ListJournal
 
 INFO = json.dumps({"volume-type": "block", "device": "/dev/x y", "fstype": "ext4", "options": ["noatime"]})
 
@@ -159,9 +160,9 @@ class TestDirectVolume:
         shims.add("aa11", b'{"usage": []}')
         shims.add("bb11")
         direct_volume.add("/v", INFO, volumes)
-        direct.note_sandbox(Path("/v"), "aa11", volumes)
-        assert direct_volume.stats("/v", volumes, (shims.root,)) == '{"usage": []}'
-        direct_volume.resize("/v", 4096, volumes, (shims.root,))
+        with direct.noted(Path("/v"), "aa11", ListJournal(), volumes):
+            assert direct_volume.stats("/v", volumes, (shims.root,)) == '{"usage": []}'
+            direct_volume.resize("/v", 4096, volumes, (shims.root,))
         assert shims.asked == [
             ("aa11", "GET", "/direct-volume/stats?path=%252Fdev%252Fx%2520y", b""),
             ("aa11", "POST", "/direct-volume/resize", b'{"VolumePath": "/dev/x y", "Size": 4096}'),

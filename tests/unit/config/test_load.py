@@ -199,8 +199,8 @@ def test_a_key_in_an_inline_table_is_found_by_the_table_s_line(write: Write) -> 
             "2: enable_guest_swap = true in [hypervisor.qemu] is not honoured yet; accepted so far: false",
         ),
         (
-            '[hypervisor.qemu]\nshared_fs = "none"',
-            '2: shared_fs = "none" in [hypervisor.qemu] is not honoured yet; accepted so far: "virtio-fs"',
+            "[hypervisor.qemu]\nvirtio_fs_cache_size = 64",
+            "2: virtio_fs_cache_size = 64 in [hypervisor.qemu] is not honoured yet; accepted so far: 0",
         ),
         (
             '[hypervisor.qemu]\n[[hypervisor.qemu.guest_extension_images]]\nname = "x"',
@@ -277,6 +277,29 @@ def test_an_initrd_stands_in_the_place_of_the_image_that_is_there_by_default(wri
         (
             Configuration(HypervisorConfig("qemu"), Path("/c"), runtime=RuntimeConfig(disable_new_netns=True)),
             'disable_new_netns needs internetworking_model "none", not "tcfilter", in [runtime]',
+        ),
+        (
+            Configuration(HypervisorConfig("qemu", enable_iothreads=True), Path("/c")),
+            "enable_iothreads counts only with block_device_driver virtio-scsi; indep_iothreads is for the others,"
+            " in [hypervisor.qemu]",
+        ),
+        (
+            Configuration(HypervisorConfig("qemu", indep_iothreads=1, block_device_driver="virtio-scsi"), Path("/c")),
+            "indep_iothreads does not count with block_device_driver virtio-scsi; enable_iothreads does,"
+            " in [hypervisor.qemu]",
+        ),
+        (
+            Configuration(HypervisorConfig("qemu"), Path("/c"), runtime=RuntimeConfig(emptydir_mode="block-encrypted")),
+            'emptydir_mode "block-encrypted" is not supported: it needs a confidential guest; "block-plain" does not,'
+            " in [runtime]",
+        ),
+        (
+            Configuration(
+                HypervisorConfig("qemu"),
+                Path("/c"),
+                runtime=RuntimeConfig(emptydir_mode="block-plain", disable_guest_empty_dir=False),
+            ),
+            'disable_guest_empty_dir = false does not count with emptydir_mode "block-plain", in [runtime]',
         ),
         (Configuration(HypervisorConfig("qemu"), Path("/c")), ""),
     ],

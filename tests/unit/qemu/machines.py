@@ -8,9 +8,10 @@ from pathlib import Path
 
 from kata_py.config.hypervisor import BlockConfig
 from kata_py.hypervisor.api import Accelerator, Boot, Memory, Vcpus
+from kata_qemu.bus import ScsiPlace
 from kata_qemu.cmdline import Machine, kernel_parameters
 from kata_qemu.devices.balloon import Balloon
-from kata_qemu.devices.block import Disk
+from kata_qemu.devices.block import Disk, ScsiController, iothread
 from kata_qemu.devices.entropy import RandomNumbers
 from kata_qemu.devices.memory import Ram
 from kata_qemu.devices.nic import Interface
@@ -61,6 +62,10 @@ def machine(
         parts += Disk("tuned", directory / "image", bus.place(), read_only=True, tuning=tuning).parts()
         parts += RandomNumbers(Path("/dev/urandom"), bus.place()).parts()
         parts += Balloon(bus.place()).parts()
+        parts += [iothread("disk-thread-0"), iothread("scsi-thread")]
+        parts += ScsiController(bus.place(), "scsi-thread").parts()
+        parts += Disk("scsi", directory / "image", ScsiPlace(257), read_only=True, tuning=tuning).parts()
+        parts += Disk("fast", directory / "image", bus.place(), read_only=True, iothread="disk-thread-0").parts()
     place, port = bus.port()
     parts += port
     if share:
@@ -68,6 +73,7 @@ def machine(
     for number, taps in enumerate(nics):
         vhosts = tuple(tap + 10 for tap in taps) if len(taps) > 1 else ()
         parts += Interface(f"network-{number}", MAC, taps, vhosts, 1400, bus.place()).parts()
+    parts += bus.for_later(1)[1]
     boot = Boot(directory / "kernel", directory / "initramfs", directory / "image", parameters=("mitigations=off",))
     cpus = Vcpus(1, 2, "pmu=off" if platform is Q35 else "")
     return Machine(

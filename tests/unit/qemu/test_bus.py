@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kata_py.hypervisor.api import HypervisorError
-from kata_qemu.bus import CcwBus, PciBus
+from kata_qemu.bus import CcwBus, PciBus, ScsiPlace
 from kata_qemu.parts import Frontend
 
 
@@ -54,3 +54,31 @@ def test_a_device_number_is_enough_for_a_channel_device_whenever_it_comes() -> N
     first, (place, parts) = bus.place(), bus.port()
     assert (first.guest_address, place.guest_address, parts) == ("0.0.0001", "0.0.0002", ())
     assert place.device("virtio-blk", "disk", {}) == Frontend("virtio-blk-ccw", "disk", {"devno": "fe.0.0002"})
+
+
+def test_what_comes_later_sits_behind_bridges_of_thirty_slots_each() -> None:
+    bus = PciBus()
+    bus.place()
+    places, bridges = bus.for_later(2)
+    assert [part.option()[1].split(",")[:3] for part in bridges] == [
+        ["pci-bridge", "id=pci-bridge-0", "bus=pcie.0"],
+        ["pci-bridge", "id=pci-bridge-1", "bus=pcie.0"],
+    ]
+    assert len(places) == 60
+    assert [places[number].guest_address for number in (0, 29, 30)] == ["02/01", "02/1e", "03/01"]
+    assert places[30].device("virtio-blk", "disk", {}) == Frontend(
+        "virtio-blk-pci", "disk", {"bus": "pci-bridge-1", "addr": "0x1"}
+    )
+    assert CcwBus().for_later(2)[0][1].guest_address == "0.0.0002"
+
+
+def test_a_scsi_disk_is_found_by_target_and_unit() -> None:
+    place = ScsiPlace(257)
+    assert (place.guest_address, place.driver, place.disk) == ("1:1", "scsi", "scsi-hd")
+    assert place.device("scsi-hd", "disk", {"drive": "d"}) == Frontend(
+        "scsi-hd", "disk", {"bus": "scsi0.0", "scsi-id": 1, "lun": 1, "drive": "d"}
+    )
+
+
+def test_agents_are_told_which_bus_a_disk_is_at() -> None:
+    assert (PciBus().place().driver, CcwBus().place().driver) == ("blk", "blk-ccw")

@@ -17,9 +17,9 @@ GOLDEN = Path(__file__).parent / "golden" / "vfio.txt"
 SYSFS = Path("/sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0")
 UUID = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001"
 DEVICES = {
-    "group": (VfioDevice("0000:01:00.0", VfioKind.PCI, SYSFS), PciPlace(5, "port5")),
+    "group": (VfioDevice("0000:01:00.0", VfioKind.PCI, SYSFS), PciPlace(0, "port5", 5)),
     "by itself": (VfioDevice("0000:01:00.0", VfioKind.PCI, SYSFS, iommufd=True), PortPlace("swdp0", 0, "05/00/00/00")),
-    "part": (VfioDevice("0000:01:00.0", VfioKind.MEDIATED, SYSFS / UUID), PortPlace("pci-bridge-0", 1, "02/01")),
+    "part": (VfioDevice("0000:01:00.0", VfioKind.MEDIATED, SYSFS / UUID), PortPlace("pci-bridge-vfio", 1, "02/01")),
     "crypto": (VfioDevice(UUID, VfioKind.AP, Path("/sys/devices/vfio_ap/matrix") / UUID), CcwPlace(7)),
     "channel": (VfioDevice(UUID, VfioKind.CCW, Path("/sys/bus/mdev/devices") / UUID), CcwPlace(8)),
 }  # fmt: skip

@@ -60,8 +60,14 @@ def test_the_program_in_rust_takes_upstreams_arguments() -> None:
     settings = Settings(Path("/virtiofsd"), "never", ("--thread-pool-size=1", "--announce-submounts"))
     assert arguments(Kind.RUST, settings, Path("/share"), 7) == [
         "/virtiofsd", "--fd=7", "--shared-dir=/share", "--cache=never", "--log-level=warn",
-        "--thread-pool-size=1", "--announce-submounts",
+        "--xattr", "--thread-pool-size=1", "--announce-submounts",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "told"), [(Kind.RUST, []), (Kind.C, ["no_xattr"])])
+def test_extended_attributes_can_be_switched_off(kind: Kind, told: list[str]) -> None:
+    words = arguments(kind, Settings(Path("/virtiofsd"), "never", ("--no-xattr",)), Path("/share"), 7)
+    assert [word for word in words if "xattr" in word] == told
 
 
 def test_the_program_in_c_takes_the_same_in_its_own_words() -> None:

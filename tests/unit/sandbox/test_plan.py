@@ -26,6 +26,7 @@ from kata_py.sandbox.pod import Role
 from kata_py.sandbox.size import Host
 from kata_py.sandbox.stdio import StdioSpec
 from kata_py.storage.rootfs import RootfsMount
+from kata_py.storage.source import Kind, Source, Sources
 
 HOST = Host(cpus=8, memory=16384)
 BUNDLE = Path("/run/bundle")
@@ -215,6 +216,51 @@ def test_the_guest_finds_its_rootfs_in_the_share() -> None:
     assert guest(spec(root={"path": "rootfs", "readonly": True}))["root"] == {
         "path": f"{SHARE}/c1/rootfs", "readonly": True,
     }  # fmt: skip
+
+
+DISK_ROOT = [RootfsMount("ext4", "/dev/loop7")]
+DISK_SOURCES = Sources({Path("/dev/loop7"): Source(Path("/dev/loop7"), Kind.BLOCK_DEVICE)})
+
+
+def rooted_on_a_disk(**hypervisor: Any) -> ContainerPlan:
+    return plan_container(
+        configuration(**hypervisor), spec(), container_id="c1", bundle=BUNDLE, stdio=StdioSpec(), rootfs=DISK_ROOT,
+        sources=DISK_SOURCES,
+    )  # fmt: skip
+
+
+def test_a_rootfs_on_a_disk_is_the_guests_to_mount_where_that_is_allowed() -> None:
+    told = rooted_on_a_disk(disable_block_device_use=False)
+    assert told.rootfs is None
+    [use] = told.disks
+    assert use.device.path == Path("/dev/loop7")
+    assert told.guest.OCI.Root.Path == "/run/kata-containers/shared/containers/c1"
+    assert rooted_on_a_disk().rootfs == DISK_ROOT
+    assert rooted_on_a_disk().disks == ()
+
+
+def test_a_guest_without_a_share_has_its_rootfs_on_a_disk_or_is_refused() -> None:
+    alone = sandbox(namespaced(*ALL), shared_fs="none")
+    assert (alone.shared, alone.vm.devices, list(alone.guest.storages)) == (False, (), [])
+    assert rooted_on_a_disk(shared_fs="none", disable_block_device_use=False).rootfs is None
+    with pytest.raises(InvalidArgument, match='shared_fs is "none": the root file system must be a disk'):
+        rooted_on_a_disk(shared_fs="none")
+
+
+def test_files_that_all_guests_see_are_read_only_unless_told_otherwise() -> None:
+    def shown(*paths: str) -> SandboxPlan:
+        told = replace(configuration(), runtime=RuntimeConfig(sandbox_bind_mounts=paths))
+        return plan_sandbox(told, namespaced(*ALL), sandbox_id="pod", host=HOST)
+
+    assert [
+        (each.source, each.name, each.read_only) for each in shown("/a/one", "/two:ro", "/three:rw").bind_mounts
+    ] == [
+        (Path("/a/one"), "sandbox-mounts/one", True),
+        (Path("/two"), "sandbox-mounts/two", True),
+        (Path("/three"), "sandbox-mounts/three", False),
+    ]
+    with pytest.raises(InvalidArgument, match="two of the paths end in one"):
+        shown("/a/one", "/b/one:rw")
 
 
 def test_hooks_seccomp_and_labels_stay_on_the_host() -> None:

@@ -7,8 +7,18 @@ import pytest
 from kata_py.oci.spec import LinuxDevice, Mount
 from kata_py.sandbox.disks import DiskUse
 from kata_py.sandbox.errors import InvalidArgument
-from kata_py.sandbox.volumes import Volumes, bind_sources, disk_numbers, disk_of, plan_disks, plan_volumes
+from kata_py.sandbox.volumes import (
+    EmptyDirs,
+    Volumes,
+    bind_sources,
+    disk_numbers,
+    disk_of,
+    plan_disks,
+    plan_volumes,
+    root_disk,
+)
 from kata_py.storage.direct import DirectVolume
+from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.source import Kind, Source, Sources
 
 SHARE = "/run/kata-containers/shared/containers"
@@ -35,8 +45,7 @@ def planned(mount: Mount, source: Source | None = None) -> Volumes:
     ],
 )
 def test_what_the_guest_has_itself_is_left_as_it_is(mount: Mount) -> None:
-    assert planned(mount) == Volumes((mount,))
-    assert bind_sources([mount]) == []
+    assert planned(mount, Source(Path(mount["source"]), Kind.OTHER)) == Volumes((mount,))
 
 
 def test_a_directory_of_the_host_is_shared_with_the_mounts_own_options() -> None:
@@ -59,7 +68,7 @@ def test_an_empty_dir_in_memory_is_the_guests_own_and_lasts_as_long_as_the_pod()
     [storage] = told.storages
     place = "/run/kata-containers/sandbox/ephemeral/cache"
     assert (storage.driver, storage.fstype, storage.mount_point, storage.shared) == ("ephemeral", "tmpfs", place, True)
-    assert list(storage.options) == ["size=67108864", "mode=2777", "fsgid=2000"]
+    assert list(storage.options) == ["size=67108864", "mode=2777", "shared", "fsgid=2000"]
     assert told.mounts == (bind("/cache", place, "rw"),)
     assert told.shared == ()
 
@@ -83,7 +92,7 @@ def test_a_socket_of_the_host_cannot_be_reached() -> None:
 
 
 def test_only_sources_whose_nature_counts_are_looked_at() -> None:
-    mounts = [bind("/data", "/srv"), bind("/dev/shm", "/run/shm"), bind("/dev/kvm", "/dev/kvm")]
+    mounts = [bind("/data", "/srv"), bind("/dev/shm", "/run/shm"), bind("/proc/cpuinfo", "/run/cpuinfo")]
     assert bind_sources(mounts) == [Path("/srv")]
 
 
@@ -102,6 +111,13 @@ def test_a_mount_of_a_disk_becomes_a_device_node_in_its_place(option: str, read_
 
 def node(path: str = "/dev/xvda", type: str = "b", major: int = 7, minor: int = 7) -> LinuxDevice:
     return {"path": path, "type": type, "major": major, "minor": minor}
+
+
+def test_a_disk_of_the_hosts_devices_is_none_of_the_guests() -> None:
+    [use] = planned(bind("/dev/xvda", DISK), Source(DISK, Kind.BLOCK_DEVICE)).disks
+    assert use.device.path == DISK
+    [volume] = planned(bind("/log", "/dev/log-file"), Source(Path("/dev/log-file"), Kind.FILE)).shared
+    assert volume.source == Path("/dev/log-file")
 
 
 @pytest.mark.parametrize(("access", "read_only"), [("rwm", False), ("rm", True)])
@@ -142,3 +158,65 @@ def test_a_group_that_is_not_known_is_named(metadata: dict[str, str]) -> None:
     source = Source(Path("/pv"), Kind.DIRECTORY, direct=DirectVolume(DISK, "ext4", metadata=metadata))
     with pytest.raises(InvalidArgument, match="direct-assigned volume /pv: fsGroup"):
         planned(bind("/data", source.path), source)
+
+
+def rootfs(*options: str, type: str = "ext4") -> RootfsMount:
+    return RootfsMount(type, str(DISK), options)
+
+
+def test_a_root_file_system_that_is_one_disk_is_plugged_in() -> None:
+    sources = Sources({DISK: Source(DISK, Kind.BLOCK_DEVICE)})
+    use = root_disk("c1", [rootfs("rw", "noatime")], sources)
+    assert use is not None
+    assert use.storage is not None
+    assert (use.storage.mount_point, use.storage.fstype) == (f"{SHARE}/c1", "ext4")
+    assert list(use.storage.options) == ["noatime"]
+    assert not use.device.read_only
+    fixed = root_disk("c1", [rootfs("ro", type="xfs")], sources)
+    assert fixed is not None
+    assert fixed.storage is not None
+    assert list(fixed.storage.options) == ["ro", "nouuid"]
+    assert fixed.device.read_only
+
+
+def test_a_root_file_system_of_layers_or_of_a_directory_is_no_disk() -> None:
+    sources = Sources({DISK: Source(DISK, Kind.BLOCK_DEVICE)})
+    assert root_disk("c1", [rootfs(), rootfs()], sources) is None
+    assert root_disk("c1", [RootfsMount("overlay", "overlay", ("lowerdir=/a",))], sources) is None
+    assert root_disk("c1", [], sources) is None
+
+
+def kept_in(empty_dirs: EmptyDirs) -> Volumes:
+    sources = Sources({EMPTY_DIR: Source(EMPTY_DIR, Kind.DIRECTORY, group=2000)})
+    return plan_volumes(
+        "c1", [bind("/data", EMPTY_DIR, "rshared")], sources, pod_shm=True, empty_dirs=empty_dirs, sandbox_id="pod"
+    )
+
+
+def test_an_empty_dir_can_be_kept_in_the_sandboxs_root_file_system() -> None:
+    told = kept_in(EmptyDirs.LOCAL)
+    [storage] = told.storages
+    place = f"{SHARE}/pod/rootfs/local/cache"
+    assert (storage.driver, storage.mount_point) == ("local", place)
+    assert list(storage.options) == ["mode=0777", "fsgid=2000"]
+    assert told.mounts == (bind("/data", place, "rw", "rshared"),)
+    assert told.shared == ()
+
+
+def test_an_empty_dir_can_be_kept_on_a_disk_that_the_guest_formats() -> None:
+    told = kept_in(EmptyDirs.DISK)
+    [use] = told.disks
+    assert (use.device.path, use.made) == (EMPTY_DIR / "disk.img", True)
+    assert use.storage is not None
+    assert (use.storage.fstype, list(use.storage.options)) == ("ext4", ["discard", "shared"])
+    assert list(use.storage.driver_options) == ["create_filesystem"]
+    assert use.storage.fs_group.group_id == 2000
+    assert told.mounts == (bind("/data", use.storage.mount_point, "rw", "rshared"),)
+
+
+@pytest.mark.parametrize("fstype", ["tmpfs", "hugetlbfs"])
+def test_an_empty_dir_in_memory_stays_there_wherever_the_others_are_kept(fstype: str) -> None:
+    sources = Sources({EMPTY_DIR: Source(EMPTY_DIR, Kind.DIRECTORY, fstype)})
+    mount = bind("/data", EMPTY_DIR)
+    told = plan_volumes("c1", [mount], sources, pod_shm=True, empty_dirs=EmptyDirs.LOCAL, sandbox_id="pod")
+    assert [storage.driver for storage in told.storages] == ["ephemeral"]

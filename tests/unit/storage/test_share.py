@@ -54,6 +54,30 @@ async def test_a_containers_files_appear_in_what_is_shared_and_go_away(
     assert journal.entries == []
 
 
+async def test_files_of_no_container_lie_in_a_directory_of_their_own(
+    root: Path, tmp_path: Path, journal: ListJournal
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "file").write_text("x")
+    volumes = [
+        Volume.for_sandbox(tmp_path / "data", read_only=True),
+        Volume.for_sandbox(tmp_path / "file", read_only=False),
+    ]
+    async with open_share("pod", journal, root) as share, share.sandbox(volumes):
+        place = shares.directory("pod", root) / "sandbox-mounts"
+        assert (place / "file").read_text() == "x"
+        with pytest.raises(OSError, match="Read-only"):
+            (place / "data" / "new").touch()
+        (place / "file").write_text("y")
+    assert journal.entries == []
+
+
+async def test_a_rootfs_that_the_guest_mounts_is_a_place_to_mount_it(root: Path, journal: ListJournal) -> None:
+    async with open_share("pod", journal, root) as share, share.container("c1", None, []):
+        assert (shares.directory("pod", root) / "c1").is_dir()
+        assert [point for point in mounted_below(root) if "c1" in point] == []
+
+
 async def test_a_rootfs_that_the_manager_has_mounted_is_bound(root: Path, rootfs: Path, journal: ListJournal) -> None:
     async with open_share("pod", journal, root) as share, share.container("c1", rootfs, []):
         assert (shares.directory("pod", root) / "c1/rootfs/hello").exists()
