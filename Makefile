@@ -13,10 +13,10 @@ DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-sy
                   containernetworking-plugins e2fsprogs iproute2 iptables kmod
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check guest bench protos clean
+.PHONY: help setup demo test check guest bench conformance protos clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(BUILD)/packages.stamp $(BUILD)/venv.stamp ## Debian packages and .venv (the others do this themselves)
 
@@ -51,6 +51,10 @@ guest: setup ## kernel, initramfs and root image of the guest
 
 bench: setup guest ## the figures of docs/performance.md
 	@$(BIN)/python -m bench
+
+conformance: setup ## kubernetes' critest over containerd and this shim, into docs/conformance.md (root, Go)
+	@$(BIN)/python -m tools.critest
+	@$(BIN)/python -m tools.conformance --critest
 
 protos: setup ## regenerate the code made from .proto files
 	@tools/generate-protos

@@ -1,7 +1,8 @@
-"""The table of CRI cases in docs/conformance.md: rendered from what test runs have noted, checked to be complete.
+"""docs/conformance.md: the table of CRI cases and critest's results, rendered from what runs have noted.
 
-`python -m tools.conformance` renders it from build/conformance.json, to which each run of tests/cri adds its results;
-with `--check` it compares the table's cases with those that there are.
+`python -m tools.conformance` renders it from build/conformance.json, to which each run of tests/cri adds its results,
+and tests/cri/critest-results.json, which `make conformance` writes; `--critest` renders critest's section alone;
+`--check` compares the table's cases with those that there are, and critest's section with its results.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from tools import critest_results
+from tools.critest_results import CritestError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CASES = Path("tests/cri")
@@ -131,7 +135,7 @@ def parse(table: str) -> set[Case]:
     """The cases that a table lists."""
     cases: set[Case] = set()
     module = ""
-    for line in table.splitlines():
+    for line in _split(table)[0].splitlines():
         if line.startswith("## "):
             module = _module(line.removeprefix("## "))
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
@@ -155,6 +159,22 @@ def check(ids: Iterable[str], table: str) -> None:
         raise ConformanceError(f"{what}\nRun: .venv/bin/pytest tests/cri && .venv/bin/python -m tools.conformance")
 
 
+def critest() -> str:
+    """The section on critest's results.
+
+    Raises:
+        CritestError: A reason is missing.
+    """
+    reasons = critest_results.Reasons.parse(critest_results.REASONS.read_text())
+    return critest_results.section(critest_results.recorded(), reasons)
+
+
+def _split(page: str) -> tuple[str, str]:
+    """The page's cases, and its section on critest."""
+    cases, heading, section = page.partition("\n" + critest_results.HEADING)
+    return cases, heading + section
+
+
 def _title(module: str) -> str:
     return module.removeprefix("test_").replace("_", " ").capitalize()
 
@@ -172,17 +192,25 @@ def _summary(module: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Render the table, or check it; 0 when it is as it should be."""
     parser = argparse.ArgumentParser(prog="python -m tools.conformance", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare the table's cases with those that there are")
+    parser.add_argument("--check", action="store_true", help="compare the page with cases and results, do not write")
+    parser.add_argument("--critest", action="store_true", help="render critest's section alone")
     options = parser.parse_args(arguments)
     try:
+        section = "\n" + critest()
+        if options.critest:
+            TABLE.write_text(_split(TABLE.read_text())[0] + section)
+            return 0
         ids = collect()
         if options.check:
-            check(ids, TABLE.read_text() if TABLE.exists() else "")
+            page = TABLE.read_text() if TABLE.exists() else ""
+            check(ids, page)
+            if _split(page)[1] != section:
+                raise ConformanceError("critest's section is not what its results say: tools.conformance --critest")
         elif not RESULTS.exists():
             raise ConformanceError(f"{RESULTS} is missing: run pytest tests/cri")
         else:
-            TABLE.write_text(render(ids, json.loads(RESULTS.read_text())))
-    except ConformanceError as error:
+            TABLE.write_text(render(ids, json.loads(RESULTS.read_text())) + section)
+    except (ConformanceError, CritestError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

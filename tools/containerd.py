@@ -253,10 +253,12 @@ class PrivateContainerd:
         """See to it that the images are there."""
         self._import_image(oci_image.REFERENCE, oci_image.SHELL)
 
-    def _import_image(self, reference: str, command: Sequence[str]) -> None:
+    def _import_image(
+        self, reference: str, command: Sequence[str], files: Mapping[str, oci_image.File] | None = None
+    ) -> None:
         if reference in self.ctr("images", "list", "--quiet").stdout.decode().split():
             return
         archive = self.directory / "image.tar"
-        oci_image.build(archive, reference, command)
+        oci_image.build(archive, reference, command, files)
         self.ctr("images", "import", str(archive))
         archive.unlink()

@@ -10,7 +10,8 @@ import io
 import json
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 REFERENCE = "docker.io/library/kata-py-busybox:latest"
@@ -24,18 +25,32 @@ _FILES = {
 }
 
 
-def build(path: Path, reference: str = REFERENCE, command: Sequence[str] = SHELL) -> None:
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that an image has besides busybox; its mode may have the set-user-id bit."""
+
+    data: bytes
+    mode: int = 0o755
+
+
+def build(
+    path: Path,
+    reference: str = REFERENCE,
+    command: Sequence[str] = SHELL,
+    files: Mapping[str, File] | None = None,
+) -> None:
     """Write the image as an OCI archive that `ctr images import` reads.
 
     Args:
         path: The archive to write; its directory must exist.
         reference: The image's name.
         command: What its containers run if they are not told otherwise.
+        files: What it has besides busybox, by path from the root.
 
     Raises:
         FileNotFoundError: There is no `/bin/busybox` (Debian package busybox-static).
     """
-    layer = _layer()
+    layer = _layer(files or {})
     config = _json(
         {
             "architecture": "amd64",
@@ -68,11 +83,11 @@ def build(path: Path, reference: str = REFERENCE, command: Sequence[str] = SHELL
 
 def rootfs(directory: Path) -> None:
     """Unpack the image's only layer: a root file system for tests that need no containerd."""
-    with tarfile.open(fileobj=io.BytesIO(_layer())) as layer:
+    with tarfile.open(fileobj=io.BytesIO(_layer({}))) as layer:
         layer.extractall(directory)
 
 
-def _layer() -> bytes:
+def _layer(files: Mapping[str, File]) -> bytes:
     applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as layer:
@@ -85,8 +100,11 @@ def _layer() -> bytes:
         _add(layer, "bin/busybox", BUSYBOX.read_bytes(), mode=0o755)
         for applet in sorted(set(applets) - {"busybox"}):
             entry = tarfile.TarInfo(f"bin/{applet}")
-            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
+            # Hard links, so that one applet can be masked and the others stay; a link's mode is its file's.
+            entry.type, entry.linkname, entry.mode = tarfile.LNKTYPE, "bin/busybox", 0o755
             layer.addfile(entry)
+        for name, file in files.items():
+            _add(layer, name, file.data, mode=file.mode)
     return buffer.getvalue()
 
 
