@@ -14,14 +14,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kata_py.resource import mount
 from tools import configuration
 from tools.containerd import ContainerdError
-from tools.cri import REFERENCE, CriContainerd
+from tools.cri import PAUSE, REFERENCE, CriContainerd
 from tools.critest_results import REASONS, RESULTS, CritestError, Reasons, Run, record, summary
 from tools.oci_image import File
 
@@ -50,12 +49,15 @@ _PGREP = File(
 #!/bin/sh
 found=1
 for stat in /proc/[0-9]*/stat; do
-    read -r pid name state rest <"$stat" 2>/dev/null || continue
-    [ "$name" = "($1)" ] && echo "$pid $state" && found=0
+    read -r pid name rest <"$stat" 2>/dev/null || continue
+    [ "$name" = "($1)" ] && echo "$pid" && found=0
 done
 exit $found
 """
 )
+
+# critest looks for a process named sleep in a pod whose containers share the pause program's pid namespace.
+_PAUSE_COMMAND = ("/bin/sh", "-c", "trap exit TERM INT; while :; do usleep 3600000000 & wait; done")
 
 # What critest looks at of these servers: the port, a page, a line in the log, the pid file and the process's names.
 _SERVER = """\
@@ -139,6 +141,7 @@ class CritestContainerd(CriContainerd):
         self._programs = programs
 
     def _import_images(self) -> None:
+        self._import_image(PAUSE, _PAUSE_COMMAND)
         super()._import_images()
         self._import_image(DEFAULT_IMAGE, ["/bin/sh"], {"bin/ipcs": _IPCS, "bin/pgrep": _PGREP})
         for reference, name, port in (
@@ -181,7 +184,6 @@ def run(driver: str, *, focus: Sequence[str] = (), reasons: Reasons) -> Run:
             images.write_text(
                 json.dumps({"defaultTestContainerImage": DEFAULT_IMAGE, "webServerTestImage": NGINX_IMAGE})
             )
-            started = time.monotonic()
             try:
                 subprocess.run(
                     [programs / "critest",
@@ -203,7 +205,7 @@ def run(driver: str, *, focus: Sequence[str] = (), reasons: Reasons) -> Run:
     if not report.exists():
         said = "\n".join(log.read_text(errors="replace").splitlines()[-10:])
         raise CritestError(f"critest wrote no report; the end of {log}:\n{said}")
-    return Run.parse(report.read_text(), VERSION, time.monotonic() - started)
+    return Run.parse(report.read_text(), VERSION)
 
 
 def _share_mounts() -> None:
@@ -219,7 +221,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--build", action="store_true", help="build critest, no more")
     parser.add_argument("--driver", default="namespace", help="hypervisor driver, or runc, whose results are not kept")
     parser.add_argument("--focus", action="append", default=[], help="a regular expression of the specs to run")
-    parser.add_argument("--record", action="store_true", help="record the results of a run with --focus, too")
     options = parser.parse_args(arguments)
     try:
         if options.build:
@@ -232,8 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
         outcome = run(options.driver, focus=options.focus, reasons=reasons)
         print(summary(outcome, reasons, options.driver))
         if options.driver != REFERENCE:
-            if options.record or not options.focus:
-                record(options.driver, outcome, RESULTS)
+            record(options.driver, outcome, RESULTS)
             reasons.check(options.driver, outcome)
     except (CritestError, ContainerdError, FileNotFoundError) as error:
         print(error, file=sys.stderr)

@@ -6,7 +6,7 @@ import datetime
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -32,17 +32,15 @@ class Run:
     Attributes:
         version: Of cri-tools.
         date: ISO 8601.
-        seconds: How long it took.
         states: Spec to `passed`, `failed`, `skipped` (by critest itself) or `not run` (it was told so).
     """
 
     version: str
     date: str
-    seconds: int
     states: Mapping[str, str]
 
     @classmethod
-    def parse(cls, report: str, version: str, seconds: float) -> Run:
+    def parse(cls, report: str, version: str) -> Run:
         """Read ginkgo's JSON report. Benchmarks are no validation and are left out."""
         states: dict[str, str] = {}
         for suite in json.loads(report):
@@ -57,7 +55,12 @@ class Run:
                     state = _NOT_RUN
                 states[name.removeprefix(_SUITE)] = state
         today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-        return cls(version, today, round(seconds), dict(sorted(states.items())))
+        return cls(version, today, dict(sorted(states.items())))
+
+    def after(self, earlier: Run) -> Run:
+        """This run's results, and the earlier run's of what this one left out."""
+        kept = {spec: state for spec, state in earlier.states.items() if self.states.get(spec) == _NOT_RUN}
+        return Run(self.version, self.date, {**self.states, **kept})
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,24 +192,25 @@ def summary(run: Run, reasons: Reasons, driver: str) -> str:
         reason = reasons.of(spec, driver)
         if state == _FAILED:
             lines.append(f"{state}: {spec} ({reason.because if reason else 'no reason is written'})")
-    return "\n".join([*lines, f"critest {run.version}, {driver}: {reasons.counts(driver, run)}; {run.seconds} s"])
+    return "\n".join([*lines, f"critest {run.version}, {driver}: {reasons.counts(driver, run)}"])
 
 
 def record(driver: str, run: Run, path: Path) -> None:
-    """Keep a run's results, in place of the driver's earlier ones.
+    """Keep a run's results; of what it left out, those of the driver's earlier run with the same version.
 
     Args:
         driver: The hypervisor driver.
         run: What came out.
         path: The file, JSON.
     """
-    known = json.loads(path.read_text()) if path.exists() else {}
-    known[driver] = {"version": run.version, "date": run.date, "seconds": run.seconds, "states": dict(run.states)}
-    path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    known = recorded(path) if path.exists() else {}
+    earlier = known.get(driver)
+    known[driver] = run.after(earlier) if earlier is not None and earlier.version == run.version else run
+    path.write_text(json.dumps({name: asdict(each) for name, each in known.items()}, indent=1, sort_keys=True) + "\n")
 
 
 def recorded(path: Path = RESULTS) -> dict[str, Run]:
-    """The last run of each driver."""
+    """The last results of each driver."""
     known = json.loads(path.read_text())
     return {driver: Run(**known[driver]) for driver in _DRIVERS if driver in known}
 
@@ -224,7 +228,7 @@ def section(runs: Mapping[str, Run], reasons: Reasons) -> str:
     parts = [HEADING, _INTRODUCTION]
     for driver, run in runs.items():
         parts.append(f"\n### critest under {_DRIVERS[driver]}\n\n")
-        parts.append(f"cri-tools {run.version} on {run.date}, {run.seconds} s: {reasons.counts(driver, run)}.\n")
+        parts.append(f"cri-tools {run.version} on {run.date}: {reasons.counts(driver, run)}.\n")
         rows = list(_rows(driver, run, reasons))
         if rows:
             parts += ["\n| Spec | Came out | Reason |\n|---|---|---|\n", *rows]

@@ -47,7 +47,7 @@ def report(*specs: dict[str, object]) -> str:
 
 
 def run(**states: str) -> Run:
-    return Run("v1", "2026-01-01", 60, {name.replace("_", " "): state for name, state in states.items()})
+    return Run("v1", "2026-01-01", {name.replace("_", " "): state for name, state in states.items()})
 
 
 def test_a_report_tells_what_critest_skipped_from_what_it_was_told_to_leave_out() -> None:
@@ -59,7 +59,7 @@ def test_a_report_tells_what_critest_skipped_from_what_it_was_told_to_leave_out(
         spec("Image Manager / pulls", "skipped"),
         spec("Image / benchmark about images", "skipped"),
     )
-    outcome = Run.parse(text, "v1", 59.6)
+    outcome = Run.parse(text, "v1")
     assert outcome.states == {
         "A fails": "failed",
         "A lacks AppArmor": "skipped",
@@ -67,7 +67,6 @@ def test_a_report_tells_what_critest_skipped_from_what_it_was_told_to_leave_out(
         "A works": "passed",
         "Image Manager pulls": "not run",
     }
-    assert outcome.seconds == 60
     assert REASONS.counts("namespace", outcome).runnable == 3
 
 
@@ -78,7 +77,7 @@ def test_what_is_not_to_be_run_is_handed_to_ginkgo() -> None:
 @pytest.mark.parametrize("state", ["failed", "skipped"])
 def test_a_spec_that_did_not_pass_needs_a_reason(state: str) -> None:
     states = {f"spec {number}": "passed" for number in range(20)} | {HOST_PID: state}
-    outcome = Run("v1", "2026-01-01", 60, states)
+    outcome = Run("v1", "2026-01-01", states)
     REASONS.check("qemu", outcome)
     with pytest.raises(CritestError, match=f"{state} without a reason: {HOST_PID}"):
         REASONS.check("namespace", outcome)
@@ -88,17 +87,17 @@ def test_a_spec_that_did_not_pass_needs_a_reason(state: str) -> None:
 
 def test_a_reason_that_no_longer_holds_is_refused() -> None:
     with pytest.raises(CritestError, match=f"passed, though .*{HOST_PID}"):
-        REASONS.check("qemu", Run("v1", "2026-01-01", 60, {HOST_PID: "passed"}))
+        REASONS.check("qemu", Run("v1", "2026-01-01", {HOST_PID: "passed"}))
 
 
 def test_reasons_do_not_lower_the_bar() -> None:
-    outcome = Run("v1", "2026-01-01", 60, {HOST_PID: "failed", "spec": "passed"})
+    outcome = Run("v1", "2026-01-01", {HOST_PID: "failed", "spec": "passed"})
     with pytest.raises(CritestError, match="1 of 2 pass, the bar is 90%"):
         REASONS.check("qemu", outcome)
 
 
 def test_what_fails_with_the_reference_too_is_listed_and_not_counted() -> None:
-    outcome = Run("v1", "2026-01-01", 60, {"Idempotence stop": "failed", "spec": "passed"})
+    outcome = Run("v1", "2026-01-01", {"Idempotence stop": "failed", "spec": "passed"})
     REASONS.check("qemu", outcome)
     section = critest_results.section({"qemu": outcome}, REASONS)
     assert "1 of 1 runnable specs passed (100%), 0 failed, 1 failed as they do with runc" in section
@@ -106,7 +105,7 @@ def test_what_fails_with_the_reference_too_is_listed_and_not_counted() -> None:
 
 
 def test_the_section_has_the_counts_and_each_reason() -> None:
-    outcome = Run("v1", "2026-01-01", 60, {"Image Manager pulls": "not run", HOST_PID: "failed", "spec": "passed"})
+    outcome = Run("v1", "2026-01-01", {"Image Manager pulls": "not run", HOST_PID: "failed", "spec": "passed"})
     section = critest_results.section({"qemu": outcome}, REASONS)
     assert "1 of 2 runnable specs passed (50%), 1 failed, 0 failed as they do with runc" in section
     assert f"| {HOST_PID} | failed | a machine of its own |" in section
@@ -124,6 +123,20 @@ def test_a_drivers_last_run_is_kept(tmp_path: Path) -> None:
     critest_results.record("namespace", run(one="passed"), path)
     critest_results.record("qemu", run(one="passed"), path)
     assert critest_results.recorded(path) == {"namespace": run(one="passed"), "qemu": run(one="passed")}
+
+
+def test_a_focused_run_replaces_the_results_of_what_it_ran_alone(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    critest_results.record("qemu", run(one="failed", two="passed"), path)
+    critest_results.record("qemu", run(one="passed", two="not run"), path)
+    assert critest_results.recorded(path)["qemu"] == run(one="passed", two="passed")
+
+
+def test_results_of_another_version_are_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    critest_results.record("qemu", Run("v0", "2025-01-01", {"one": "passed"}), path)
+    critest_results.record("qemu", run(one="not run"), path)
+    assert critest_results.recorded(path)["qemu"] == run(one="not run")
 
 
 def test_the_rows_of_critest_are_no_cases() -> None:
