@@ -249,11 +249,12 @@ def _rows(driver: str, run: Run, reasons: Reasons) -> Iterable[str]:
         if state == _PASSED:
             continue
         reason = reasons.of(spec, driver)
-        if reason is None and state == _NOT_RUN:
+        if state == _NOT_RUN and (reason is None or reason.run):
             left_out += 1
             continue
         if reason is None:
             raise CritestError(f"{spec} {state} under {driver}, and {REASONS.relative_to(REPOSITORY)} has no reason")
-        yield f"| {spec} | {state} | {reason.because} |\n"
+        cell = spec.replace("|", r"\|")
+        yield f"| {cell} | {state} | {reason.because} |\n"
     if left_out:
-        yield f"| {left_out} others | not run | the run is a focused one: what depends on the driver |\n"
+        yield f"| {left_out} others | not run | left out by `--focus` |\n"

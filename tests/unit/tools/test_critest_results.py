@@ -113,8 +113,11 @@ def test_the_section_has_the_counts_and_each_reason() -> None:
 
 
 def test_a_focused_run_says_how_many_it_left_out() -> None:
-    section = critest_results.section({"qemu": run(one="passed", two="not run", three="not run")}, REASONS)
+    states = {"one": "passed", "two": "not run", HOST_PID: "not run", "Image Manager a|b": "not run"}
+    section = critest_results.section({"qemu": Run("v1", "2026-01-01", states)}, REASONS)
     assert "| 2 others | not run |" in section
+    assert HOST_PID not in section
+    assert r"| Image Manager a\|b | not run | needs a registry |" in section
 
 
 def test_a_drivers_last_run_is_kept(tmp_path: Path) -> None:
