@@ -115,7 +115,8 @@ class PrivateContainerd:
         """
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
-                ["containerd", "--config", str(self.directory / "config.toml")],
+                ["containerd", "--config", str((self.directory / "config.toml").resolve())],
+                cwd=self.directory,  # where a relative path in a pod's spec has containerd make directories
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.PIPE,

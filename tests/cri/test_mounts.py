@@ -320,7 +320,7 @@ async def test_a_removed_container_lets_go_of_its_mounts(shared_pod: Pod, tmp_pa
 
 
 async def test_a_relative_source_is_refused(shared_pod: Pod) -> None:
-    mounts = [cri.Mount(container_path="/mnt", host_path="no/such/relative\0path"[:16])]
+    mounts = [cri.Mount(container_path="/mnt", host_path="no/such/relative")]
     with pytest.raises(CriError):
         await shared_pod.run("true", mounts=mounts)
 

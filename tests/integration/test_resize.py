@@ -64,7 +64,7 @@ sed -n '/zone *Normal/,/pagesets/p' /proc/zoneinfo | awk '/nr_zone_(in)?active_f
 async def test_a_container_has_the_processors_and_the_memory_it_asks_for(manager: Manager, short_tmp: Path) -> None:
     content = random.Random(0).randbytes(64 * MIB)
     (short_tmp / "data").write_bytes(content)
-    bind = {"destination": "/data", "type": "bind", "source": str(short_tmp / "data"), "options": ["bind", "ro"]}
+    bind = {"destination": "/file", "type": "bind", "source": str(short_tmp / "data"), "options": ["bind", "ro"]}
     async with running(manager, "pod") as first:
         cpus, memory = await guest_size(first)
         assert cpus == 1
@@ -74,7 +74,7 @@ async def test_a_container_has_the_processors_and_the_memory_it_asks_for(manager
             assert grown[0] == 2
             assert memory + 490 < grown[1] <= 1024
             # What virtiofsd reads for the guest goes right into that memory.
-            assert await app.run("md5sum", "/data") == (0, f"{hashlib.md5(content).hexdigest()}  /data\n".encode())
+            assert await app.run("md5sum", "/file") == (0, f"{hashlib.md5(content).hexdigest()}  /file\n".encode())
             status, pages = await app.run("sh", "-c", FILE_PAGES)
             assert (status, int(pages) > 64 * MIB // 4096 // 2) == (0, True)
             assert (await first.metrics()).pids.current == 1
