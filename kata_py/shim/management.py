@@ -23,7 +23,7 @@ from kata_py.resource.blocking import off_loop
 from kata_py.resource.journal import undone
 from kata_py.resource.undo import KillProcess, RemoveFile
 from kata_py.sandbox.errors import DeadlineExceeded, NotFound, SandboxError, Unimplemented
-from kata_py.sandbox.sandbox import Parts
+from kata_py.sandbox.parts import Parts
 from kata_py.shim import bundle, http, metrics
 from kata_py.shim.http import Answer, HttpError, Request
 from kata_py.storage import direct
