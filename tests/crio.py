@@ -18,20 +18,17 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import Message
 
-from kata_protos import cgroups_v1_pb2, cgroups_v2_pb2, runtimeoptions_pb2
+from kata_protos import runtimeoptions_pb2
 from kata_protos import task_v2_pb2 as task
 from kata_protos.task_types_pb2 import Status
-from kata_protos.task_v2_ttrpc import TaskClient
-from kata_py.ttrpc import address
-from kata_py.ttrpc.client import connect
 from kata_py.ttrpc.errors import ConnectionClosed, TtrpcError
+from tests.crio_calls import CONNECT_TIMEOUT, HANG, CrioError, Sent, Task, as_any, decoded
+from tests.crio_container import Container, ExecResult, Log, State
 from tests.fifos import Fifos
 
 logger = logging.getLogger(__name__)
@@ -39,87 +36,11 @@ logger = logging.getLogger(__name__)
 RECORDED = Path(__file__).parent / "data" / "crio"
 CREATE_TIMEOUT = 90.0  # seconds; CRI-O's own is 240
 KILL_TIMEOUT = 60.0  # seconds until a stop is given up; CRI-O's own is 120
-CONNECT_TIMEOUT = 10.0
-HANG = 60.0  # seconds after which a call that CRI-O would wait for without end counts as hung
-METADATA = {"containerd-namespace-ttrpc": "default"}
-SPECS = "types.containerd.io/opencontainers/runtime-spec/1/"
 START_ENVIRONMENT = {
     "GOMAXPROCS": "2", "MAX_SHIM_VERSION": "2", "TTRPC_ADDRESS": "", "GRPC_ADDRESS": "", "NAMESPACE": "default"
 }  # fmt: skip
 PREFIX = "io.kubernetes.cri-o."  # of its annotations
 TIMED_OUT = -1  # the exit code of an ExecSync that took too long
-
-_M = TypeVar("_M", bound=Message)
-
-
-class CrioError(Exception):
-    """What the kubelet would be told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What was sent: the start of a launcher, or a call over a connection.
-
-    Attributes:
-        connection: Its number, in the order in which connections were made; 0 for a start.
-        method: The method's name; empty for a start.
-        request: The request as JSON; for a start its argv, env, cwd and the bundle's entries.
-    """
-
-    connection: int
-    method: str
-    request: dict[str, Any]
-
-
-@dataclass
-class State:
-    """What CRI-O knows of a container.
-
-    Attributes:
-        status: As State told.
-        pid: As Create told.
-        start_time: When that process began, in clock ticks since boot.
-        exit_code: As State told, once it has ended.
-        finished: When it ended, in nanoseconds since the epoch.
-        oom_killed: Whether the shim left the marker in the bundle.
-    """
-
-    status: int = Status.UNKNOWN
-    pid: int = 0
-    start_time: int = 0
-    exit_code: int = 0
-    finished: int = 0
-    oom_killed: bool = False
-
-
-@dataclass
-class Container:
-    """A container that CRI-O has made files for."""
-
-    id: str
-    pod: str
-    spec: dict[str, Any]
-    bundle: Path
-    rootfs: Path
-    io: Fifos | None = None
-    log: _Log | None = None
-    task: _Task | None = None
-    state: State = field(default_factory=State)
-    waiter: asyncio.Task[None] | None = None
-
-    @property
-    def output(self) -> Fifos:
-        assert self.io is not None
-        return self.io
-
-
-@dataclass(frozen=True, slots=True)
-class ExecResult:
-    """What ExecSync answers."""
-
-    exit_code: int
-    stdout: bytes
-    stderr: bytes = b""
 
 
 class Crio:
@@ -254,7 +175,7 @@ class Crio:
         Raises:
             CrioError: It failed, and what CRI-O cleans up was cleaned up.
         """
-        container.log = _Log(container.bundle / "log")
+        container.log = Log(container.bundle / "log")
         try:
             await self._connect(container, await self._start_shim(container))
         except (CrioError, TtrpcError, OSError) as error:  # nothing is sent: there is nobody to send it to
@@ -338,7 +259,7 @@ class Crio:
             stdout=io.path("stdout"),
             stderr=io.path("stderr"),
             terminal=terminal,
-            spec=_json("Process", spec),
+            spec=as_any("Process", spec),
         )
         try:
             await self._task(container).empty("Exec", request)
@@ -433,7 +354,7 @@ class Crio:
 
     async def update(self, container: Container, resources: Mapping[str, Any]) -> None:
         """UpdateContainer, without annotations."""
-        request = task.UpdateTaskRequest(id=container.id, resources=_json("LinuxResources", resources))
+        request = task.UpdateTaskRequest(id=container.id, resources=as_any("LinuxResources", resources))
         await self._task(container).empty("Update", request)
 
     async def stats(self, container: Container) -> tuple[int, int, int]:
@@ -443,7 +364,7 @@ class Crio:
             CrioError: One was not: CRI-O would have ended there and then.
         """
         answer = await self._task(container).call("Stats", task.StatsRequest(id=container.id), task.StatsResponse)
-        return _decoded(answer.stats)
+        return decoded(answer.stats)
 
     async def pause(self, container: Container) -> None:
         """PauseContainer."""
@@ -544,9 +465,9 @@ class Crio:
 
     async def _connect(self, container: Container, printed: str) -> None:
         self._connections += 1
-        container.task = await _Task.connect(printed, self._connections, self.sent)
+        container.task = await Task.connect(printed, self._connections, self.sent)
 
-    def _task(self, container: Container) -> _Task:
+    def _task(self, container: Container) -> Task:
         assert container.task is not None
         return container.task
 
@@ -603,89 +524,10 @@ class ExecProcess:
         await self._task.call("Delete", request, task.DeleteResponse)
 
 
-class _Task:
-    """One connection. Calls have no deadline, as CRI-O's have none; one that takes too long fails the test."""
-
-    def __init__(self, client: Any, stack: AsyncExitStack, number: int, sent: list[Sent]) -> None:
-        self._calls = TaskClient(client)
-        self._stack, self._number, self._sent = stack, number, sent
-
-    @classmethod
-    async def connect(cls, printed: str, number: int, sent: list[Sent]) -> _Task:
-        stack = AsyncExitStack()
-        client = await stack.enter_async_context(connect(address.parse(printed), timeout=CONNECT_TIMEOUT))
-        return cls(client, stack, number, sent)
-
-    async def close(self) -> None:
-        await self._stack.aclose()
-
-    async def call(self, method: str, request: Message, response: type[_M], *, unbounded: bool = False) -> _M:
-        self._sent.append(Sent(self._number, method, {f.name: _plain(value) for f, value in request.ListFields()}))
-        async with asyncio.timeout(None if unbounded else HANG):
-            answer = await getattr(self._calls, method)(request, metadata=METADATA)
-        assert isinstance(answer, response)
-        return answer
-
-    async def empty(self, method: str, request: Message) -> None:
-        await self.call(method, request, Message)  # type: ignore[type-abstract]
-
-
-class _Log:
-    """CRI-O's end of a bundle's log: opened before the shim's start, copied to its own stderr."""
-
-    def __init__(self, path: Path) -> None:
-        os.mkfifo(path, 0o700)
-        self.lines = bytearray()
-        self._fd: int | None = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        asyncio.get_running_loop().add_reader(self._fd, self._read)
-
-    def _read(self) -> None:
-        assert self._fd is not None
-        data = os.read(self._fd, 1 << 16)
-        self.lines += data
-        if not data:  # no shim has it open: another may, and CRI-O's copy has ended
-            asyncio.get_running_loop().remove_reader(self._fd)
-
-    def close(self) -> None:
-        if self._fd is not None:
-            asyncio.get_running_loop().remove_reader(self._fd)
-            os.close(self._fd)
-            self._fd = None
-
-
 def _wants(container: Container, name: str) -> bool:
     return bool(container.spec["annotations"].get(f"{PREFIX}{name}") == "true")
-
-
-def _json(kind: str, value: Mapping[str, Any]) -> AnyMessage:
-    return AnyMessage(type_url=f"{SPECS}{kind}", value=json.dumps(value).encode())
-
-
-def _plain(value: Any) -> Any:
-    if not isinstance(value, AnyMessage):
-        return value
-    content = json.loads(value.value) if value.type_url.startswith(SPECS) else value.value.hex()
-    return {"type_url": value.type_url, "value": content}
 
 
 def _start_time(pid: int) -> int:
     """Field 22 of a process's stat, which CRI-O reads as soon as it knows the pid."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-
-
-def _decoded(stats: AnyMessage) -> tuple[int, int, int]:
-    if stats.type_url == "io.containerd.cgroups.v1.Metrics":
-        v1 = cgroups_v1_pb2.Metrics.FromString(stats.value)
-        _there(v1, "memory", "cpu", "pids")
-        _there(v1.memory, "usage", "swap", "kernel", "kernel_tcp")
-        _there(v1.cpu, "usage", "throttling")
-        return v1.cpu.usage.total, v1.memory.usage.usage, v1.pids.current
-    v2 = cgroups_v2_pb2.Metrics.FromString(stats.value)
-    _there(v2, "memory", "cpu", "pids")
-    return v2.cpu.usage_usec * 1000, v2.memory.usage, v2.pids.current
-
-
-def _there(message: Message, *fields: str) -> None:
-    for name in fields:
-        if not message.HasField(name):
-            raise CrioError(f"CRI-O has crashed: {message.DESCRIPTOR.full_name}.{name} is nil")

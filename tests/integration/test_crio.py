@@ -18,7 +18,9 @@ import pytest
 from kata_protos.task_types_pb2 import Status
 from kata_py.resource import process
 from kata_py.ttrpc.errors import ConnectionClosed
-from tests.crio import PREFIX, RECORDED, TIMED_OUT, Container, Crio, CrioError, ExecResult, Sent
+from tests.crio import PREFIX, RECORDED, TIMED_OUT, Crio
+from tests.crio_calls import CrioError, Sent
+from tests.crio_container import Container, ExecResult
 from tests.faults import in_stage, kill_when
 from tests.integration.conftest import ON_NAMESPACES, left_behind
 from tools.footprint import Footprint

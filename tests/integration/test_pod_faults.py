@@ -18,7 +18,9 @@ import pytest
 from kata_protos.task_types_pb2 import Status
 from kata_py.resource import mount
 from kata_py.sandbox import record as records
-from tests.crio import Container, Crio, CrioError, ExecResult
+from tests.crio import Crio
+from tests.crio_calls import CrioError
+from tests.crio_container import Container, ExecResult
 from tests.faults import processes, stopped
 from tests.integration.conftest import ON_NAMESPACES, ON_QEMU, left_behind
 from tests.integration.test_pod import running

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from kata_py.sandbox import boots
-from tests.crio import Container, Crio, ExecResult
+from tests.crio import Crio
+from tests.crio_container import Container, ExecResult
 from tests.integration.conftest import ON_NAMESPACES
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean")]
