@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from kata_agent import linux
 
-# Python ignores these; what it starts must find them as a new process does.
-_RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
+# Python ignores the first two, and what a shell runs in the background the others; a container's processes must find
+# all of them as a new process does.
+_RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT)
 
 
 class Child:
