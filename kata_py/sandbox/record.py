@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import fcntl
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from typing import Any
 
 from kata_py.resource import file, process, undo
 from kata_py.resource.undo import Undo
-from kata_py.sandbox.errors import AlreadyExists, NotFound, SandboxError
+from kata_py.sandbox.errors import AlreadyExists, FailedPrecondition, NotFound, SandboxError
 from kata_py.sandbox.timeline import Span
 
 ROOT = Path("/run/vc/sbs")
@@ -148,6 +149,33 @@ class Record:
         if not isinstance(content, dict) or content.get("version") != VERSION:
             raise RecordError(f"{directory / 'record.json'}: not a record of version {VERSION}")
         return cls(directory, content)
+
+    @classmethod
+    @contextlib.contextmanager
+    def claimed(cls, id: str, *, root: Path = ROOT) -> Iterator[Record]:
+        """Read the record of a sandbox whose shim is gone, to unwind it, which nobody else does meanwhile.
+
+        Of two at it the slower would undo what a new sandbox of this id has made since, at the same places.
+
+        Raises:
+            NotFound: There is none.
+            RecordError: As `load`.
+            FailedPrecondition: Another process is at it.
+        """
+        directory = root / id
+        with contextlib.ExitStack() as stack:
+            try:
+                descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                same = os.path.samestat(os.fstat(descriptor), directory.stat())
+            except BlockingIOError:
+                raise FailedPrecondition(f"another process removes sandbox {id} right now") from None
+            except (FileNotFoundError, NotADirectoryError):
+                same = False
+            if not same:
+                raise NotFound(f"no sandbox {id} on record in {root}")
+            yield cls.load(id, root=root)
 
     @property
     def directory(self) -> Path:

@@ -33,7 +33,7 @@ from kata_py.sandbox.parts import Parts
 from kata_py.sandbox.placement import placed
 from kata_py.sandbox.plan import ContainerPlan, SandboxPlan, guest_resources
 from kata_py.sandbox.process import Exit, OpenStdio
-from kata_py.sandbox.record import Record, Shim, State
+from kata_py.sandbox.record import Leftover, Record, Shim, State
 from kata_py.sandbox.resize import Resizing
 from kata_py.sandbox.stage import Stages, last_words
 from kata_py.sandbox.transaction import transaction
@@ -301,10 +301,7 @@ async def _on_record(id: str, namespace: str, bundle: Path, root: Path) -> Async
     try:
         record = Record.create(id, namespace=namespace, bundle=bundle, root=root)
     except AlreadyExists:
-        stale = Record.load(id, root=root)
-        if stale.shim.alive and stale.shim != Shim.current():
-            raise
-        left = await off_loop(stale.unwind)
+        left = await off_loop(_unwind_stale, id, root)
         if left:
             text = "; ".join(map(str, left))
             raise SandboxError(f"an earlier sandbox {id} cannot be removed: {text}") from None
@@ -317,6 +314,22 @@ async def _on_record(id: str, namespace: str, bundle: Path, root: Path) -> Async
             logger.error("sandbox %s: left behind: %s", id, leftover)
         if left:
             record.move(State.STOPPED)
+
+
+def _unwind_stale(id: str, root: Path) -> list[Leftover]:
+    """Undo what is on record of a sandbox whose shim is gone.
+
+    Raises:
+        AlreadyExists: It is not.
+        FailedPrecondition: As `Record.claimed`.
+    """
+    try:
+        with Record.claimed(id, root=root) as stale:
+            if stale.shim.alive and stale.shim != Shim.current():
+                raise AlreadyExists(f"sandbox {id} is already on record in {stale.directory}")
+            return stale.unwind()
+    except NotFound:
+        return []  # it has just been removed
 
 
 async def _close_all(files: dict[str, AsyncExitStack]) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from kata_protos.task_v2_pb2 import ConnectRequest, DeleteResponse, ShutdownRequest
 from kata_protos.task_v2_ttrpc import TaskClient
 from kata_py.resource import mount, process
-from kata_py.sandbox.errors import NotFound
+from kata_py.sandbox.errors import FailedPrecondition, NotFound
 from kata_py.sandbox.pod import Role
 from kata_py.sandbox.record import Record, RecordError
 from kata_py.shim import bundle, listener
@@ -80,14 +80,17 @@ def _delete_sandbox(invocation: Invocation, directory: str) -> bool:
         elif listener.probe(path) is not None:
             return False
     try:
-        record = Record.load(sandbox_id)
+        with Record.claimed(sandbox_id) as record:
+            _end(sandbox_id, {record.shim.pid, *pids}, patience=END_TIMEOUT)
+            left = record.unwind(timeout=UNWIND_TIMEOUT)
     except NotFound:
         _end(sandbox_id, pids, patience=END_TIMEOUT)
     except RecordError as error:
         raise ShimError(f"what to undo is not known: {error}; remove the record when nothing of it is left") from error
+    except FailedPrecondition as error:
+        raise ShimError(str(error)) from error
     else:
-        _end(sandbox_id, {record.shim.pid, *pids}, patience=END_TIMEOUT)
-        if left := record.unwind(timeout=UNWIND_TIMEOUT):
+        if left:
             raise ShimError(f"sandbox {sandbox_id} is not all gone: {'; '.join(map(str, left))}")
     for path in sockets:
         listener.remove_dead(path)

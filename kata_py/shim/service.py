@@ -51,6 +51,7 @@ from kata_py.sandbox.pod import Role
 from kata_py.sandbox.process import LOST, Exit, Status
 from kata_py.sandbox.sandbox import Sandbox
 from kata_py.sandbox.stdio import StdioOpener, StdioSpec
+from kata_py.sandbox.sweep import sweep
 from kata_py.shim import bundle, management
 from kata_py.shim.status import answered
 from kata_py.storage.rootfs import RootfsMount
@@ -112,6 +113,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         self._sandbox: Sandbox | None = None
         self._configuration: Configuration | None = None
         self._creations: dict[str, asyncio.Task[Container]] = {}
+        self._sweep: asyncio.Task[None] | None = None
 
     async def aclose(self) -> None:
         """End all there is: creations are undone, the sandbox is stopped."""
@@ -120,6 +122,8 @@ class TaskService(task_v2_ttrpc.TaskService):
         if self._sandbox is not None:
             await self._sandbox.stop()
             self._sandbox = None
+        if self._sweep is not None:
+            await asyncio.wait([self._sweep])
         self._note_vacancy()
 
     @answered
@@ -333,6 +337,7 @@ class TaskService(task_v2_ttrpc.TaskService):
             serve=management.serving,
         )
         self._configuration = configuration
+        self._sweep = asyncio.create_task(off_loop(sweep, self._paths.records), name="sweep after other shims")
         container = self._sandbox.container(request.id)
         self._tell_created(request, container)
         return container

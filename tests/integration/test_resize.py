@@ -137,3 +137,33 @@ async def test_or_all_in_it(configured: Callable[..., Manager]) -> None:
     async with running(manager, "pod") as first, running(manager, "app", pod="pod"):
         [qemu] = await first.pids()
         assert cgroups_of(qemu) == cgroups_of(first.shim_pid) == {f"/kata-py-tests-{os.getpid()}/kata_pod"}
+
+
+async def test_what_a_pods_containers_use_is_what_its_cgroup_on_the_host_counts(
+    configured: Callable[..., Manager],
+) -> None:
+    manager = configured(runtime="sandbox_cgroup_only = true\n")
+
+    def counted() -> tuple[int, int]:
+        """Nanoseconds of processor time and bytes of memory, by the host."""
+        name = f"kata-py-tests-{os.getpid()}/kata_pod"
+        time, memory = Path("/sys/fs/cgroup/cpuacct", name, "cpuacct.usage"), Path("/sys/fs/cgroup/memory", name)
+        return int(time.read_text()), int((memory / "memory.usage_in_bytes").read_text())
+
+    async with running(manager, "pod") as first, running(manager, "app", pod="pod") as app:
+
+        async def told() -> tuple[int, int]:
+            """The same by the containers' statistics, together."""
+            all = [await container.metrics() for container in (first, app)]
+            return sum(each.cpu.usage.total for each in all), sum(each.memory.usage.usage for each in all)
+
+        before, host_before = await told(), counted()
+        work = "head -c 50331648 /dev/zero > /dev/shm/ballast; md5sum /dev/shm/ballast"
+        assert (await app.run("sh", "-c", work))[0] == 0
+        after, host_after = await told(), counted()
+        assert after[1] - before[1] >= 48 * MIB
+        assert host_after[1] - host_before[1] >= 48 * MIB
+        assert after[1] <= host_after[1]
+        # Processors of the guest are threads of the host; a guest takes a pause of such a thread for work.
+        assert after[0] - before[0] > 0
+        assert host_after[0] - host_before[0] > (after[0] - before[0]) / 2

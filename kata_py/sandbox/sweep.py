@@ -1,0 +1,35 @@
+"""What sandboxes have left on the node whose shims died, and of which no manager will ever ask again.
+
+containerd runs `delete` for a shim that is gone. CRI-O has nothing of the kind: it removes the bundle, and the record
+with all that is on it stays, until somebody sweeps.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from kata_py.sandbox.errors import SandboxError
+from kata_py.sandbox.record import ROOT, Record
+
+logger = logging.getLogger(__name__)
+
+
+def sweep(root: Path = ROOT) -> None:
+    """Undo what is on record of sandboxes that have neither a shim nor a bundle any more. Blocks.
+
+    What cannot be undone stays on record, and is told.
+    """
+    for directory in root.iterdir() if root.is_dir() else ():
+        try:
+            with Record.claimed(directory.name, root=root) as record:
+                if record.shim.alive or not record.bundle or Path(record.bundle).exists():
+                    continue
+                left = record.unwind()
+        except (SandboxError, OSError) as error:
+            logger.debug("sandbox %s is not swept up: %s", directory.name, error)
+            continue
+        if left:
+            logger.warning("sandbox %s: left behind by a shim that died: %s", directory.name, "; ".join(map(str, left)))
+        else:
+            logger.info("sandbox %s: what a shim that died has left is removed", directory.name)

@@ -1,0 +1,88 @@
+"""What is removed of sandboxes whose shims died, and what is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kata_py.resource.undo import RemoveFile, Undo
+from kata_py.sandbox.errors import FailedPrecondition, NotFound
+from kata_py.sandbox.record import Record
+from kata_py.sandbox.sweep import sweep
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "sbs"
+
+
+def left(root: Path, id: str, bundle: Path, *undo: Undo, alive: bool = False) -> Record:
+    """A record as a shim that died has left it."""
+    record = Record.create(id, namespace="default", bundle=bundle, root=root)
+    for entry in undo:
+        record.intend(entry)
+    if not alive:
+        path = record.directory / "record.json"
+        content = json.loads(path.read_text())
+        content["shim"]["start_time"] -= 1  # a later process has its pid
+        path.write_text(json.dumps(content))
+    return record
+
+
+def test_what_a_dead_shim_has_left_goes_once_its_bundle_is_removed(root: Path, tmp_path: Path) -> None:
+    socket = tmp_path / "socket"
+    socket.touch()
+    record = left(root, "gone", tmp_path / "no-bundle", RemoveFile(str(socket)))
+    sweep(root)
+    assert not socket.exists()
+    assert not record.directory.exists()
+
+
+def test_what_a_manager_may_still_ask_for_stays(root: Path, tmp_path: Path) -> None:
+    socket = tmp_path / "socket"
+    socket.touch()
+    left(root, "served", tmp_path / "no-bundle", RemoveFile(str(socket)), alive=True)
+    left(root, "to-be-deleted", tmp_path, RemoveFile(str(socket)))
+    (root / "begun").mkdir()
+    (root / "damaged").mkdir()
+    (root / "damaged" / "record.json").write_text("{")
+    (root / "a-file").touch()
+    sweep(root)
+    assert socket.exists()
+    assert {path.name for path in root.iterdir()} == {"served", "to-be-deleted", "begun", "damaged", "a-file"}
+
+
+def test_what_cannot_be_undone_stays_on_record_and_is_told(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stuck = tmp_path / "stuck"
+    stuck.mkdir()
+    record = left(root, "gone", tmp_path / "no-bundle", RemoveFile(str(stuck)))
+    sweep(root)
+    assert Record.load("gone", root=root).undo == (RemoveFile(str(stuck)),)
+    assert f"sandbox gone: left behind by a shim that died: {RemoveFile(str(stuck))}" in caplog.text
+    stuck.rmdir()
+    sweep(root)
+    assert not record.directory.exists()
+
+
+def test_nobody_sweeps_what_another_process_removes(root: Path, tmp_path: Path) -> None:
+    record = left(root, "gone", tmp_path / "no-bundle")
+    with Record.claimed("gone", root=root):
+        sweep(root)
+        with pytest.raises(FailedPrecondition, match="another process removes sandbox gone right now"):
+            Record.claimed("gone", root=root).__enter__()
+        assert record.directory.exists()
+    sweep(root)
+    assert not record.directory.exists()
+
+
+def test_a_record_that_is_not_there_cannot_be_claimed(root: Path) -> None:
+    with pytest.raises(NotFound), Record.claimed("gone", root=root):
+        pass
+
+
+def test_a_node_without_records_is_clean(root: Path) -> None:
+    sweep(root)
