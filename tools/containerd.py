@@ -84,6 +84,7 @@ class PrivateContainerd:
             (self.directory / "config.toml").write_text(self._config())
             self._prepare(stack)
             self.start()
+            self.remove_all()  # a run before this one was interrupted, and containerd remembers
             self._import_images()
             self._resources = stack.pop_all()
         return self
@@ -224,11 +225,15 @@ class PrivateContainerd:
         raise ContainerdError(f"{name} has not stopped {STOP_TIMEOUT:g} s after its kill")
 
     def remove_all(self) -> None:
-        """Kill and delete every task and container."""
+        """Kill and delete every task and container, and the snapshots of containers that were never made."""
         for container_id in self.containers():
             self.ctr("tasks", "kill", "--signal", "SIGKILL", "--all", container_id, check=False)
             self.ctr("tasks", "delete", "--force", container_id, check=False)
             self.ctr("containers", "delete", container_id, check=False)
+        for line in self.ctr("snapshots", "list", check=False).stdout.decode().splitlines():
+            key, *_, kind = line.split()
+            if kind == "Active":
+                self.ctr("snapshots", "remove", key, check=False)
 
     def _end_shims(self) -> None:
         """End the shims of bundles that are still there: containerd was stopped in the midst of something."""

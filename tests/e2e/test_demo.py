@@ -36,10 +36,12 @@ def test_the_demo_shows_a_guest_kernel_and_leaves_nothing() -> None:
 def test_an_interrupted_demo_leaves_nothing(moment: str) -> None:
     with subprocess.Popen(DEMO, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         assert demo.stdout is not None
+        output = ""
         for line in demo.stdout:
+            output += line
             if moment in line:
                 demo.send_signal(signal.SIGINT)
                 break
-        output = demo.stdout.read()
+        output += demo.stdout.read()
     assert demo.returncode == 130, output
     assert "nothing is left behind" in output
