@@ -179,7 +179,7 @@ class Cgroup:
 
 
 @contextmanager
-def made(path: str, trees: Sequence[Hierarchy], journal: Journal) -> Iterator[Cgroup]:
+def made(path: str, trees: Sequence[Hierarchy], journal: Journal, *, own_parent: bool = False) -> Iterator[Cgroup]:
     """A cgroup for as long as the context lasts; what is still in it at its end is killed.
 
     Parents that are missing are made too, and removed again by whoever leaves them empty. A hierarchy that does not
@@ -189,6 +189,7 @@ def made(path: str, trees: Sequence[Hierarchy], journal: Journal) -> Iterator[Cg
         path: Its path.
         trees: The hierarchies.
         journal: Where its undo is written.
+        own_parent: Whether only sandboxes are in its parent, which then goes with the last of them, whoever made it.
 
     Raises:
         OSError: The record cannot be written, or the cgroup cannot be removed at the end.
@@ -199,10 +200,12 @@ def made(path: str, trees: Sequence[Hierarchy], journal: Journal) -> Iterator[Cg
             directory = tree.directory(path)
             ours = ExitStack()
             try:
-                _make_parents(tree, directory.parent, journal, ours)
-                ours.enter_context(undone(journal, RemoveCgroup(str(directory))))
-                directory.mkdir(exist_ok=True)
-                _inherit(tree, directory)
+                if own_parent:
+                    ours.enter_context(undone(journal, RemoveEmptyCgroup(str(directory.parent))))
+                try:
+                    _make(tree, directory, journal, ours)
+                except FileNotFoundError:  # another sandbox has just left its parent empty
+                    _make(tree, directory, journal, ours)
             except OSError as error:
                 log.warning("no cgroup for the sandbox in %s: %s", tree.place, error)
                 ours.close()
@@ -272,6 +275,13 @@ class OomKills:
                 counts = dict(line.split() for line in file.read_text().splitlines())
                 total += int(counts.get("oom_kill", 0))
         return total
+
+
+def _make(tree: Hierarchy, directory: Path, journal: Journal, stack: ExitStack) -> None:
+    _make_parents(tree, directory.parent, journal, stack)
+    stack.enter_context(undone(journal, RemoveCgroup(str(directory))))
+    directory.mkdir(exist_ok=True)
+    _inherit(tree, directory)
 
 
 def _make_parents(tree: Hierarchy, directory: Path, journal: Journal, stack: ExitStack) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,7 @@ import pytest
 from kata_py.config.model import Configuration, HypervisorConfig, RuntimeConfig
 from kata_py.hypervisor.api import HypervisorError, Vm
 from kata_py.oci.spec import Spec
-from kata_py.resource.cgroup import Cgroup, Hierarchy, hierarchies, membership
+from kata_py.resource.cgroup import Cgroup, Hierarchy, hierarchies, made, membership
 from kata_py.sandbox.placement import CgroupPlan, Placement, own_devices, placed
 from tests.drivers.journal import ListJournal
 
@@ -104,6 +105,17 @@ class TestReal:
         assert membership(os.getpid(), trees) == before
         assert journal.entries == []
         assert not any(tree.directory(path).exists() for tree in trees for path in (TOP, f"{TOP}-overhead"))
+
+    async def test_the_parent_of_overheads_goes_with_the_last_sandbox_in_it(self, trees: tuple[Hierarchy, ...]) -> None:
+        journals = ListJournal(), ListJournal()
+        places = [tree.directory(f"{TOP}-overhead") for tree in trees]
+        with ExitStack() as second:
+            with ExitStack() as first:
+                for stack, journal, id in zip((first, second), journals, ("first", "second"), strict=True):
+                    stack.enter_context(made(f"{TOP}-overhead/{id}", trees, journal, own_parent=True))
+            assert all(place.exists() for place in places)
+        assert not any(place.exists() for place in places)
+        assert [journal.entries for journal in journals] == [[], []]
 
     async def test_or_all_of_it_in_the_pod(self, trees: tuple[Hierarchy, ...], sleepers: list[int]) -> None:
         elsewhere = membership(sleepers[0], trees)
