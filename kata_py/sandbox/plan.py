@@ -280,6 +280,7 @@ def plan_container(
         pod_shm=role is not Role.SINGLE,
         empty_dirs=_empty_dirs(configuration.runtime),
         sandbox_id=sandbox_id or container_id,
+        shared=_shares(configuration),
     )
     named = volumes.plan_disks(devices, spec.get("linux", {}).get("resources", {}).get("devices", []), sources)
     linux, shares_pids = _linux(

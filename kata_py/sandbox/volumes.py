@@ -28,6 +28,7 @@ SHM_SIZE = 64 << 20  # bytes, where nobody says
 GUEST_SHM = "/run/kata-containers/sandbox/shm"
 GUEST_EPHEMERAL = "/run/kata-containers/sandbox/ephemeral"
 GUEST_STORAGE = "/run/kata-containers/sandbox/storage"
+GUEST_PROPAGATING = "/run/kata-containers/sandbox/propagating"
 
 EMPTY_DIR_IMAGE = "disk.img"
 
@@ -86,6 +87,7 @@ def plan_volumes(
     pod_shm: bool,
     empty_dirs: EmptyDirs = EmptyDirs.SHARED,
     sandbox_id: str = "",
+    shared: bool = True,
 ) -> Volumes:
     """Decide what becomes of a container's mounts, in their order.
 
@@ -96,6 +98,7 @@ def plan_volumes(
         pod_shm: Whether the sandbox has shared memory that all containers of the pod see.
         empty_dirs: What becomes of each emptyDir that is not in memory.
         sandbox_id: The sandbox's id; it counts where those are the guest's.
+        shared: Whether the guest sees the host's files themselves, and not copies.
 
     Raises:
         InvalidArgument: A source cannot be given to a machine.
@@ -106,7 +109,7 @@ def plan_volumes(
         if empty_dirs is not EmptyDirs.SHARED and _is_the_hosts(mount) and _is_empty_dir(sources.at(path)):
             volumes += _empty_dir(mount, sources.at(path), empty_dirs, sandbox_id)
         else:
-            volumes += _volume(container_id, mount, sources, pod_shm)
+            volumes += _volume(container_id, mount, sources, pod_shm, shared)
     return volumes
 
 
@@ -123,7 +126,7 @@ def sandbox_shm(size: int) -> agent_pb2.Storage:
     )  # fmt: skip
 
 
-def _volume(container_id: str, mount: Mount, sources: Sources, pod_shm: bool) -> Volumes:
+def _volume(container_id: str, mount: Mount, sources: Sources, pod_shm: bool, shared: bool) -> Volumes:
     destination, options = mount["destination"], mount.get("options", [])
     if not _is_the_hosts(mount):
         return Volumes((mount,))
@@ -152,10 +155,31 @@ def _volume(container_id: str, mount: Mount, sources: Sources, pod_shm: bool) ->
     if _is_empty_dir(source, _MEMORY):
         storage = _memory(source)
         return Volumes((_bind(mount, storage.mount_point),), storages=(storage,))
+    if shared and _propagates(mount, source):
+        return _propagating(mount, path)
     volume = Volume.for_container(container_id, path, destination, options)
     if source.kind is Kind.FILE:
         volume = replace(volume, recursive=False)
     return Volumes((_bind(mount, volume.guest_path, options),), shared=(volume,))
+
+
+def _propagates(mount: Mount, source: Source) -> bool:
+    """Whether containers of the pod may see each other's mounts in a directory of the host.
+
+    What the machine may not write it gets as its own, read-only by the host, which is worth more.
+    """
+    options = set(mount.get("options", []))
+    return source.kind is Kind.DIRECTORY and bool(options & _PROPAGATION) and not options & {"ro", "rro"}
+
+
+def _propagating(mount: Mount, path: Path) -> Volumes:
+    """A directory of the host that is one mount in the guest for all containers, so that mounts in it go round."""
+    volume = Volume.for_pod(path, mount.get("options", []))
+    place = f"{GUEST_PROPAGATING}/{volume.name}"
+    storage = agent_pb2.Storage(
+        driver="bind", source=volume.guest_path, fstype="bind", mount_point=place, options=["rbind", _SEEN], shared=True
+    )
+    return Volumes((_bind(mount, place),), shared=(volume,), storages=(storage,))
 
 
 def root_disk(container_id: str, rootfs: Sequence[RootfsMount], sources: Sources) -> DiskUse | None:

@@ -5,6 +5,7 @@ Layout (kata `virtcontainers/fs_share_linux.go`), below `/run/kata-containers/sh
     mounts/                                    what the shim mounts into, at any time
     mounts/<container>/rootfs                  a container's root file system
     mounts/<container>-<16 hex>-<basename>     a volume
+    mounts/pod-<16 hex>-<basename>             a volume in which containers see each other's mounts, once for all
     mounts/sandbox-mounts/<name>               a file or directory of `sandbox_bind_mounts`
     shared/                                    read-only slave of mounts/: what virtiofsd shares
     private/                                   where a bind is made, and made read-only, before it appears
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import stat
+import threading
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -52,6 +54,7 @@ class Volume:
         recursive: Whether what is mounted below the source is seen, too.
         read_only_below: Whether that is kept from being changed, too.
         follows: Whether what is mounted there, or unmounted, later on is seen, too.
+        lasts: Whether it is there once for all containers of the pod, and to its end.
     """
 
     source: Path
@@ -60,6 +63,7 @@ class Volume:
     recursive: bool = False
     read_only_below: bool = False
     follows: bool = False
+    lasts: bool = False
 
     @classmethod
     def for_container(cls, container_id: str, source: Path, destination: str, options: Collection[str] = ()) -> Volume:
@@ -81,6 +85,18 @@ class Volume:
             read_only_below="rro" in options,
             follows=not _FOLLOWING.isdisjoint(options),
         )
+
+    @classmethod
+    def for_pod(cls, source: Path, options: Collection[str] = ()) -> Volume:
+        """The volume of all containers of a pod that mount the source and see what others mount in it.
+
+        Args:
+            source: Where it is on the host.
+            options: The mount's, as the OCI spec has them.
+        """
+        recursive = "rbind" in options
+        digest = hashlib.sha256(f"{source}\0{recursive}".encode()).hexdigest()[:16]
+        return cls(source, f"pod-{digest}-{source.name[:64]}", recursive=recursive, follows=True, lasts=True)
 
     @classmethod
     def for_sandbox(cls, source: Path, *, read_only: bool) -> Volume:
@@ -106,10 +122,13 @@ def directory(sandbox_id: str, root: Path = ROOT) -> Path:
 class Share:
     """One sandbox's shared directory; made by `open_share`."""
 
-    def __init__(self, top: Path, journal: Journal) -> None:
+    def __init__(self, top: Path, journal: Journal, lasting: ExitStack) -> None:
         self._mounts = top / "mounts"
         self._private = top / "private"
         self._journal = journal
+        self._lasting = lasting
+        self._lasting_names: set[str] = set()
+        self._lock = threading.Lock()  # containers are created at the same time
 
     @asynccontextmanager
     async def sandbox(self, volumes: Sequence[Volume]) -> AsyncIterator[None]:
@@ -167,7 +186,15 @@ class Share:
         for volume in volumes:
             target = self._mounts / volume.name
             target.parent.mkdir(mode=0o750, exist_ok=True)
-            self._bind(stack, volume, target)
+            if not volume.lasts:
+                self._bind(stack, volume, target)
+                continue
+            with self._lock:
+                if volume.name not in self._lasting_names:
+                    with ExitStack() as made:
+                        self._bind(made, volume, target)
+                        self._lasting.push(made.pop_all())
+                    self._lasting_names.add(volume.name)
 
     def _bind(self, stack: ExitStack, volume: Volume, target: Path) -> None:
         # A read-only remount does not propagate to slaves, the flags of a new mount do: so a bind is finished
@@ -225,7 +252,7 @@ async def open_share(sandbox_id: str, journal: Journal, root: Path = ROOT) -> As
     stack = ExitStack()
     try:
         await off_loop(_prepare, stack, top, journal)
-        yield Share(top, journal)
+        yield Share(top, journal, stack)
     finally:
         await off_loop(stack.close)
 

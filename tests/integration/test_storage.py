@@ -248,22 +248,46 @@ async def test_an_empty_dir_in_memory_is_one_for_all_containers_and_outlives_the
         mounts.unmount(str(cache))
 
 
+@asynccontextmanager
+async def seen_by_another(manager: Manager, volume: Path) -> AsyncIterator[Container]:
+    """Two containers of a pod: what the one mounts in a volume has come to the other, which is given."""
+    seen = [bind("/seen", volume, "rw", "rslave")]
+    async with running(manager, "pod"), running(manager, "two", pod="pod", mounts=seen) as two:
+        script = "mkdir /volume/inner; mount -t tmpfs x /volume/inner; touch /volume/inner/file; sleep 100000"
+        one = running(
+            manager, "one", "sh", "-c", script, pod="pod", mounts=[bind("/volume", volume, "rw", "rshared")],
+            capabilities=["CAP_SYS_ADMIN"],
+        )  # fmt: skip
+        async with one:
+            async with asyncio.timeout(15):
+                while (await two.run("test", "-e", "/seen/inner/file"))[0]:
+                    pass
+            yield two
+
+
 @ON_QEMU
 async def test_what_one_container_mounts_in_an_empty_dir_in_memory_is_seen_by_another(
     manager: Manager, place: Path
 ) -> None:
     with empty_dir(place, "volume", "tmpfs") as volume:
-        seen = [bind("/seen", volume, "rw", "rslave")]
-        async with running(manager, "pod"), running(manager, "two", pod="pod", mounts=seen) as two:
-            script = "mkdir /volume/inner; mount -t tmpfs x /volume/inner; touch /volume/inner/file; sleep 100000"
-            one = running(
-                manager, "one", "sh", "-c", script, pod="pod", mounts=[bind("/volume", volume, "rw", "rshared")],
-                capabilities=["CAP_SYS_ADMIN"],
-            )  # fmt: skip
-            async with one, asyncio.timeout(15):
-                while (await two.run("test", "-e", "/seen/inner/file"))[0]:
-                    pass
+        async with seen_by_another(manager, volume):
+            pass
         mounts.unmount(str(volume))
+
+
+async def test_and_so_it_is_in_a_directory_of_the_host_whose_own_files_stay(manager: Manager, place: Path) -> None:
+    volume = place / "volume"
+    volume.mkdir()
+    (volume / "hosts").touch()
+    async with seen_by_another(manager, volume) as two:
+        assert await said(two, "ls /seen; touch /seen/written") == "hosts\ninner"
+        assert list((volume / "inner").iterdir()) == []  # another kernel's mount
+        both = [bind("/third", volume, "rw", "rslave"), bind("/fourth", volume, "ro", "rslave")]
+        async with running(manager, "late", pod="pod", mounts=both) as late:
+            assert await said(late, "ls /third/inner") == "file"
+            assert await said(late, "ls /fourth") == "hosts\ninner\nwritten"
+            assert (await late.run("touch", "/fourth/file"))[0] != 0
+    assert {path.name for path in volume.iterdir()} == {"hosts", "inner", "written"}
 
 
 def write_map(directory: Path, content: Mapping[str, str], generation: int) -> None:

@@ -62,6 +62,32 @@ def test_a_file_has_nothing_mounted_below_it() -> None:
     assert not volume.recursive
 
 
+@pytest.mark.parametrize("propagation", ["rshared", "rslave"])
+def test_a_directory_in_which_mounts_go_round_is_one_mount_of_the_guest(propagation: str) -> None:
+    mounts = [bind("/one", "/srv", "rw", propagation), bind("/two", "/srv", "rw", propagation)]
+    told = [planned(mount, Source(Path("/srv"), Kind.DIRECTORY)) for mount in mounts]
+    [volume] = {volume for each in told for volume in each.shared}
+    assert (volume.source, volume.follows, volume.lasts, volume.read_only) == (Path("/srv"), True, True, False)
+    for mount, each in zip(mounts, told, strict=True):
+        [storage] = each.storages
+        assert (storage.driver, storage.source, storage.shared) == ("bind", volume.guest_path, True)
+        assert list(storage.options) == ["rbind", "shared"]
+        assert each.mounts == (bind(mount["destination"], storage.mount_point, "rw", propagation),)
+
+
+def test_what_a_machine_may_not_write_it_gets_read_only_by_the_host() -> None:
+    told = planned(bind("/data", "/srv", "ro", "rslave"), Source(Path("/srv"), Kind.DIRECTORY))
+    [volume] = told.shared
+    assert (volume.read_only, volume.lasts, told.storages) == (True, False, ())
+
+
+def test_copies_have_nothing_that_goes_round() -> None:
+    mount, path = bind("/data", "/srv", "rw", "rslave"), Path("/srv")
+    sources = Sources({path: Source(path, Kind.DIRECTORY)})
+    told = plan_volumes("c1", [mount], sources, pod_shm=True, shared=False)
+    assert (told.shared[0].lasts, told.storages) == (False, ())
+
+
 def test_an_empty_dir_in_memory_is_the_guests_own_and_lasts_as_long_as_the_pod() -> None:
     source = Source(EMPTY_DIR, Kind.DIRECTORY, "tmpfs", size=64 << 20, group=2000, mode=0o2777)
     told = planned(bind("/cache", EMPTY_DIR, "rprivate"), source)

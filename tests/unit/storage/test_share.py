@@ -239,3 +239,37 @@ async def test_what_is_mounted_on_the_host_later_is_seen_if_it_is_asked_for(
         mount.unmount(str(tree / "late"))
         assert not (root / "pod/shared" / volume.name / "late/file").exists()
     assert mounted_below(root) == []
+
+
+async def test_what_all_containers_of_a_pod_see_is_there_once_and_stays_to_the_pods_end(
+    root: Path, rootfs: Path, tree: Path, journal: ListJournal
+) -> None:
+    volume = Volume.for_pod(tree, ["rbind", "rshared"])
+    (tree / "late").mkdir()
+    async with open_share("pod", journal, root) as share:
+        seen = root / "pod/shared" / volume.name
+        async with share.container("c1", rootfs, [volume]), share.container("c2", rootfs, [volume]):
+            assert mounted_below(root).count(str(root / "pod/mounts" / volume.name)) == 1
+        mount.mount("late", str(tree / "late"), "tmpfs")
+        (tree / "late/file").touch()
+        async with share.container("c3", rootfs, [volume]):
+            assert (seen / "late/file").exists()
+        assert (seen / "below/deep").exists()
+        mount.unmount(str(tree / "late"))
+    assert mounted_below(root) == []
+    assert journal.entries == []
+    assert (tree / "below/deep").exists()
+
+
+async def test_what_cannot_be_there_for_all_is_tried_again(
+    root: Path, rootfs: Path, tmp_path: Path, journal: ListJournal
+) -> None:
+    volume = Volume.for_pod(tmp_path / "later", ["rbind", "rshared"])
+    async with open_share("pod", journal, root) as share:
+        with pytest.raises(StorageError, match="cannot share"):
+            async with share.container("c1", rootfs, [volume]):
+                pass
+        (tmp_path / "later").mkdir()
+        async with share.container("c2", rootfs, [volume]):
+            assert (root / "pod/shared" / volume.name).is_dir()
+    assert journal.entries == []
