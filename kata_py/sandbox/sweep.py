@@ -15,11 +15,15 @@ from kata_py.sandbox.record import ROOT, Record
 logger = logging.getLogger(__name__)
 
 
-def sweep(root: Path = ROOT) -> None:
+def sweep(root: Path = ROOT) -> list[tuple[str, str]]:
     """Undo what is on record of sandboxes that have neither a shim nor a bundle any more. Blocks.
 
     What cannot be undone stays on record, and is told.
+
+    Returns:
+        Namespace and id of those that are gone now.
     """
+    swept: list[tuple[str, str]] = []
     for directory in root.iterdir() if root.is_dir() else ():
         try:
             with Record.claimed(directory.name, root=root) as record:
@@ -33,3 +37,5 @@ def sweep(root: Path = ROOT) -> None:
             logger.warning("sandbox %s: left behind by a shim that died: %s", directory.name, "; ".join(map(str, left)))
         else:
             logger.info("sandbox %s: what a shim that died has left is removed", directory.name)
+            swept.append((record.namespace, record.id))
+    return swept

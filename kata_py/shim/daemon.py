@@ -24,7 +24,7 @@ from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.events import EventQueue
 from kata_py.sandbox.record import Record
 from kata_py.sandbox.stdio import StdioOpener
-from kata_py.shim import bundle, process
+from kata_py.shim import bundle, listener, process
 from kata_py.shim.invocation import Invocation
 from kata_py.shim.listener import LISTEN_FD
 from kata_py.shim.log import logging_to
@@ -185,6 +185,7 @@ def _task_service(invocation: Invocation) -> TasksFactory:
             open_stdio=open_stdio,
             shut_down=shut_down,
             load_configuration=configuration_of,
+            swept=lambda namespace, id: listener.remove_dead(listener.path_of(invocation.address, namespace, id)),
         )
 
     return make

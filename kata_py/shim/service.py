@@ -84,6 +84,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         shut_down: Called by Shutdown, before it answers.
         load_configuration: Reads a configuration; its argument is what the runtime class names.
         find_driver: Makes the hypervisor driver that a configuration names.
+        swept: Called, in a thread, with namespace and id of each sandbox whose shim died and that was swept up.
         paths: Where sandboxes' files go.
 
     Attributes:
@@ -99,6 +100,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         shut_down: Callable[[], None],
         load_configuration: Callable[[Source], Configuration] = load,
         find_driver: Callable[[Configuration], Hypervisor] = find_driver,
+        swept: Callable[[str, str], None] = lambda namespace, id: None,
         paths: HostPaths | None = None,
     ) -> None:
         self.vacant = asyncio.Event()
@@ -109,6 +111,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         self._shut_down = shut_down
         self._load_configuration = load_configuration
         self._find_driver = find_driver
+        self._swept = swept
         self._paths = paths or HostPaths()
         self._sandbox: Sandbox | None = None
         self._configuration: Configuration | None = None
@@ -337,7 +340,7 @@ class TaskService(task_v2_ttrpc.TaskService):
             serve=management.serving,
         )
         self._configuration = configuration
-        self._sweep = asyncio.create_task(off_loop(sweep, self._paths.records), name="sweep after other shims")
+        self._sweep = asyncio.create_task(off_loop(self._sweep_up), name="sweep after other shims")
         container = self._sandbox.container(request.id)
         self._tell_created(request, container)
         return container
@@ -350,6 +353,10 @@ class TaskService(task_v2_ttrpc.TaskService):
         container = await self._sandbox.add(container_plan)
         self._tell_created(request, container)
         return container
+
+    def _sweep_up(self) -> None:
+        for namespace, id in sweep(self._paths.records):
+            self._swept(namespace, id)
 
     def _tell_created(self, request: task.CreateTaskRequest, container: Container) -> None:
         io = events_pb2.TaskIO(

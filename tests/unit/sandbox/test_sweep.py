@@ -35,7 +35,7 @@ def test_what_a_dead_shim_has_left_goes_once_its_bundle_is_removed(root: Path, t
     socket = tmp_path / "socket"
     socket.touch()
     record = left(root, "gone", tmp_path / "no-bundle", RemoveFile(str(socket)))
-    sweep(root)
+    assert sweep(root) == [("default", "gone")]
     assert not socket.exists()
     assert not record.directory.exists()
 
@@ -49,7 +49,7 @@ def test_what_a_manager_may_still_ask_for_stays(root: Path, tmp_path: Path) -> N
     (root / "damaged").mkdir()
     (root / "damaged" / "record.json").write_text("{")
     (root / "a-file").touch()
-    sweep(root)
+    assert sweep(root) == []
     assert socket.exists()
     assert {path.name for path in root.iterdir()} == {"served", "to-be-deleted", "begun", "damaged", "a-file"}
 
