@@ -26,8 +26,11 @@ def sweep(root: Path = ROOT) -> list[tuple[str, str]]:
     swept: list[tuple[str, str]] = []
     for directory in root.iterdir() if root.is_dir() else ():
         try:
+            # A record is claimed only when nobody else will ask for it: a manager's delete would find it taken.
+            if not _is_forsaken(Record.load(directory.name, root=root)):
+                continue
             with Record.claimed(directory.name, root=root) as record:
-                if record.shim.alive or not record.bundle or Path(record.bundle).exists():
+                if not _is_forsaken(record):
                     continue
                 left = record.unwind()
         except (SandboxError, OSError) as error:
@@ -39,3 +42,7 @@ def sweep(root: Path = ROOT) -> list[tuple[str, str]]:
             logger.info("sandbox %s: what a shim that died has left is removed", directory.name)
             swept.append((record.namespace, record.id))
     return swept
+
+
+def _is_forsaken(record: Record) -> bool:
+    return not record.shim.alive and bool(record.bundle) and not Path(record.bundle).exists()

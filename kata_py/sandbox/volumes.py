@@ -20,7 +20,7 @@ from kata_py.sandbox.disks import DiskUse
 from kata_py.sandbox.errors import InvalidArgument
 from kata_py.storage.direct import DirectVolume
 from kata_py.storage.rootfs import RootfsMount
-from kata_py.storage.share import GUEST_ROOT, Volume, guest_rootfs
+from kata_py.storage.share import GUEST_ROOT, PROPAGATION, Volume, guest_rootfs
 from kata_py.storage.source import Kind, Source, Sources
 
 SHM = "/dev/shm"
@@ -33,8 +33,6 @@ GUEST_PROPAGATING = "/run/kata-containers/sandbox/propagating"
 EMPTY_DIR_IMAGE = "disk.img"
 
 _SHM_OPTIONS = ("nosuid", "noexec", "nodev", "mode=1777")
-# In the guest as on the host, among the containers of the pod. Private is what a mount is anyway.
-_PROPAGATION = frozenset({"shared", "rshared", "slave", "rslave"})
 _SEEN = "shared"  # what a container mounts below is seen by the others, if they want that
 _SERIAL = 16  # characters of a disk's id, which a guest sees at most 20 of
 _REMOVABLE = (2, 11)  # major numbers of floppy disks and CD-ROMs, which are the host's own
@@ -169,7 +167,7 @@ def _propagates(mount: Mount, source: Source) -> bool:
     What the machine may not write it gets as its own, read-only by the host, which is worth more.
     """
     options = set(mount.get("options", []))
-    return source.kind is Kind.DIRECTORY and bool(options & _PROPAGATION) and not options & {"ro", "rro"}
+    return source.kind is Kind.DIRECTORY and bool(options & PROPAGATION) and not options & {"ro", "rro"}
 
 
 def _propagating(mount: Mount, path: Path) -> Volumes:
@@ -270,7 +268,7 @@ def _bind(mount: Mount, source: str, options: Sequence[str] | None = None) -> Mo
     if options is None:
         told = mount.get("options", [])
         read_only = next((option for option in ("rro", "ro") if option in told), "rw")
-        options = ["rbind", read_only, *(option for option in told if option in _PROPAGATION)]
+        options = ["rbind", read_only, *(option for option in told if option in PROPAGATION)]
     return {**mount, "type": "bind", "source": source, "options": list(options)}
 
 

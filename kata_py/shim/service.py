@@ -355,8 +355,11 @@ class TaskService(task_v2_ttrpc.TaskService):
         return container
 
     def _sweep_up(self) -> None:
-        for namespace, id in sweep(self._paths.records):
-            self._swept(namespace, id)
+        try:
+            for namespace, id in sweep(self._paths.records):
+                self._swept(namespace, id)
+        except OSError as error:  # the next pod's shim tries again
+            logger.warning("cannot sweep up after shims that died: %s", error)
 
     def _tell_created(self, request: task.CreateTaskRequest, container: Container) -> None:
         io = events_pb2.TaskIO(

@@ -39,8 +39,9 @@ TAG = "kataShared"
 GUEST_ROOT = "/run/kata-containers/shared/containers"
 SANDBOX_MOUNTS = "sandbox-mounts"
 
-# Mount propagation by which what happens on the host is to be seen; the way back ends at the machine's border.
-_FOLLOWING = frozenset({"slave", "rslave", "shared", "rshared"})
+# Options by which what is mounted elsewhere is to be seen: on the host, or in the pod's other containers. The way back
+# ends at the machine's border.
+PROPAGATION = frozenset({"slave", "rslave", "shared", "rshared"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Volume:
             read_only="ro" in options or "rro" in options,
             recursive="rbind" in options,
             read_only_below="rro" in options,
-            follows=not _FOLLOWING.isdisjoint(options),
+            follows=not PROPAGATION.isdisjoint(options),
         )
 
     @classmethod

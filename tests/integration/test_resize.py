@@ -154,8 +154,8 @@ async def test_what_a_pods_containers_use_is_what_its_cgroup_on_the_host_counts(
 
         async def told() -> tuple[int, int]:
             """The same by the containers' statistics, together."""
-            all = [await container.metrics() for container in (first, app)]
-            return sum(each.cpu.usage.total for each in all), sum(each.memory.usage.usage for each in all)
+            metrics = [await container.metrics() for container in (first, app)]
+            return sum(each.cpu.usage.total for each in metrics), sum(each.memory.usage.usage for each in metrics)
 
         before, host_before = await told(), counted()
         work = "head -c 50331648 /dev/zero > /dev/shm/ballast; md5sum /dev/shm/ballast"

@@ -79,6 +79,16 @@ def test_nobody_sweeps_what_another_process_removes(root: Path, tmp_path: Path) 
     assert not record.directory.exists()
 
 
+def test_a_sandbox_that_a_manager_deletes_is_not_held_meanwhile(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left(root, "to-be-deleted", tmp_path)
+    claimed: list[str] = []
+    monkeypatch.setattr(Record, "claimed", lambda id, root: claimed.append(id))
+    sweep(root)
+    assert claimed == []
+
+
 def test_a_record_that_is_not_there_cannot_be_claimed(root: Path) -> None:
     with pytest.raises(NotFound), Record.claimed("gone", root=root):
         pass
