@@ -28,14 +28,17 @@ class Entry:
 
 
 def entries(path: Path) -> list[Entry]:
-    """All entries of a log; a missing one has none.
+    """All entries of a log that are whole; a missing one has none.
+
+    A manager may be writing while we read, so the last line counts only once its end has come.
 
     Raises:
         ValueError: A line has another form.
     """
     if not path.exists():
         return []
-    return [_entry(line) for line in path.read_bytes().splitlines(keepends=True)]
+    written, _, _ = path.read_bytes().rpartition(b"\n")
+    return [_entry(line + b"\n") for line in written.split(b"\n")] if written else []
 
 
 def content(path: Path, stream: str = "stdout") -> bytes:
@@ -46,7 +49,7 @@ def content(path: Path, stream: str = "stdout") -> bytes:
 def _entry(line: bytes) -> Entry:
     at, stream, tags, content = line.split(b" ", 3)
     datetime.fromisoformat(at.decode()[:19])
-    if stream not in (b"stdout", b"stderr") or tags not in (b"F", b"P") or not line.endswith(b"\n"):
+    if stream not in (b"stdout", b"stderr") or tags not in (b"F", b"P"):
         raise ValueError(f"not an entry of a CRI log: {line[:200]!r}")
     is_partial = tags == b"P"
     return Entry(at.decode(), stream.decode(), is_partial, content[:-1] if is_partial else content)
