@@ -87,6 +87,15 @@ def rootfs(directory: Path) -> None:
         layer.extractall(directory)
 
 
+def copy(rootfs: Path, to: Path) -> None:
+    """Copy a root file system to a new directory, whose parents are made, with its hard links as such.
+
+    Copied one by one, the applets would be hundreds of megabytes.
+    """
+    to.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["/bin/cp", "--archive", rootfs, to], check=True)
+
+
 def _layer(files: Mapping[str, File]) -> bytes:
     applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
     buffer = io.BytesIO()

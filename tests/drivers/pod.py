@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from kata_py.hypervisor.api import Boot, SharedDirectory, Vm, VmSpec
 from kata_py.ttrpc.client import Client, connect
 from tests.drivers.journal import ListJournal
 from tests.drivers.namespace import NamespaceHypervisor, NamespaceVm
+from tools import oci_image
 
 TIMEOUT = 20.0  # seconds for whatever is waited for
 GUEST_SHARE = "/run/kata-containers/shared/containers"
@@ -66,7 +66,7 @@ class Pod:
         """Put a root file system into the share, if there is none yet."""
         root = self.share / container_id / "rootfs"
         if not root.exists():
-            shutil.copytree(self.rootfs, root, symlinks=True)
+            oci_image.copy(self.rootfs, root)
 
     def request(
         self, container_id: str, *argv: str, share_pids: bool = False, **process: Any

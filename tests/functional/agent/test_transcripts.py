@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from kata_py.ttrpc.client import connect
 from tests.drivers.pod import TIMEOUT, Pod, machine
 from tests.transcript import DATA, Mismatch, Player, Step, load
+from tools import oci_image
 
 pytestmark = pytest.mark.root
 
@@ -23,7 +23,7 @@ LINK = "link add eth9 address 02:00:00:00:00:09 type veth peer name far9"
 async def test_a_pods_whole_life_as_upstreams_runtime_drives_it(host: str, top: Path, rootfs: Path) -> None:
     async with machine(top) as (vm, share), connect(vm.agent, timeout=TIMEOUT) as client:
         for id in CONTAINERS:
-            shutil.copytree(rootfs, share / id / "rootfs", symlinks=True)
+            oci_image.copy(rootfs, share / id / "rootfs")
         plugging: list[asyncio.Task[None]] = []
 
         async def plug() -> None:
