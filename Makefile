@@ -13,7 +13,7 @@ DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-sy
                   containernetworking-plugins e2fsprogs iproute2 iptables kmod
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check guest bench conformance protos clean
+.PHONY: help setup demo test test-functional test-integration test-cri test-alone check guest bench conformance protos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,13 +34,23 @@ $(BUILD)/venv.stamp: pyproject.toml | $(BUILD)/packages.stamp
 demo: setup guest ## a container in a virtual machine, from containerd to crun (root)
 	@$(BIN)/python -m tools.demo
 
-# Unit tests share the processors; the rest compares the machine before and after, so it runs alone.
+# What boots machines keeps about one processor busy, so two lanes of it run side by side, each in a room of its own:
+# tests compare the machine before and after. Those that compare times come last, alone.
 test: setup guest ## every gate and every test (root)
 	@tools/check
 	@$(BIN)/pytest -q -n 2 tests/unit
-	@$(BIN)/pytest -q tests/functional tests/conformance
-	@$(BIN)/pytest -q tests/integration tests/e2e
-	@$(BIN)/pytest -q tests/cri
+	@$(BIN)/python -m tools.lanes '$(MAKE) test-integration' '$(MAKE) --keep-going test-functional test-cri'
+	@$(MAKE) test-alone
+
+test-functional test-integration test-cri test-alone: setup guest
+test-functional:
+	@tools/room $(BIN)/pytest -q -m 'not alone' tests/functional tests/conformance
+test-integration:
+	@tools/room $(BIN)/pytest -q -m 'not alone' tests/integration tests/e2e
+test-cri:
+	@tools/room $(BIN)/pytest -q -m 'not alone' tests/cri
+test-alone:
+	@tools/room $(BIN)/pytest -q -m alone tests/functional tests/integration
 
 check: setup ## ruff, mypy --strict, import-linter, generated code, unit tests
 	@tools/check

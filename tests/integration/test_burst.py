@@ -12,7 +12,7 @@ from kata_py.sandbox.record import Record
 from tests.integration.conftest import ON_QEMU
 from tests.manager import Manager
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean")]
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean"), pytest.mark.alone]
 
 PODS = 10
 SLACK = 1.5  # of what a perfect queue would take

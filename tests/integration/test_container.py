@@ -52,6 +52,7 @@ async def test_kill_ends_all_of_a_container(manager: Manager) -> None:
         assert (await container.wait()).status == 137
 
 
+@pytest.mark.alone
 async def test_state_answers_at_once_while_the_machine_hangs(manager: Manager) -> None:
     async with manager.container("hung", "sleep", "1000") as container:
         with stopped(await container.start()):

@@ -82,6 +82,7 @@ async def test_a_death_ends_all_containers_for_containerd(manager: Manager, vict
             assert await each.delete() == end
 
 
+@pytest.mark.alone
 @ON_QEMU
 async def test_a_guest_that_hangs_holds_up_neither_state_nor_for_long_a_stop(crio: Crio) -> None:
     async with crio.pod("hung") as sandbox:

@@ -61,6 +61,7 @@ def test_a_link_gets_its_addresses_back(inside: Pod) -> None:
     RestoreLink(*where(inside), "no such link", MAC, ()).perform()
 
 
+@pytest.mark.alone
 def test_what_was_in_a_namespace_that_is_gone_is_gone_with_it(inside: Pod) -> None:
     place = where(inside)
     inside.end()

@@ -258,6 +258,7 @@ async def test_a_command_that_is_not_there_is_told_and_leaves_nothing(tasks: Tas
     assert tasks.leftovers() == []
 
 
+@pytest.mark.alone
 async def test_while_the_agent_is_stopped_state_answers_within_50_ms(tasks: Tasks) -> None:
     await tasks.run(args=["sleep", "600"], stdout="")
     agent = _agent_of(tasks)
