@@ -49,6 +49,16 @@ class Exit:
     exited_at: int  # ns since the epoch
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a container uses, by its statistics."""
+
+    cpu_time: int  # ns
+    memory: int  # bytes
+    memory_limit: int  # bytes
+    processes: int
+
+
 class Streams:
     """The manager's ends of a process's fifos: outputs are collected, stdin is written."""
 
@@ -305,11 +315,20 @@ class Container(Process):
         """The statistics, packed."""
         return (await self.task.Stats(task_v2_pb2.StatsRequest(id=self.id), timeout=timeout)).stats
 
-    async def metrics(self) -> cgroups_v1_pb2.Metrics | cgroups_v2_pb2.Metrics:
-        """The statistics, of whichever cgroup generation the host has."""
+    async def usage(self) -> Usage:
+        """What it uses, by the statistics of whichever cgroup generation the host has.
+
+        Raises:
+            AssertionError: A part is missing.
+        """
         stats = await self.stats()
-        kind = cgroups_v1_pb2 if stats.type_url == "io.containerd.cgroups.v1.Metrics" else cgroups_v2_pb2
-        return kind.Metrics.FromString(stats.value)
+        if stats.type_url == "io.containerd.cgroups.v1.Metrics":
+            v1 = cgroups_v1_pb2.Metrics.FromString(stats.value)
+            assert all(v1.HasField(part) for part in ("cpu", "memory", "pids"))
+            return Usage(v1.cpu.usage.total, v1.memory.usage.usage, v1.memory.usage.limit, v1.pids.current)
+        v2 = cgroups_v2_pb2.Metrics.FromString(stats.value)
+        assert all(v2.HasField(part) for part in ("cpu", "memory", "pids"))
+        return Usage(v2.cpu.usage_usec * 1000, v2.memory.usage, v2.memory.usage_limit, v2.pids.current)
 
     async def pids(self) -> list[int]:
         """The pids of the task."""

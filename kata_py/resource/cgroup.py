@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from kata_py.resource import device_filter
 from kata_py.resource.journal import Journal, undone
 from kata_py.resource.undo import RemoveCgroup, RemoveEmptyCgroup
 
@@ -141,18 +142,28 @@ class Cgroup:
                 file = directory / name
                 if not file.exists():
                     raise FileNotFoundError(2, "the controller is not handed down to it", str(file))
-                inherited = "" if directory in self._unified() else (directory.parent / name).read_text().strip()
-                self._write_each([(file, f"{value or inherited}\n")])
+                if wanted := value or self._inherited(directory, name):
+                    self._write_each([(file, f"{wanted}\n")])
+
+    def _inherited(self, directory: Path, name: str) -> str:
+        """What to write for all that the parent has; empty where nothing needs to be written."""
+        if directory not in self._unified():
+            return (directory.parent / name).read_text().strip()
+        if not (directory / name).read_text().strip():
+            return ""  # it follows its parent, as it cannot again once it has a list, and processes
+        return (directory.parent / f"{name}.effective").read_text().strip()
 
     def allow(self, rules: Iterable[str]) -> None:
-        """Let it use devices of these rules, in the kernel's form, and no others. v2 has no files for that.
+        """Let it use devices of these rules, in the kernel's form, and no others; to be called once.
 
         Raises:
-            OSError: The parent may not use one of them; the others are allowed.
+            OSError: The parent may not use one of them, which v1 alone can tell; the others are allowed.
         """
         wanted = list(rules)
         for directory in self._having("devices"):
-            if directory not in self._unified():
+            if directory in self._unified():
+                device_filter.attach(directory, wanted)
+            else:
                 (directory / "devices.deny").write_text("a")
                 self._write_each((directory / "devices.allow", rule) for rule in wanted)
 
@@ -305,7 +316,13 @@ def _inherit(tree: Hierarchy, directory: Path) -> None:
 
 
 def _hand_down(directory: Path) -> None:
-    """Let the children of a v2 cgroup have its controllers, one by one: a refusal is not that of the others."""
+    """Let the children of a v2 cgroup have its controllers, one by one: a refusal is not that of the others.
+
+    One with processes of its own is left as it is: the controllers that the kernel would hand down all the same are
+    those for threads, and would make its children cgroups that no process can enter. Only the root may have both.
+    """
+    if (directory / "cgroup.type").exists() and (directory / "cgroup.procs").read_text():
+        return
     has = (directory / "cgroup.controllers").read_text().split()
     given = (directory / "cgroup.subtree_control").read_text().split()
     for controller in _ON_V2:

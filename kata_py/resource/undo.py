@@ -134,12 +134,25 @@ def _remove_cgroup(directory: Path, deadline: float) -> None:
 
 
 def _step_out(directory: Path) -> None:
-    """Leave a cgroup that is to go for the topmost, which takes any process; those between may be about to go, too."""
-    for above in reversed([parent for parent in directory.parents if (parent / "cgroup.procs").exists()]):
+    """Leave a cgroup that is to go for the topmost, which takes any process; those between may be about to go, too.
+
+    On a node that is a container itself the topmost seen is not the root, and v2 may have it refuse all processes; the
+    node's first process has a place there.
+    """
+    above = [parent for parent in directory.parents if (parent / "cgroup.procs").exists()]
+    for other in (*reversed(above), *(_of_the_first_process(top) for top in above[-1:])):
         with contextlib.suppress(OSError):
-            (above / "cgroup.procs").write_text(f"{os.getpid()}\n")
+            (other / "cgroup.procs").write_text(f"{os.getpid()}\n")
             return
     raise OSError(errno.EBUSY, "no cgroup above takes this process", str(directory))
+
+
+def _of_the_first_process(top: Path) -> Path:
+    """The cgroup of v2 that process 1 is in, below where v2 is mounted. Source: cgroups(7), `/proc/pid/cgroup`."""
+    for line in Path("/proc/1/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return top / line.removeprefix("0::").lstrip("/")
+    return top
 
 
 @dataclass(frozen=True, slots=True)

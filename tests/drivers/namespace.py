@@ -234,7 +234,11 @@ def _cgroup(journal: Journal, hierarchy: Hierarchy, sandbox_id: str) -> Iterator
     path = hierarchy.place / f"kata-namespace-{sandbox_id}"
     with undone(journal, RemoveCgroup(str(path))):
         path.mkdir()
-        for name in ("cpuset.cpus", "cpuset.mems"):  # v1 has them empty at first
-            with contextlib.suppress(FileNotFoundError):
+        if hierarchy.is_whole:
+            for controller in (hierarchy.place / "cgroup.controllers").read_text().split():
+                with contextlib.suppress(OSError):
+                    (hierarchy.place / "cgroup.subtree_control").write_text(f"+{controller}")
+        elif "cpuset" in hierarchy.options.split(","):
+            for name in ("cpuset.cpus", "cpuset.mems"):  # empty at first
                 (path / name).write_text((hierarchy.place / name).read_text())
         yield path

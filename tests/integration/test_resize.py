@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from kata_protos import cgroups_v1_pb2
 from tests import bundle as bundles
+from tests import cgroups
 from tests.integration.conftest import ON_QEMU
 from tests.manager import Container, Manager
 from tools import configuration
@@ -77,7 +77,7 @@ async def test_a_container_has_the_processors_and_the_memory_it_asks_for(manager
             assert await app.run("md5sum", "/file") == (0, f"{hashlib.md5(content).hexdigest()}  /file\n".encode())
             status, pages = await app.run("sh", "-c", FILE_PAGES)
             assert (status, int(pages) > 64 * MIB // 4096 // 2) == (0, True)
-            assert (await first.metrics()).pids.current == 1
+            assert (await first.usage()).processes == 1
     (short_tmp / "data").unlink()
 
 
@@ -93,11 +93,6 @@ def configured(short_tmp: Path, manager: Manager, request: pytest.FixtureRequest
         return manager.using(config=path)
 
     return make
-
-
-def cgroups_of(pid: int) -> set[str]:
-    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    return {line.split(":")[2] for line in lines if line.split(":")[1] in ("cpu", "devices", "memory", "pids")}
 
 
 async def test_with_virtio_mem_a_machine_gives_memory_back(configured: Callable[..., Manager]) -> None:
@@ -118,25 +113,28 @@ async def test_an_update_makes_room_first(manager: Manager) -> None:
         grown = await guest_size(first)
         assert grown[0] == cpus + 1
         assert grown[1] > memory + 490
-        metrics = await app.metrics()
-        assert isinstance(metrics, cgroups_v1_pb2.Metrics)
-        assert metrics.memory.usage.limit == 512 * MIB
+        assert (await app.usage()).memory_limit == 512 * MIB
 
 
-async def test_shim_and_machine_live_apart_from_the_pod(manager: Manager) -> None:
+async def test_shim_and_machine_live_apart_from_the_pod_where_threads_can_be_without_their_process(
+    manager: Manager,
+) -> None:
+    pod = f"/kata-py-tests-{os.getpid()}/kata_pod"
     async with running(manager, "pod") as first:
         [qemu] = await first.pids()
-        assert cgroups_of(qemu) == cgroups_of(first.shim_pid) == {"/kata_overhead/pod"}
-        apart = Path(f"/sys/fs/cgroup/cpu/kata-py-tests-{os.getpid()}/kata_pod/tasks").read_text().split()
-        assert len(apart) == 1
-        assert Path(f"/proc/{qemu}/task/{apart[0]}").is_dir()
+        if cgroups.unified():
+            assert cgroups.of(qemu) == cgroups.of(first.shim_pid) == {pod}
+        else:
+            assert cgroups.of(qemu) == cgroups.of(first.shim_pid) == {"/kata_overhead/pod"}
+            [apart] = (cgroups.directory("cpu", pod) / "tasks").read_text().split()
+            assert Path(f"/proc/{qemu}/task/{apart}").is_dir()
 
 
 async def test_or_all_in_it(configured: Callable[..., Manager]) -> None:
     manager = configured(runtime="sandbox_cgroup_only = true\n")
     async with running(manager, "pod") as first, running(manager, "app", pod="pod"):
         [qemu] = await first.pids()
-        assert cgroups_of(qemu) == cgroups_of(first.shim_pid) == {f"/kata-py-tests-{os.getpid()}/kata_pod"}
+        assert cgroups.of(qemu) == cgroups.of(first.shim_pid) == {f"/kata-py-tests-{os.getpid()}/kata_pod"}
 
 
 async def test_what_a_pods_containers_use_is_what_its_cgroup_on_the_host_counts(
@@ -146,16 +144,15 @@ async def test_what_a_pods_containers_use_is_what_its_cgroup_on_the_host_counts(
 
     def counted() -> tuple[int, int]:
         """Nanoseconds of processor time and bytes of memory, by the host."""
-        name = f"kata-py-tests-{os.getpid()}/kata_pod"
-        time, memory = Path("/sys/fs/cgroup/cpuacct", name, "cpuacct.usage"), Path("/sys/fs/cgroup/memory", name)
-        return int(time.read_text()), int((memory / "memory.usage_in_bytes").read_text())
+        name = f"/kata-py-tests-{os.getpid()}/kata_pod"
+        return cgroups.cpu_time(name), cgroups.memory(name)
 
     async with running(manager, "pod") as first, running(manager, "app", pod="pod") as app:
 
         async def told() -> tuple[int, int]:
             """The same by the containers' statistics, together."""
-            metrics = [await container.metrics() for container in (first, app)]
-            return sum(each.cpu.usage.total for each in metrics), sum(each.memory.usage.usage for each in metrics)
+            used = [await container.usage() for container in (first, app)]
+            return sum(each.cpu_time for each in used), sum(each.memory for each in used)
 
         before, host_before = await told(), counted()
         work = "head -c 50331648 /dev/zero > /dev/shm/ballast; md5sum /dev/shm/ballast"

@@ -18,6 +18,7 @@ from kata_py.resource import mount
 from kata_py.ttrpc.client import connect
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
+from tests import cgroups
 from tests.drivers.pod import GUEST_SHARE, TIMEOUT, Pod, machine, sandbox_request
 from tests.drivers.pod import pod as make_pod
 from tests.tasks import until
@@ -38,7 +39,8 @@ async def test_health_is_answered_without_a_sandbox(top: Path) -> None:
 
 
 async def test_a_container_lives_from_creation_to_removal_and_leaves_nothing(pod: Pod) -> None:
-    bundle, cgroup = pod.path("/run/kata-containers/ctr"), pod.path("/sys/fs/cgroup/memory/pod/ctr")
+    bundle = pod.path("/run/kata-containers/ctr")
+    cgroup = cgroups.directory("memory", "/pod/ctr", pod.path("/sys/fs/cgroup"))
 
     await pod.create("ctr", "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (bundle / "config.json").exists()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from pathlib import Path
 
 import pytest
 
 from kata_protos import agent_pb2 as agent
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
+from tests import cgroups
 from tests.drivers.pod import TIMEOUT, Pod
 
 pytestmark = pytest.mark.root
@@ -96,7 +96,7 @@ async def test_a_paused_container_can_be_removed(pod: Pod) -> None:
     await pod.remove("ctr", timeout=10)
 
     assert pod.processes() == {}
-    assert not Path(pod.path("/sys/fs/cgroup/memory/pod/ctr")).exists()
+    assert not cgroups.directory("memory", "/pod/ctr", pod.path("/sys/fs/cgroup")).exists()
 
 
 async def test_only_what_runs_is_paused_and_only_what_is_paused_is_resumed(pod: Pod) -> None:

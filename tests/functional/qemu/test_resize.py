@@ -18,6 +18,7 @@ from kata_py.resource.cgroup import hierarchies, joined, made
 from kata_py.ttrpc.client import connect
 from kata_qemu.devices.memory import MIB
 from kata_qemu.vm import QemuVm
+from tests import cgroups
 from tests.conformance.hypervisor.cases import CASES
 from tests.drivers.journal import ListJournal
 from tests.functional.qemu.conftest import Bench
@@ -116,13 +117,13 @@ async def test_a_machine_that_has_ended_cannot_be_resized(large: Bench) -> None:
 @pytest.mark.root
 async def test_qemu_that_the_host_kills_for_want_of_memory_is_told_so(large: Bench) -> None:
     large.config = replace(large.config, enable_mem_prealloc=True)
-    [tree] = [tree for tree in hierarchies() if "memory" in tree.controllers]
+    [tree] = [tree for tree in hierarchies() if tree.unified or "memory" in tree.controllers]
     path = f"/kata-py-test-{os.getpid()}"
     with made(path, [tree], ListJournal()) as cgroup:
         async with AsyncExitStack() as stack:
             with joined(cgroup, [tree]):  # we are out of it again before it becomes narrow
                 vm = await stack.enter_async_context(large.launch())
-            (tree.directory(path) / "memory.limit_in_bytes").write_text(str(400 * MIB))
+            cgroups.limit_memory(path, 400 * MIB)
             async with asyncio.timeout(20):
                 with pytest.raises(HypervisorError, match="monitor is closed"):
                     await vm.resize(Size(1, 1024), block=BLOCK)

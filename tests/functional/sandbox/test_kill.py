@@ -27,7 +27,7 @@ def remains(top: Path) -> list[str]:
                 found.append(str(cmdline))
         except (FileNotFoundError, ProcessLookupError):
             pass
-    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/kata-namespace-{ID}")]
+    found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/kata-namespace-{ID}")]
     return found
 
 

@@ -1,10 +1,11 @@
-"""Cgroups of the host: v1 as it is mounted here, v2 on a tree of plain files."""
+"""Cgroups of the host: as they are mounted here, and v2 besides on a tree of plain files."""
 
 from __future__ import annotations
 
 import logging
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from kata_py.resource.cgroup import (
     sandbox_path,
 )
 from kata_py.resource.undo import RemoveCgroup, RemoveEmptyCgroup, from_json, to_json
+from tests import cgroups
 from tests.drivers.journal import ListJournal
 
 POD = f"/kata-py-test-{os.getpid()}/pod"
@@ -99,17 +101,19 @@ class TestUnified:
                 assert (directory / "cgroup.subtree_control").read_text() == "+pids"
         assert journal.entries == []
 
-    def test_processors_are_written_and_devices_are_not(self, tree: Hierarchy) -> None:
+    def test_processors_are_written(self, tree: Hierarchy) -> None:
         directory = tree.place / "kata_x"
         directory.mkdir()
         for name in ("cpuset.cpus", "cpuset.mems"):
             (directory / name).touch()
+            (tree.place / f"{name}.effective").write_text("0-3\n")
         cgroup = Cgroup("/kata_x", {tree: directory})
         cgroup.confine("0-1", "")
-        cgroup.allow(["c 1:3 rwm"])
         assert {file.name: file.read_text() for file in directory.iterdir()} == {
-            "cpuset.cpus": "0-1\n", "cpuset.mems": "\n",
+            "cpuset.cpus": "0-1\n", "cpuset.mems": "",
         }  # fmt: skip
+        cgroup.confine("", "")
+        assert (directory / "cpuset.cpus").read_text() == "0-3\n"
 
     def test_a_controller_that_was_not_handed_down_is_told(self, tree: Hierarchy) -> None:
         cgroup = Cgroup("/pod", {tree: tree.place / "pod"})
@@ -120,10 +124,11 @@ class TestUnified:
 @pytest.mark.root
 class TestReal:
     @pytest.fixture
-    def trees(self) -> tuple[Hierarchy, ...]:
+    def trees(self) -> Iterator[tuple[Hierarchy, ...]]:
         found = hierarchies()
         assert found
-        return found
+        yield found
+        assert not any(tree.directory(str(Path(POD).parent)).exists() for tree in found)
 
     def test_a_cgroup_is_made_with_its_parents_and_leaves_none_of_them(self, trees: tuple[Hierarchy, ...]) -> None:
         journal = ListJournal()
@@ -157,10 +162,12 @@ class TestReal:
                 (directory / "cgroup.procs").write_text(f"{os.getpid()}\n")
 
     def test_it_has_the_processors_it_is_given_or_its_parents(self, trees: tuple[Hierarchy, ...]) -> None:
-        [tree] = [tree for tree in trees if "cpuset" in tree.controllers]
+        [tree] = [tree for tree in trees if tree.unified or "cpuset" in tree.controllers]
         with made(POD, [tree], ListJournal()) as cgroup:
-            file = tree.directory(POD) / "cpuset.cpus"
+            file = tree.directory(POD) / ("cpuset.cpus.effective" if tree.unified else "cpuset.cpus")
             everything = file.read_text()
+            cgroup.confine("", "")
+            assert file.read_text() == everything
             cgroup.confine("0", "0")
             assert file.read_text() == "0\n"
             cgroup.confine("", "")
@@ -169,13 +176,18 @@ class TestReal:
                 cgroup.confine("60000", "")
 
     def test_it_has_the_devices_it_is_given_and_no_others(self, trees: tuple[Hierarchy, ...]) -> None:
-        [tree] = [tree for tree in trees if "devices" in tree.controllers]
+        [tree] = [tree for tree in trees if tree.unified or "devices" in tree.controllers]
+        joining = f"echo 0 > {tree.directory(POD)}/cgroup.procs; "
+
+        def can(script: str) -> bool:
+            return subprocess.run(["/bin/sh", "-ec", joining + script], stderr=subprocess.DEVNULL).returncode == 0
+
         with made(POD, [tree], ListJournal()) as cgroup:
-            cgroup.allow(["c 1:3 rwm", "c 136:* rw"])
-            assert (tree.directory(POD) / "devices.list").read_text().split("\n")[:2] == ["c 1:3 rwm", "c 136:* rw"]
+            assert can("true < /dev/zero; true < /dev/null")
             with pytest.raises(OSError, match="nonsense"):
-                cgroup.allow(["nonsense", "c 1:5 r"])
-            assert (tree.directory(POD) / "devices.list").read_text() == "c 1:5 r\n"
+                cgroup.allow(["c 1:3 rwm", "nonsense", "c 136:* rw"])
+            assert can("true < /dev/null")
+            assert not can("true < /dev/zero")
 
     def test_a_hierarchy_that_does_not_let_us_is_warned_of(
         self, trees: tuple[Hierarchy, ...], caplog: pytest.LogCaptureFixture
@@ -194,11 +206,10 @@ class TestReal:
             cgroup.join(hog.pid)
             kills = OomKills(hog.pid)
             assert kills.told() == ""
-            [memory] = [tree for tree in trees if "memory" in tree.controllers]
-            (memory.directory(POD) / "memory.limit_in_bytes").write_text(str(32 << 20))
+            place = cgroups.limit_memory(POD, 32 << 20)
             hog.communicate(b"\n", timeout=20)
             assert hog.returncode == -9
-            assert kills.told() == str(memory.directory(POD))
+            assert kills.told() == str(place)
 
     def test_of_a_process_that_is_gone_nothing_is_told(self) -> None:
         assert OomKills(1 << 30).told() == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from kata_py.hypervisor.api import HypervisorError, Vm
 from kata_py.oci.spec import Spec
 from kata_py.resource.cgroup import Cgroup, Hierarchy, hierarchies, made, membership
 from kata_py.sandbox.placement import CgroupPlan, Placement, own_devices, placed
+from tests import cgroups
 from tests.drivers.journal import ListJournal
 
 TOP = f"/kata-py-test-{os.getpid()}"
@@ -91,17 +93,22 @@ class TestReal:
     async def test_shim_and_hypervisor_live_apart_and_the_processors_in_the_pod(
         self, trees: tuple[Hierarchy, ...], sleepers: list[int]
     ) -> None:
-        before = membership(os.getpid(), trees)
+        before, elsewhere = membership(os.getpid(), trees), membership(sleepers[0], trees)
+        pod = {tree: tree.directory(PLAN.path) for tree in trees}
+        apart = {tree: tree.directory(PLAN.overhead) for tree in trees}
         journal = ListJournal()
         async with placed(PLAN, journal) as placement:
-            assert membership(os.getpid(), trees) == {tree: tree.directory(PLAN.overhead) for tree in trees}
+            # In v2 a thread is where its process is, and so both are in the pod's.
+            assert membership(os.getpid(), trees) == (pod if cgroups.unified() else apart)
             await placement.settle(cast(Vm, Machine(sleepers)), [])
             for pid in sleepers:
-                assert membership(pid, trees) == {tree: tree.directory(PLAN.path) for tree in trees}
-            [devices] = [tree for tree in trees if "devices" in tree.controllers]
-            allowed = (devices.directory(PLAN.path) / "devices.list").read_text()
-            assert "c 1:3 rwm\n" in allowed
-            assert not allowed.startswith("a ")
+                assert membership(pid, trees) == (elsewhere if cgroups.unified() else pod)
+            [devices] = [tree for tree in trees if tree.unified or "devices" in tree.controllers]
+            script = f"echo 0 > {devices.directory(PLAN.path)}/cgroup.procs; true < /dev/null; true < /dev/full"
+            tried = await asyncio.create_subprocess_exec("/bin/sh", "-c", script, stderr=subprocess.PIPE)
+            _, told = await tried.communicate()
+            assert tried.returncode != 0
+            assert b"/dev/full" in told
         assert membership(os.getpid(), trees) == before
         assert journal.entries == []
         assert not any(tree.directory(path).exists() for tree in trees for path in (TOP, f"{TOP}-overhead"))
@@ -126,8 +133,8 @@ class TestReal:
             assert membership(sleepers[0], trees) == elsewhere
 
     async def test_it_runs_on_the_processors_that_its_containers_name(self, trees: tuple[Hierarchy, ...]) -> None:
-        [tree] = [tree for tree in trees if "cpuset" in tree.controllers]
-        file = tree.directory(PLAN.path) / "cpuset.cpus"
+        [tree] = [tree for tree in trees if tree.unified or "cpuset" in tree.controllers]
+        file = tree.directory(PLAN.path) / ("cpuset.cpus.effective" if tree.unified else "cpuset.cpus")
         async with placed(PLAN, ListJournal()) as placement:
             everything = file.read_text()
             vm = cast(Vm, Machine([]))
@@ -137,7 +144,7 @@ class TestReal:
             assert file.read_text() == everything
 
     async def test_what_the_host_refuses_is_warned_of_once(self, caplog: pytest.LogCaptureFixture) -> None:
-        async with placed(PLAN, ListJournal()) as placement:
+        async with placed(replace(PLAN, pinning=True), ListJournal()) as placement:
             for cpus in ("9000", "9001"):
                 await placement.settle(cast(Vm, Machine([])), [{"cpu": {"cpus": cpus}}])
             for _ in range(2):

@@ -1,0 +1,144 @@
+"""Which devices a cgroup of v2 may use: a small program that the kernel asks at each opening and mknod.
+
+v2 has no files for this, so the rules are compiled to eBPF and attached to the cgroup, with which they go.
+Source: Linux `include/uapi/linux/bpf.h` (bpf_insn, bpf_cgroup_dev_ctx, bpf_attr), `Documentation/bpf/`;
+rules as `Documentation/admin-guide/cgroup-v1/devices.rst` has them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import re
+import struct
+import sys
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+
+_SYSTEM_CALL = {"x86_64": 321, "s390x": 351, "aarch64": 280, "ppc64le": 361}
+_PROG_LOAD, _PROG_ATTACH = 5, 8
+_TYPE_CGROUP_DEVICE, _ATTACH_DEVICE = 15, 6
+_ALLOW_MULTI = 2  # programs of the cgroups above are asked too, and all must agree
+_LICENSE = ctypes.create_string_buffer(b"Apache-2.0")
+
+_RULE = re.compile(r"(?P<kind>[abc]) (?P<major>\d{1,9}|\*):(?P<minor>\d{1,9}|\*) (?P<access>[rwm]{1,3})")
+_KINDS = {"b": 1, "c": 2}
+_ACCESS = {"m": 1, "r": 2, "w": 4}
+_ALL_ACCESS = 7
+
+# Instructions, as their bytes: operation, registers (source << 4 | destination), offset, immediate.
+_LOAD, _EXIT = 0x61, 0x95
+_AND, _MOVE, _MOVE_REGISTER, _SHIFT_RIGHT = 0x54, 0xB4, 0xBC, 0x74
+_JUMP_UNLESS, _JUMP_UNLESS_REGISTER = 0x55, 0x5D
+# Registers: the verdict, the context and later what is left of the access, and what is asked for.
+_VERDICT, _CONTEXT, _KIND, _WANTED, _MAJOR, _MINOR = range(6)
+
+
+def attach(directory: Path, rules: Iterable[str]) -> None:
+    """Let a cgroup of v2 and all below it use devices of these rules, and no others.
+
+    Args:
+        directory: The cgroup's.
+        rules: In the form of v1's `devices.allow`, such as `c 1:3 rwm`.
+
+    Raises:
+        OSError: The kernel refuses, and nothing is changed; or a rule has another form, and the others count.
+    """
+    blocks, fault = [], None
+    for rule in rules:
+        try:
+            blocks.append(_block(rule))
+        except OSError as error:
+            fault = error
+    code = _program(blocks)
+    cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        program = _load(code)
+        try:
+            _bpf(_PROG_ATTACH, struct.pack("=IIII", cgroup, program, _ATTACH_DEVICE, _ALLOW_MULTI), str(directory))
+        finally:
+            os.close(program)
+    finally:
+        os.close(cgroup)
+    if fault is not None:
+        raise fault
+
+
+def _program(blocks: Iterable[list[bytes]]) -> bytes:
+    """Block after block, and a refusal for whatever none of them lets through."""
+    blocks = list(blocks)
+    if _answer(1) in blocks:
+        return b"".join(_answer(1))  # one lets all through; the kernel takes no program with instructions never reached
+    begin = [
+        _instruction(_LOAD, _CONTEXT << 4 | _KIND),
+        _instruction(_AND, _KIND, immediate=0xFFFF),
+        _instruction(_LOAD, _CONTEXT << 4 | _WANTED),
+        _instruction(_SHIFT_RIGHT, _WANTED, immediate=16),
+        _instruction(_LOAD, _CONTEXT << 4 | _MAJOR, offset=4),
+        _instruction(_LOAD, _CONTEXT << 4 | _MINOR, offset=8),
+    ]
+    return b"".join([*begin, *chain.from_iterable(blocks), *_answer(0)])
+
+
+def _block(rule: str) -> list[bytes]:
+    """The instructions that let through what a rule allows, and go on behind themselves with all else.
+
+    Raises:
+        OSError: The rule has another form.
+    """
+    match = _RULE.fullmatch(rule)
+    if match is None:
+        raise OSError(errno.EINVAL, "this is no rule for a device", rule)
+    block = _answer(1)
+    for register, name in ((_MINOR, "minor"), (_MAJOR, "major")):
+        if match[name] != "*":
+            block.insert(0, _instruction(_JUMP_UNLESS, register, offset=len(block), immediate=int(match[name])))
+    access = sum(_ACCESS[letter] for letter in set(match["access"]))
+    if access != _ALL_ACCESS:
+        block = [
+            _instruction(_MOVE_REGISTER, _WANTED << 4 | _CONTEXT),
+            _instruction(_AND, _CONTEXT, immediate=access),
+            _instruction(_JUMP_UNLESS_REGISTER, _WANTED << 4 | _CONTEXT, offset=len(block)),
+            *block,
+        ]
+    if match["kind"] != "a":
+        block.insert(0, _instruction(_JUMP_UNLESS, _KIND, offset=len(block), immediate=_KINDS[match["kind"]]))
+    return block
+
+
+def _answer(verdict: int) -> list[bytes]:
+    return [_instruction(_MOVE, _VERDICT, immediate=verdict), _instruction(_EXIT)]
+
+
+def _instruction(operation: int, registers: int = 0, *, offset: int = 0, immediate: int = 0) -> bytes:
+    if sys.byteorder == "big":  # so are the two halves of their byte
+        registers = registers >> 4 | (registers & 15) << 4
+    return struct.pack("=BBhi", operation, registers, offset, immediate)
+
+
+def _load(code: bytes) -> int:
+    """Have the kernel check the program, and return its descriptor."""
+    instructions = ctypes.create_string_buffer(code, len(code))
+    fields = _TYPE_CGROUP_DEVICE, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(_LICENSE)
+    return _bpf(_PROG_LOAD, struct.pack("=IIQQ", *fields), "a cgroup's device filter")
+
+
+def _bpf(command: int, attributes: bytes, what: str) -> int:
+    """bpf(2).
+
+    Raises:
+        OSError: It failed, or nobody knows its number on this architecture (ENOSYS).
+    """
+    system_call = _SYSTEM_CALL.get(platform.machine())
+    if system_call is None:
+        raise OSError(errno.ENOSYS, f"bpf is not known on {platform.machine()}", what)
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(attributes.ljust(128, b"\0"), 128)
+    result: int = libc.syscall(ctypes.c_long(system_call), ctypes.c_long(command), buffer, ctypes.c_ulong(128))
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+    return result
