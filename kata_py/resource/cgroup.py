@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 CONTROLLERS = frozenset({"blkio", "cpu", "cpuacct", "cpuset", "devices", "hugetlb", "memory", "pids"})
 _ON_V2 = ("cpu", "cpuset", "hugetlb", "io", "memory", "pids")
 _PREFIX = "kata_"
+_MARK = "trusted.kata-py"  # on parents that sandboxes made
 _CPUSET = ("cpuset.cpus", "cpuset.mems")
 
 
@@ -190,17 +191,16 @@ class Cgroup:
 
 
 @contextmanager
-def made(path: str, trees: Sequence[Hierarchy], journal: Journal, *, own_parent: bool = False) -> Iterator[Cgroup]:
+def made(path: str, trees: Sequence[Hierarchy], journal: Journal) -> Iterator[Cgroup]:
     """A cgroup for as long as the context lasts; what is still in it at its end is killed.
 
-    Parents that are missing are made too, and removed again by whoever leaves them empty. A hierarchy that does not
-    let us is warned of, and left out.
+    Parents that are missing are made too, and removed again by the sandbox that leaves them empty, whichever made them.
+    A hierarchy that does not let us is warned of, and left out.
 
     Args:
         path: Its path.
         trees: The hierarchies.
         journal: Where its undo is written.
-        own_parent: Whether only sandboxes are in its parent, which then goes with the last of them, whoever made it.
 
     Raises:
         OSError: The record cannot be written, or the cgroup cannot be removed at the end.
@@ -211,8 +211,6 @@ def made(path: str, trees: Sequence[Hierarchy], journal: Journal, *, own_parent:
             directory = tree.directory(path)
             ours = ExitStack()
             try:
-                if own_parent:
-                    ours.enter_context(undone(journal, RemoveEmptyCgroup(str(directory.parent))))
                 try:
                     _make(tree, directory, journal, ours)
                 except FileNotFoundError:  # another sandbox has just left its parent empty
@@ -299,12 +297,25 @@ def _make_parents(tree: Hierarchy, directory: Path, journal: Journal, stack: Exi
     """Make what is missing above a cgroup, and hand the controllers down."""
     above = [parent for parent in (directory, *directory.parents) if parent.is_relative_to(tree.place)]
     for parent in reversed(above):
-        if not parent.is_dir():
+        missing = not parent.is_dir()
+        if missing or _is_ours(parent):
             stack.enter_context(undone(journal, RemoveEmptyCgroup(str(parent))))
+        if missing:
             parent.mkdir(exist_ok=True)
+            with suppress(OSError):  # who may not set it removes only what it made itself
+                os.setxattr(parent, _MARK, b"")
             _inherit(tree, parent)
         if tree.unified:
             _hand_down(parent)
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether a sandbox, not a manager, has made it."""
+    try:
+        os.getxattr(directory, _MARK)
+    except OSError:
+        return False
+    return True
 
 
 def _inherit(tree: Hierarchy, directory: Path) -> None:

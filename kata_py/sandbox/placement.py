@@ -161,7 +161,7 @@ async def placed(
             sandbox.allow([*plan.devices, *own_devices(with_shim=not apart)])
         except OSError as error:
             logger.warning("the pod's cgroup does not keep devices from it: %s", error)
-        home = stack.enter_context(made(plan.overhead, trees, journal, own_parent=True)) if apart else sandbox
+        home = stack.enter_context(made(plan.overhead, trees, journal)) if apart else sandbox
         stack.enter_context(joined(home, trees))
         return sandbox
 

@@ -139,6 +139,17 @@ class TestReal:
         assert journal.entries == []
         assert not any(parent.exists() for parent in parents)
 
+    def test_a_parent_that_a_manager_made_stays(self, trees: tuple[Hierarchy, ...]) -> None:
+        parents = [tree.directory(str(Path(POD).parent)) for tree in trees]
+        for parent in parents:
+            parent.mkdir()
+        try:
+            with made(POD, trees, ListJournal()):
+                pass
+        finally:
+            for parent in parents:
+                parent.rmdir()
+
     def test_what_we_start_is_in_it_and_is_killed_with_it_while_we_are_where_we_were(
         self, trees: tuple[Hierarchy, ...]
     ) -> None:

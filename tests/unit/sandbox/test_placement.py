@@ -113,13 +113,13 @@ class TestReal:
         assert journal.entries == []
         assert not any(tree.directory(path).exists() for tree in trees for path in (TOP, f"{TOP}-overhead"))
 
-    async def test_the_parent_of_overheads_goes_with_the_last_sandbox_in_it(self, trees: tuple[Hierarchy, ...]) -> None:
+    async def test_a_parent_goes_with_the_last_sandbox_in_it(self, trees: tuple[Hierarchy, ...]) -> None:
         journals = ListJournal(), ListJournal()
         places = [tree.directory(f"{TOP}-overhead") for tree in trees]
         with ExitStack() as second:
             with ExitStack() as first:
                 for stack, journal, id in zip((first, second), journals, ("first", "second"), strict=True):
-                    stack.enter_context(made(f"{TOP}-overhead/{id}", trees, journal, own_parent=True))
+                    stack.enter_context(made(f"{TOP}-overhead/{id}", trees, journal))
             assert all(place.exists() for place in places)
         assert not any(place.exists() for place in places)
         assert [journal.entries for journal in journals] == [[], []]
