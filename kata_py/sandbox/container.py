@@ -17,9 +17,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from kata_protos import agent_pb2, events_pb2, oci_pb2
 from kata_py.resource.journal import Journal
 from kata_py.sandbox.agent import Agent
+from kata_py.sandbox.container_plan import ContainerPlan
 from kata_py.sandbox.errors import AlreadyExists, FailedPrecondition, NotFound, SandboxError
 from kata_py.sandbox.events import EventQueue, Topic
-from kata_py.sandbox.plan import ContainerPlan
 from kata_py.sandbox.process import ALIVE, LOST, Exit, OpenStdio, Process, Status
 from kata_py.sandbox.stdio import StdioSpec
 

@@ -12,10 +12,10 @@ from kata_protos import agent_pb2
 from kata_py.hypervisor.api import GuestDevice, HypervisorError, Vm
 from kata_py.sandbox.agent import Agent
 from kata_py.sandbox.container import Container
+from kata_py.sandbox.container_plan import ContainerPlan
 from kata_py.sandbox.disks import Disks
 from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.events import EventQueue
-from kata_py.sandbox.plan import ContainerPlan
 from kata_py.sandbox.process import OpenStdio, Status
 from kata_py.sandbox.record import Record
 from kata_py.sandbox.resize import Resizing

@@ -24,6 +24,7 @@ from kata_py.resource.journal import Journal
 from kata_py.sandbox import agent_log, boots, oom
 from kata_py.sandbox.agent import Agent
 from kata_py.sandbox.container import Container
+from kata_py.sandbox.container_plan import ContainerPlan, guest_resources
 from kata_py.sandbox.dial import dial
 from kata_py.sandbox.disks import Disks
 from kata_py.sandbox.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, SandboxError
@@ -31,10 +32,10 @@ from kata_py.sandbox.events import EventQueue
 from kata_py.sandbox.links import Links
 from kata_py.sandbox.parts import Parts
 from kata_py.sandbox.placement import placed
-from kata_py.sandbox.plan import ContainerPlan, SandboxPlan, guest_resources
 from kata_py.sandbox.process import Exit, OpenStdio
 from kata_py.sandbox.record import Leftover, Record, Shim, State
 from kata_py.sandbox.resize import Resizing
+from kata_py.sandbox.sandbox_plan import SandboxPlan
 from kata_py.sandbox.stage import Stages, last_words
 from kata_py.sandbox.transaction import transaction
 from kata_py.storage.copies import Copies

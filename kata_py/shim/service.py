@@ -33,8 +33,9 @@ from kata_py.hypervisor.vfio import find
 from kata_py.oci.load import load_spec, parse_process, parse_resources
 from kata_py.oci.spec import Spec
 from kata_py.oci.wire import process_to_agent
-from kata_py.sandbox import plan, stats, vfio, volumes
+from kata_py.sandbox import stats, vfio, volumes
 from kata_py.sandbox.container import Container, timestamp
+from kata_py.sandbox.container_plan import ContainerPlan, guest_process, look_up, plan_container, terminal_size
 from kata_py.sandbox.driver import find_driver
 from kata_py.sandbox.errors import (
     AlreadyExists,
@@ -46,10 +47,10 @@ from kata_py.sandbox.errors import (
 )
 from kata_py.sandbox.events import EventQueue, Topic
 from kata_py.sandbox.paths import HostPaths
-from kata_py.sandbox.plan import ContainerPlan
 from kata_py.sandbox.pod import Role
 from kata_py.sandbox.process import LOST, Exit, Status
 from kata_py.sandbox.sandbox import Sandbox
+from kata_py.sandbox.sandbox_plan import plan_sandbox, resolv_conf, shm
 from kata_py.sandbox.stdio import StdioOpener, StdioSpec
 from kata_py.sandbox.sweep import sweep
 from kata_py.shim import bundle, management
@@ -223,9 +224,9 @@ class TaskService(task_v2_ttrpc.TaskService):
         process = parse_process(_json(request.spec, "Process"), source=f"spec of exec {request.exec_id}")
         container.add_exec(
             request.exec_id,
-            process_to_agent(plan.guest_process(process, terminal=request.terminal)),
+            process_to_agent(guest_process(process, terminal=request.terminal)),
             _stdio(request),
-            plan.terminal_size(process),
+            terminal_size(process),
         )
         return Empty()
 
@@ -317,13 +318,13 @@ class TaskService(task_v2_ttrpc.TaskService):
         configuration = annotated(self._load_configuration(_config(request.options)), spec.get("annotations", {}))
         if configuration.assets:
             await asyncio.to_thread(verify, configuration.assets)
-        sandbox_plan = plan.plan_sandbox(
+        sandbox_plan = plan_sandbox(
             configuration,
             spec,
             sandbox_id=request.id,
             role=role,
-            dns=_dns(plan.resolv_conf(spec)),
-            shm_size=_size(plan.shm(spec)),
+            dns=_dns(resolv_conf(spec)),
+            shm_size=_size(shm(spec)),
             paths=self._paths,
         )
         container_plan = await _container_plan(request, configuration, spec, role)
@@ -431,7 +432,7 @@ async def _container_plan(
 ) -> ContainerPlan:
     nodes = vfio.nodes(spec)
     rootfs = [RootfsMount(m.type, m.source, tuple(m.options)) for m in request.rootfs]
-    return plan.plan_container(
+    return plan_container(
         configuration,
         spec,
         container_id=request.id,
@@ -440,7 +441,7 @@ async def _container_plan(
         stdio=_stdio(request),
         role=role,
         sandbox_id=sandbox_id,
-        sources=await off_loop(plan.look_up, spec, rootfs),
+        sources=await off_loop(look_up, spec, rootfs),
         found=await off_loop(lambda: {node: find(node) for node in nodes}),
     )
 
