@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cri import log, streams
-from tests.cri.client import Cri
+from tests.cri.client import Cri, CriError
 from tests.cri.proto import cri_pb2 as cri
 from tools import oci_image
 
@@ -37,6 +37,25 @@ async def attempts(timeout: float, complaint: str) -> AsyncIterator[None]:
         yield
         await asyncio.sleep(_PAUSE)
     raise TimeoutError(f"{complaint} after {timeout:g} s")
+
+
+async def removing(remove: Callable[[], Awaitable[object]], what: str) -> None:
+    """Remove something as a kubelet does: again, where containerd refuses what it has stopped.
+
+    It answers a stop of a container whose task has just gone before it has noted the end that it was told of.
+
+    Raises:
+        CriError: It refuses for another reason.
+        TimeoutError: It goes on refusing.
+    """
+    async for _ in attempts(EXIT_TIMEOUT, f"{what} is stopped, but not removed"):
+        try:
+            await remove()
+        except CriError as error:
+            if "container is still running" not in str(error):
+                raise
+        else:
+            return
 
 
 def pid_of(command: str) -> str:
@@ -74,7 +93,8 @@ class Container:
         await self._cri.stop(cri.StopContainerRequest(container_id=self.id, timeout=grace))
 
     async def remove(self) -> None:
-        await self._cri.remove(cri.RemoveContainerRequest(container_id=self.id))
+        request = cri.RemoveContainerRequest(container_id=self.id)
+        await removing(lambda: self._cri.remove(request), f"container {self.id}")
 
     async def status(self) -> cri.ContainerStatus:
         return (await self._cri.container_status(cri.ContainerStatusRequest(container_id=self.id))).status
@@ -160,7 +180,8 @@ class Pod:
         await self._cri.stop_pod(cri.StopPodSandboxRequest(pod_sandbox_id=self.id))
 
     async def remove(self) -> None:
-        await self._cri.remove_pod(cri.RemovePodSandboxRequest(pod_sandbox_id=self.id))
+        request = cri.RemovePodSandboxRequest(pod_sandbox_id=self.id)
+        await removing(lambda: self._cri.remove_pod(request), f"pod {self.id}")
 
     async def status(self) -> cri.PodSandboxStatus:
         return (await self._cri.pod_status(cri.PodSandboxStatusRequest(pod_sandbox_id=self.id))).status
