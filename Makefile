@@ -10,10 +10,10 @@ BIN         := .venv/bin
 HOST_PACKAGES  := containerd qemu-system-x86 qemu-system-common
 GUEST_PACKAGES := erofs-utils lz4 debian-archive-keyring
 DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-system-misc busybox-static crun cpio \
-                  containernetworking-plugins e2fsprogs iproute2 iptables kmod
+                  containernetworking-plugins e2fsprogs iproute2 iptables kmod procps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-functional test-integration test-cri test-alone check guest bench conformance protos clean
+.PHONY: help setup demo test test-functional test-integration test-guest test-cri test-alone check guest bench conformance protos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,14 +39,16 @@ demo: setup guest ## a container in a virtual machine, from containerd to crun (
 test: setup guest ## every gate and every test (root)
 	@tools/check
 	@$(BIN)/pytest -q -n 2 tests/unit
-	@$(BIN)/python -m tools.lanes '$(MAKE) test-integration' '$(MAKE) --keep-going test-functional test-cri'
+	@$(BIN)/python -m tools.lanes '$(MAKE) test-integration' '$(MAKE) --keep-going test-functional test-guest test-cri'
 	@$(MAKE) test-alone
 
-test-functional test-integration test-cri test-alone: setup guest
+test-functional test-integration test-guest test-cri test-alone: setup guest
 test-functional:
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/functional tests/conformance
 test-integration:
-	@tools/room $(BIN)/pytest -q -m 'not alone' tests/integration tests/e2e
+	@tools/room $(BIN)/pytest -q -m 'not alone' --ignore tests/integration/guest tests/integration
+test-guest:
+	@tools/room $(BIN)/pytest -q -m 'not alone' tests/integration/guest tests/e2e
 test-cri:
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/cri
 test-alone:
