@@ -122,11 +122,6 @@ class ShareConfig:
     virtio_fs_queue_size: Annotated[int, Range(1, 32_768)] = 1024
     virtio_fs_extra_args: tuple[str, ...] = ()
 
-    @property
-    def shares_files(self) -> bool:
-        """Whether the guest sees files of the host; else it gets copies."""
-        return self.shared_fs != "none"
-
 
 @dataclass(frozen=True)
 class BlockConfig:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from kata_py.resource import device_filter
+from kata_py.resource.device_filter import DeviceFilter
 from kata_py.resource.journal import Journal, undone
 from kata_py.resource.undo import RemoveCgroup, RemoveEmptyCgroup
 
@@ -115,6 +115,8 @@ class Cgroup:
     def __init__(self, path: str, directories: Mapping[Hierarchy, Path]) -> None:
         self.path = path
         self._directories = directories
+        self._devices: list[str] = []
+        self._filters = {directory: DeviceFilter(directory) for directory in self._unified()}
 
     def join(self, pid: int) -> None:
         """Put a process into it, with all of its threads and what it forks from now on.
@@ -160,13 +162,29 @@ class Cgroup:
         Raises:
             OSError: The parent may not use one of them, which v1 alone can tell; the others are allowed.
         """
-        wanted = list(rules)
         for directory in self._having("devices"):
-            if directory in self._unified():
-                device_filter.attach(directory, wanted)
-            else:
+            if directory not in self._filters:
                 (directory / "devices.deny").write_text("a")
-                self._write_each((directory / "devices.allow", rule) for rule in wanted)
+        self.admit(rules)
+
+    def admit(self, rules: Iterable[str]) -> None:
+        """Let it use devices of these rules besides those that it was allowed.
+
+        Raises:
+            OSError: As `allow`.
+        """
+        further = [rule for rule in dict.fromkeys(rules) if rule not in self._devices]
+        self._devices += further
+        for directory in self._having("devices"):
+            if directory in self._filters:
+                self._filters[directory].allow(self._devices)
+            else:
+                self._write_each((directory / "devices.allow", rule) for rule in further)
+
+    def close(self) -> None:
+        """Let go of what was opened for it."""
+        for each in self._filters.values():
+            each.close()
 
     def _having(self, controller: str) -> Iterator[Path]:
         for hierarchy, directory in self._directories.items():
@@ -221,7 +239,9 @@ def made(path: str, trees: Sequence[Hierarchy], journal: Journal) -> Iterator[Cg
                 continue
             stack.push(ours.pop_all().__exit__)
             directories[tree] = directory
-        yield Cgroup(path, directories)
+        cgroup = Cgroup(path, directories)
+        stack.callback(cgroup.close)
+        yield cgroup
 
 
 @contextmanager

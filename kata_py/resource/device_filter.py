@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 _SYSTEM_CALL = {"x86_64": 321, "s390x": 351, "aarch64": 280, "ppc64le": 361}
-_PROG_LOAD, _PROG_ATTACH = 5, 8
+_PROG_LOAD, _PROG_ATTACH, _PROG_DETACH = 5, 8, 9
 _TYPE_CGROUP_DEVICE, _ATTACH_DEVICE = 15, 6
 _ALLOW_MULTI = 2  # programs of the cgroups above are asked too, and all must agree
 _LICENSE = ctypes.create_string_buffer(b"Apache-2.0")
@@ -37,34 +37,60 @@ _JUMP_UNLESS, _JUMP_UNLESS_REGISTER = 0x55, 0x5D
 _VERDICT, _CONTEXT, _KIND, _WANTED, _MAJOR, _MINOR = range(6)
 
 
-def attach(directory: Path, rules: Iterable[str]) -> None:
-    """Let a cgroup of v2 and all below it use devices of these rules, and no others.
+class DeviceFilter:
+    """The devices that a cgroup of v2, and all below it, may use: all of them until told otherwise.
 
     Args:
         directory: The cgroup's.
-        rules: In the form of v1's `devices.allow`, such as `c 1:3 rwm`.
-
-    Raises:
-        OSError: The kernel refuses, and nothing is changed; or a rule has another form, and the others count.
     """
-    blocks, fault = [], None
-    for rule in rules:
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._program: int | None = None  # its descriptor; the program itself lasts as long as the cgroup
+
+    def allow(self, rules: Iterable[str]) -> None:
+        """Allow the devices of these rules, and no others.
+
+        Args:
+            rules: In the form of v1's `devices.allow`, such as `c 1:3 rwm`.
+
+        Raises:
+            OSError: The kernel refuses, and nothing is changed; or a rule has another form, and the others count.
+        """
+        blocks, fault = [], None
+        for rule in rules:
+            try:
+                blocks.append(_block(rule))
+            except OSError as error:
+                fault = error
+        program = _load(_program(blocks))
         try:
-            blocks.append(_block(rule))
-        except OSError as error:
-            fault = error
-    code = _program(blocks)
-    cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        program = _load(code)
-        try:
-            _bpf(_PROG_ATTACH, struct.pack("=IIII", cgroup, program, _ATTACH_DEVICE, _ALLOW_MULTI), str(directory))
-        finally:
+            self._command(_PROG_ATTACH, program, _ALLOW_MULTI)
+        except OSError:
             os.close(program)
-    finally:
-        os.close(cgroup)
-    if fault is not None:
-        raise fault
+            raise
+        # Until the last one is gone, what both of them allow is allowed: never more than is meant to be.
+        before, self._program = self._program, program
+        if before is not None:
+            try:
+                self._command(_PROG_DETACH, before)
+            finally:
+                os.close(before)
+        if fault is not None:
+            raise fault
+
+    def close(self) -> None:
+        """Let go of it; what was allowed last stays so."""
+        if self._program is not None:
+            os.close(self._program)
+            self._program = None
+
+    def _command(self, command: int, program: int, flags: int = 0) -> None:
+        cgroup = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _bpf(command, struct.pack("=IIII", cgroup, program, _ATTACH_DEVICE, flags), str(self._directory))
+        finally:
+            os.close(cgroup)
 
 
 def _program(blocks: Iterable[list[bytes]]) -> bytes:

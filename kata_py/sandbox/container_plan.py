@@ -71,6 +71,16 @@ class ContainerPlan:
     hooks: HostHooks | None = None
     vfio: tuple[Passthrough, ...] = ()
 
+    @property
+    def host_devices(self) -> tuple[Path, ...]:
+        """Where what it is given of the host's devices lies; some of these paths may be files."""
+        mounts = self.rootfs if isinstance(self.rootfs, Sequence) else ()
+        return (
+            *(use.device.path for use in self.disks),
+            *(Path(mount.source) for mount in mounts if mount.source.startswith("/dev/")),
+            *(Path(each.node) for each in self.vfio),
+        )
+
     def stage(self, name: str) -> str:
         """The name in the timeline of a stage of its life; a container that came later is told by its id."""
         return f"{name} {self.id[:_SHORT_ID]}" if self.role is Role.CONTAINER else name
@@ -116,7 +126,7 @@ def plan_container(
     root_disk = None
     if not configuration.hypervisor.disable_block_device_use:
         root_disk = volumes.root_disk(container_id, rootfs, sources)
-    if root_disk is None and not configuration.hypervisor.shares_files:
+    if root_disk is None and not volumes.shares_files(configuration.hypervisor):
         raise InvalidArgument(
             'shared_fs is "none": the root file system must be a disk of its own, as a snapshotter of block devices'
             " makes it, and disable_block_device_use must be false"
@@ -128,7 +138,7 @@ def plan_container(
         pod_shm=role is not Role.SINGLE,
         empty_dirs=_empty_dirs(configuration.runtime),
         sandbox_id=sandbox_id or container_id,
-        shared=configuration.hypervisor.shares_files,
+        shared=volumes.shares_files(configuration.hypervisor),
     )
     named = volumes.plan_disks(devices, spec.get("linux", {}).get("resources", {}).get("devices", []), sources)
     linux, shares_pids = _linux(

@@ -16,6 +16,7 @@ from kata_py.sandbox.container_plan import ContainerPlan
 from kata_py.sandbox.disks import Disks
 from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.events import EventQueue
+from kata_py.sandbox.placement import Placement
 from kata_py.sandbox.process import OpenStdio, Status
 from kata_py.sandbox.record import Record
 from kata_py.sandbox.resize import Resizing
@@ -44,6 +45,7 @@ class Parts:
         events: Where the manager is told.
         create_timeout: Seconds the agent may take to create a container.
         resizing: The machine's size.
+        placement: Where its processes live on the host.
     """
 
     record: Record
@@ -57,6 +59,7 @@ class Parts:
     events: EventQueue
     create_timeout: float
     resizing: Resizing
+    placement: Placement
 
     async def create(
         self,
@@ -79,6 +82,7 @@ class Parts:
         async with self.stages.stage(plan.stage("create"), self.create_timeout), transaction() as stack:
             files = await stack.enter_async_context(AsyncExitStack())
             await files.enter_async_context(hooks or nullcontext())
+            await self.placement.admit(plan.host_devices)
             await files.enter_async_context(self.share.container(plan.id, plan.rootfs, plan.volumes))
             request = await files.enter_async_context(self.disks.given(plan.guest, plan.disks))
             given = [await files.enter_async_context(self._given(each)) for each in plan.vfio]

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+import stat
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +31,9 @@ OVERHEAD = "/kata_overhead"
 
 # What shim, hypervisor and its daemons open; a pod's own list has the harmless ones as a rule.
 _DEVICES = ("/dev/null", "/dev/urandom", "/dev/kvm", "/dev/vhost-net", "/dev/vhost-vsock", "/dev/vfio/vfio",
-            "/dev/net/tun")  # fmt: skip
+            "/dev/iommu", "/dev/net/tun")  # fmt: skip
 _PTS = "c 136:* rwm"
-_WITH_THE_SHIM = ("c 5:2 rwm", "c 10:237 rwm", "b 7:* rwm")  # ptmx; loop-control, loop devices
+_PTMX = "c 5:2 rwm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,16 @@ class Placement:
             with self._warned_of("the guest's processors are not where they belong"):
                 threads = await vm.vcpu_threads()
                 await off_loop(lambda: self._move(threads, cpus))
+
+    async def admit(self, devices: Iterable[Path]) -> None:
+        """See to it that shim and hypervisor may use devices of the host that a container is given.
+
+        Args:
+            devices: Their nodes, or other paths, which do not matter.
+        """
+        if not self._threads_apart:  # else nobody limits them
+            with self._warned_of("the pod's cgroup does not let it use all devices of its containers"):
+                await off_loop(lambda: self._sandbox.admit(_rules(devices)))
 
     def _move(self, threads: Sequence[int], cpus: frozenset[int]) -> None:
         if self._threads_apart:
@@ -187,9 +198,21 @@ def own_devices(*, with_shim: bool, root: Path = Path("/")) -> list[str]:
         rules.append(f"c {os.major(number)}:{os.minor(number)} rwm")
     for line in (root / "proc/devices").read_text().splitlines():
         match line.split():
-            case [major, "vfio"]:
+            case [major, "vfio" | "vfio-dev"]:
                 rules.append(f"c {major}:* rwm")
-    return [*rules, _PTS, *(_WITH_THE_SHIM if with_shim else ())]
+    return [*rules, _PTS, *([_PTMX] if with_shim else ())]
+
+
+def _rules(devices: Iterable[Path]) -> Iterator[str]:
+    """Rules for the nodes among these paths."""
+    for path in devices:
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # whoever opens it tells of it
+        if stat.S_ISBLK(status.st_mode) or stat.S_ISCHR(status.st_mode):
+            kind = "b" if stat.S_ISBLK(status.st_mode) else "c"
+            yield f"{kind} {os.major(status.st_rdev)}:{os.minor(status.st_rdev)} rwm"
 
 
 def _rule(rule: LinuxDeviceCgroup) -> str:

@@ -124,6 +124,7 @@ class Sandbox:
                     network = await stack.enter_async_context(_networked(plan, record))
                 async with stages.stage("cgroups"):
                     placement = await stack.enter_async_context(placed(plan.cgroups, record))
+                    await placement.admit(first.host_devices)
                 async with AsyncExitStack() as boot:
                     async with stages.stage("queue"):
                         await boot.enter_async_context(boots.turn(plan.paths.boots, record, boots.places()))
@@ -161,6 +162,7 @@ class Sandbox:
                     events,
                     plan.create_timeout,
                     resizing,
+                    placement,
                 )
                 container = await parts.create(first)
             await stack.enter_async_context(serve(parts))

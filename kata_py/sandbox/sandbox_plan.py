@@ -117,7 +117,7 @@ def plan_sandbox(
     refuse_host_namespaces(spec, role)
     paths = paths or HostPaths()
     hypervisor = configuration.hypervisor
-    shared = configuration.hypervisor.shares_files
+    shared = volumes.shares_files(configuration.hypervisor)
     resources = spec.get("linux", {}).get("resources", {})
     sizing = Sizing.of(configuration, host or Host.current(), SandboxSize.of(spec.get("annotations", {})))
     cpus, memory = sizing.boot([resources], configuration)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from kata_protos import agent_pb2, agent_types_pb2
+from kata_py.config.hypervisor import ShareConfig
 from kata_py.hypervisor.api import BlockDevice
 from kata_py.oci.spec import LinuxDevice, LinuxDeviceCgroup, Mount
 from kata_py.sandbox.disks import DiskUse
@@ -75,6 +76,11 @@ class Volumes:
             self.disks + other.disks,
             self.nodes + other.nodes,
         )
+
+
+def shares_files(config: ShareConfig) -> bool:
+    """Whether the guest sees files of the host; else it gets copies."""
+    return config.shared_fs != "none"
 
 
 def plan_volumes(

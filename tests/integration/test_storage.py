@@ -156,7 +156,11 @@ async def test_where_there_are_no_disks_a_volume_of_blocks_is_refused(manager: M
 async def test_a_volume_of_blocks_is_a_disk_in_all_containers_until_the_last_has_gone(
     manager: Manager, driver: str, short_tmp: Path, place: Path, kind: str
 ) -> None:
-    manager = configured(manager, driver, short_tmp, kind, extra=f'block_device_driver = "{kind}"\n')
+    # In the pod's cgroup, shim and machine may use the devices that its containers are given, and no others.
+    manager = configured(
+        manager, driver, short_tmp, kind,
+        extra=f'block_device_driver = "{kind}"\n', runtime="sandbox_cgroup_only = true\n",
+    )  # fmt: skip
     async with running(manager, "pod"):
         for turn in range(2):  # the place in the machine is used again
             with disk(place / "image") as device:

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from kata_py.resource import mount
-from kata_py.resource.device_filter import attach
+from kata_py.resource.device_filter import DeviceFilter
 
 # Joins a cgroup, opens devices in ways of its own, makes a node; tells of each whether it could.
 ATTEMPTS = """
@@ -86,7 +87,8 @@ def possible(cgroup: Path, scratch: Path) -> set[str]:
 def test_a_cgroup_has_the_devices_it_is_given_and_no_others(
     cgroup: Path, tmp_path: Path, rules: Sequence[str], expected: set[str]
 ) -> None:
-    attach(cgroup, rules)
+    with closing(DeviceFilter(cgroup)) as devices:
+        devices.allow(rules)
     assert possible(cgroup, tmp_path) == expected
 
 
@@ -94,9 +96,18 @@ def test_a_cgroup_has_the_devices_it_is_given_and_no_others(
 def test_and_those_below_it_never_have_more(cgroup: Path, tmp_path: Path) -> None:
     below = cgroup / "below"
     below.mkdir()
-    attach(cgroup, ["c 1:3 rwm"])
-    attach(below, ["c 1:3 r", "c 1:5 rwm"])
+    with closing(DeviceFilter(cgroup)) as above, closing(DeviceFilter(below)) as devices:
+        above.allow(["c 1:3 rwm"])
+        devices.allow(["c 1:3 r", "c 1:5 rwm"])
     assert possible(below, tmp_path) == {"read null"}
+
+
+@pytest.mark.root
+def test_what_is_allowed_last_counts(cgroup: Path, tmp_path: Path) -> None:
+    with closing(DeviceFilter(cgroup)) as devices:
+        for rules, expected in ((["c 1:3 r"], {"read null"}), (["c 1:5 r"], {"read zero"}), ([], set())):
+            devices.allow(rules)
+            assert possible(cgroup, tmp_path) == expected
 
 
 @pytest.mark.root
@@ -107,8 +118,8 @@ def test_without_a_filter_all_can_be_used(cgroup: Path, tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.parametrize("rule", ["", "nonsense", "c 1:3", "c 1:3 x", "c 1:3 rwmr", "d 1:3 r", "c -1:3 r", "c 1:3 r\n"])
 def test_what_is_no_rule_is_told_and_the_others_count(cgroup: Path, tmp_path: Path, rule: str) -> None:
-    with pytest.raises(OSError, match="no rule for a device") as raised:
-        attach(cgroup, ["c 1:3 r", rule, "c 1:5 r"])
+    with closing(DeviceFilter(cgroup)) as devices, pytest.raises(OSError, match="no rule for a device") as raised:
+        devices.allow(["c 1:3 r", rule, "c 1:5 r"])
     assert raised.value.filename == rule
     assert possible(cgroup, tmp_path) == {"read null", "read zero"}
 
@@ -116,4 +127,4 @@ def test_what_is_no_rule_is_told_and_the_others_count(cgroup: Path, tmp_path: Pa
 @pytest.mark.root
 def test_what_is_no_cgroup_is_refused_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=str(tmp_path)):
-        attach(tmp_path, [])
+        DeviceFilter(tmp_path).allow([])

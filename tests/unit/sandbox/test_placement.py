@@ -78,8 +78,8 @@ def test_a_machine_needs_the_devices_that_the_host_has() -> None:
     rules = own_devices(with_shim=False)
     assert "c 1:3 rwm" in rules
     assert "c 136:* rwm" in rules
-    assert "b 7:* rwm" not in rules
-    assert "b 7:* rwm" in own_devices(with_shim=True)
+    assert "c 5:2 rwm" not in rules
+    assert "c 5:2 rwm" in own_devices(with_shim=True)
 
 
 def test_a_host_without_them_has_ptys_only(tmp_path: Path) -> None:
@@ -131,6 +131,19 @@ class TestReal:
             Path("/dev/null").write_bytes(os.urandom(1))
             await placement.settle(cast(Vm, Machine(sleepers)), [])
             assert membership(sleepers[0], trees) == elsewhere
+
+    async def test_what_a_container_is_given_may_be_used_from_then_on(self, trees: tuple[Hierarchy, ...]) -> None:
+        [tree] = [tree for tree in trees if tree.unified or "devices" in tree.controllers]
+        script = f"echo 0 > {tree.directory(PLAN.path)}/cgroup.procs; true < /dev/full"
+
+        async def can() -> bool:
+            process = await asyncio.create_subprocess_exec("/bin/sh", "-c", script, stderr=subprocess.DEVNULL)
+            return await process.wait() == 0
+
+        async with placed(replace(PLAN, overhead=""), ListJournal()) as placement:
+            assert not await can()
+            await placement.admit([Path("/dev/full"), Path("/etc/passwd"), Path("/dev/no such device")])
+            assert await can()
 
     async def test_it_runs_on_the_processors_that_its_containers_name(self, trees: tuple[Hierarchy, ...]) -> None:
         [tree] = [tree for tree in trees if tree.unified or "cpuset" in tree.controllers]
