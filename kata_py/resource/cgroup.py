@@ -174,6 +174,8 @@ class Cgroup:
             OSError: As `allow`.
         """
         further = [rule for rule in dict.fromkeys(rules) if rule not in self._devices]
+        if not further:
+            return
         self._devices += further
         for directory in self._having("devices"):
             if directory in self._filters:
