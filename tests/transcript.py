@@ -75,12 +75,16 @@ class Player:
     Args:
         client: The connection.
         actions: What the test does on the host's side, by name.
+
+    Attributes:
+        refused: Set when a call is about to be made again.
     """
 
     def __init__(self, client: Client, actions: Mapping[str, HostAction]) -> None:
         self._stubs = {"Health": HealthClient(client), "AgentService": AgentClient(client)}
         self._actions = actions
         self._background: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        self.refused = asyncio.Event()
 
     async def play(self, steps: Sequence[Step]) -> None:
         """Take all steps.
@@ -120,6 +124,7 @@ class Player:
         for _ in range(retry["times"]):
             if not _holds(answer, retry["while"]):
                 break
+            self.refused.set()
             await asyncio.sleep(retry["pause"])
             answer = await self._call(content)
         return answer

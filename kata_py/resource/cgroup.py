@@ -116,7 +116,7 @@ class Cgroup:
         self.path = path
         self._directories = directories
         self._devices: list[str] = []
-        self._filters = {directory: DeviceFilter(directory) for directory in self._unified()}
+        self._filters = {place: DeviceFilter(place) for tree, place in directories.items() if tree.unified}
 
     def join(self, pid: int) -> None:
         """Put a process into it, with all of its threads and what it forks from now on.
@@ -150,7 +150,7 @@ class Cgroup:
 
     def _inherited(self, directory: Path, name: str) -> str:
         """What to write for all that the parent has; empty where nothing needs to be written."""
-        if directory not in self._unified():
+        if directory not in self._filters:
             return (directory.parent / name).read_text().strip()
         if not (directory / name).read_text().strip():
             return ""  # it follows its parent, as it cannot again once it has a list, and processes
@@ -163,7 +163,9 @@ class Cgroup:
             OSError: The parent may not use one of them, which v1 alone can tell; the others are allowed.
         """
         for directory in self._having("devices"):
-            if directory not in self._filters:
+            if directory in self._filters:
+                self._filters[directory].allow(())
+            else:
                 (directory / "devices.deny").write_text("a")
         self.admit(rules)
 
@@ -192,9 +194,6 @@ class Cgroup:
         for hierarchy, directory in self._directories.items():
             if hierarchy.unified or controller in hierarchy.controllers:
                 yield directory
-
-    def _unified(self) -> list[Path]:
-        return [directory for hierarchy, directory in self._directories.items() if hierarchy.unified]
 
     def _write_all(self, name: str, value: int) -> None:
         self._write_each((directory / name, f"{value}\n") for directory in self._directories.values())
@@ -328,7 +327,7 @@ def _make_parents(tree: Hierarchy, directory: Path, journal: Journal, stack: Exi
                 os.setxattr(parent, _MARK, b"")
             _inherit(tree, parent)
         if tree.unified:
-            _hand_down(parent)
+            hand_down(parent)
 
 
 def _is_ours(directory: Path) -> bool:
@@ -348,7 +347,7 @@ def _inherit(tree: Hierarchy, directory: Path) -> None:
                 (directory / name).write_text((directory.parent / name).read_text())
 
 
-def _hand_down(directory: Path) -> None:
+def hand_down(directory: Path) -> None:
     """Let the children of a v2 cgroup have its controllers, one by one: a refusal is not that of the others.
 
     One with processes of its own is left as it is: the controllers that the kernel would hand down all the same are

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import re
 import struct
 import sys
@@ -22,7 +21,7 @@ _SYSTEM_CALL = {"x86_64": 321, "s390x": 351, "aarch64": 280, "ppc64le": 361}
 _PROG_LOAD, _PROG_ATTACH, _PROG_DETACH = 5, 8, 9
 _TYPE_CGROUP_DEVICE, _ATTACH_DEVICE = 15, 6
 _ALLOW_MULTI = 2  # programs of the cgroups above are asked too, and all must agree
-_LICENSE = ctypes.create_string_buffer(b"Apache-2.0")
+_LICENSE = b"Apache-2.0"
 
 _RULE = re.compile(r"(?P<kind>[abc]) (?P<major>\d{1,9}|\*):(?P<minor>\d{1,9}|\*) (?P<access>[rwm]{1,3})")
 _KINDS = {"b": 1, "c": 2}
@@ -148,7 +147,8 @@ def _instruction(operation: int, registers: int = 0, *, offset: int = 0, immedia
 def _load(code: bytes) -> int:
     """Have the kernel check the program, and return its descriptor."""
     instructions = ctypes.create_string_buffer(code, len(code))
-    fields = _TYPE_CGROUP_DEVICE, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(_LICENSE)
+    license = ctypes.create_string_buffer(_LICENSE)
+    fields = _TYPE_CGROUP_DEVICE, len(code) // 8, ctypes.addressof(instructions), ctypes.addressof(license)
     return _bpf(_PROG_LOAD, struct.pack("=IIQQ", *fields), "a cgroup's device filter")
 
 
@@ -158,9 +158,10 @@ def _bpf(command: int, attributes: bytes, what: str) -> int:
     Raises:
         OSError: It failed, or nobody knows its number on this architecture (ENOSYS).
     """
-    system_call = _SYSTEM_CALL.get(platform.machine())
+    machine = os.uname().machine
+    system_call = _SYSTEM_CALL.get(machine)
     if system_call is None:
-        raise OSError(errno.ENOSYS, f"bpf is not known on {platform.machine()}", what)
+        raise OSError(errno.ENOSYS, f"bpf is not known on {machine}", what)
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(attributes.ljust(128, b"\0"), 128)
     result: int = libc.syscall(ctypes.c_long(system_call), ctypes.c_long(command), buffer, ctypes.c_ulong(128))

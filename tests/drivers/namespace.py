@@ -9,7 +9,6 @@ Not for production: nothing here isolates anybody.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shlex
 import socket
@@ -32,6 +31,7 @@ from kata_py.hypervisor.api import (
     VmSpec,
 )
 from kata_py.resource import process
+from kata_py.resource.cgroup import hand_down
 from kata_py.resource.journal import Journal, undone
 from kata_py.resource.process import KillError
 from kata_py.resource.undo import RemoveCgroup, RemoveTree
@@ -235,9 +235,7 @@ def _cgroup(journal: Journal, hierarchy: Hierarchy, sandbox_id: str) -> Iterator
     with undone(journal, RemoveCgroup(str(path))):
         path.mkdir()
         if hierarchy.is_whole:
-            for controller in (hierarchy.place / "cgroup.controllers").read_text().split():
-                with contextlib.suppress(OSError):
-                    (hierarchy.place / "cgroup.subtree_control").write_text(f"+{controller}")
+            hand_down(hierarchy.place)
         elif "cpuset" in hierarchy.options.split(","):
             for name in ("cpuset.cpus", "cpuset.mems"):  # empty at first
                 (path / name).write_text((hierarchy.place / name).read_text())

@@ -63,7 +63,7 @@ def spec(*args: str) -> dict[str, Any]:
     "tests",
     [
         "tests/unit/resource/test_cgroup.py tests/unit/resource/test_device_filter.py "
-        "tests/unit/sandbox/test_placement.py",
+        "tests/unit/sandbox/test_placement.py tests/functional/test_room.py",
         "tests/functional/agent/test_resources.py -k 'limits_are_raised or devices_are_denied or each_kill or figures'",
         "tests/integration/test_container.py -k 'namespace and (runs_from_create or kill_ends or statistics)'",
     ],

@@ -27,7 +27,8 @@ async def test_a_pods_whole_life_as_upstreams_runtime_drives_it(host: str, top: 
         plugging: list[asyncio.Task[None]] = []
 
         async def plug() -> None:
-            await asyncio.sleep(0.1)  # while the host asks again and again
+            async with asyncio.timeout(TIMEOUT):
+                await player.refused.wait()  # and the host asks again
             pid = Path(f"/proc/{vm.pid}/task/{vm.pid}/children").read_text().split()[0]
             command = ["nsenter", "-t", pid, "-n", "ip", *LINK.split()]
             await asyncio.to_thread(subprocess.run, command, check=True)
@@ -35,7 +36,8 @@ async def test_a_pods_whole_life_as_upstreams_runtime_drives_it(host: str, top: 
         async def plug_soon() -> None:
             plugging.append(asyncio.create_task(plug(), name="plug"))
 
-        await Player(client, {"a link appears soon": plug_soon}).play(load(DATA / f"{host}.jsonl"))
+        player = Player(client, {"a link appears soon": plug_soon})
+        await player.play(load(DATA / f"{host}.jsonl"))
         await asyncio.gather(*plugging)
         async with asyncio.timeout(TIMEOUT):
             await vm.wait()  # DestroySandbox ends the machine

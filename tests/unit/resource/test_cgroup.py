@@ -195,6 +195,8 @@ class TestReal:
 
         with made(POD, [tree], ListJournal()) as cgroup:
             assert can("true < /dev/zero; true < /dev/null")
+            cgroup.allow([])
+            assert not can("true < /dev/null")
             with pytest.raises(OSError, match="nonsense"):
                 cgroup.allow(["c 1:3 rwm", "nonsense", "c 136:* rw"])
             assert can("true < /dev/null")
