@@ -10,7 +10,9 @@ BIN         := .venv/bin
 HOST_PACKAGES  := containerd qemu-system-x86 qemu-system-common
 GUEST_PACKAGES := erofs-utils lz4 debian-archive-keyring
 DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-system-misc busybox-static crun cpio \
-                  containernetworking-plugins e2fsprogs iproute2 iptables kmod procps
+                  containernetworking-plugins e2fsprogs iproute2 iptables kmod procps \
+                  libvirt-daemon-system libvirt-clients dnsmasq-base ovmf \
+                  gcc libvirt-dev pkg-config python3-dev docker-registry skopeo
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-functional test-integration test-guest test-cri test-alone check guest bench conformance protos clean
@@ -28,7 +30,7 @@ $(BUILD)/packages.stamp: tools/install-packages Makefile
 $(BUILD)/venv.stamp: pyproject.toml | $(BUILD)/packages.stamp
 	@echo "==> .venv"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[host,policy,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[host,policy,caa,aws,azure,libvirt,dev]'
 	@touch $@
 
 demo: setup guest ## a container in a virtual machine, from containerd to crun (root)

@@ -1,0 +1,314 @@
+"""`apf.json`: what the forwarder in a pod VM must know of its pod and of the node.
+
+Byte for byte upstream's keys and values, so that either side may be upstream's. Source: cloud-api-adaptor
+`pkg/forwarder/forwarder.go`, `pkg/podnetwork/tunneler/tunneler.go`, `pkg/util/netops/netops.go`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from kata_caa.errors import MalformedConfig
+
+V = TypeVar("V")
+
+PATH: Final = "/run/peerpod/apf.json"
+
+PROTOCOLS: Final = ("static", "boot", "dhcp", "kernel")
+SCOPES: Final = ("universe", "site", "link", "host", "nowhere")
+STATES: Final = (
+    "none", "incomplete", "reachable", "stale", "delay", "probe", "failed", "noarp", "permanent",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of the pod.
+
+    Attributes:
+        destination: A prefix; the default route is `0.0.0.0/0` or `::/0`.
+        gateway: An address; empty has none.
+        device: The interface's name.
+        protocol: Who made it, one of `PROTOCOLS`; empty is not said.
+        scope: One of `SCOPES`; empty is `universe`.
+    """
+
+    destination: str
+    gateway: str = ""
+    device: str = ""
+    protocol: str = ""
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbor:
+    """A neighbour that the pod knows for good: address, hardware address, interface, one of `STATES`."""
+
+    address: str
+    hardware_address: str
+    device: str
+    state: str = "permanent"
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A further interface of the pod, in an extension of ours; upstream knows the first alone.
+
+    Attributes:
+        name: Its name in the pod.
+        hardware_address: Its MAC.
+        addresses: With prefix lengths.
+        mtu: Bytes; 0 is the kernel's choice.
+        vxlan_id: Its tunnel's.
+    """
+
+    name: str
+    hardware_address: str
+    addresses: tuple[str, ...]
+    mtu: int = 0
+    vxlan_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PodNetwork:
+    """The pod's network, as the pod VM must rebuild it.
+
+    Attributes:
+        pod_ip: The pod's address with its prefix length.
+        hardware_address: Its MAC.
+        interface: The interface's name.
+        worker_ip: The node's address with its prefix length, the tunnel's other end.
+        tunnel_type: `vxlan`.
+        routes: The pod's.
+        neighbors: What it knows for good.
+        mtu: Bytes.
+        index: The pod's number on its node.
+        vxlan_port: UDP port; 0 is the default.
+        vxlan_id: The tunnel's; 0 is the default.
+        dedicated: Whether the tunnel uses another interface than the agent's traffic.
+        external_via_pod_vm: Whether traffic that leaves the cluster takes the pod VM's own network.
+        pod_ips: Ours: further addresses of the first interface (IPv6), with prefix lengths.
+        interfaces: Ours: further interfaces.
+    """
+
+    pod_ip: str = ""
+    hardware_address: str = ""
+    interface: str = ""
+    worker_ip: str = ""
+    tunnel_type: str = "vxlan"
+    routes: tuple[Route, ...] = ()
+    neighbors: tuple[Neighbor, ...] = ()
+    mtu: int = 0
+    index: int = 0
+    vxlan_port: int = 0
+    vxlan_id: int = 0
+    dedicated: bool = False
+    external_via_pod_vm: bool = False
+    pod_ips: tuple[str, ...] = ()
+    interfaces: tuple[Interface, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ForwarderConfig:
+    """All of `apf.json`.
+
+    Attributes:
+        network: The pod's network.
+        pod_name: Kubernetes' name of the pod.
+        pod_namespace: Kubernetes' namespace.
+        tls_server_key: PEM; secret.
+        tls_server_cert: PEM.
+        tls_client_ca: PEM of whom the forwarder trusts.
+        tls_min_version: `VersionTLS12` or `VersionTLS13`; empty is 1.2.
+        tls_cipher_suites: IANA names, comma-separated.
+    """
+
+    network: PodNetwork = PodNetwork()
+    pod_name: str = ""
+    pod_namespace: str = ""
+    tls_server_key: str = field(default="", repr=False)
+    tls_server_cert: str = ""
+    tls_client_ca: str = ""
+    tls_min_version: str = ""
+    tls_cipher_suites: str = ""
+
+
+def dump(config: ForwarderConfig) -> str:
+    """The text of a configuration, as upstream indents it."""
+    network = config.network
+    tree: dict[str, Any] = {
+        "pod-network": {
+            "podip": network.pod_ip,
+            "pod-hw-addr": network.hardware_address,
+            "interface": network.interface,
+            "worker-node-ip": network.worker_ip,
+            "tunnel-type": network.tunnel_type,
+            "routes": [_route(route) for route in network.routes],
+            "neighbors": [
+                {"ip": each.address, "hw-addr": each.hardware_address, "dev": each.device, "state": each.state}
+                for each in network.neighbors
+            ],
+            "mtu": network.mtu,
+            "index": network.index,
+            **_said({"vxlan-port": network.vxlan_port, "vxlan-id": network.vxlan_id}),
+            "dedicated": network.dedicated,
+            "external-net-via-pod-vm": network.external_via_pod_vm,
+            **_said({
+                "kata-py-pod-ips": list(network.pod_ips),
+                "kata-py-interfaces": [
+                    {
+                        "name": each.name, "hw-addr": each.hardware_address, "ips": list(each.addresses),
+                        "mtu": each.mtu, "vxlan-id": each.vxlan_id,
+                    }
+                    for each in network.interfaces
+                ],
+            }),
+        },
+        "pod-namespace": config.pod_namespace,
+        "pod-name": config.pod_name,
+        **_said({
+            "tls-server-key": config.tls_server_key,
+            "tls-server-cert": config.tls_server_cert,
+            "tls-client-ca": config.tls_client_ca,
+            "tls-min-version": config.tls_min_version,
+            "tls-cipher-suites": config.tls_cipher_suites,
+        }),
+    }  # fmt: skip
+    return json.dumps(tree, indent=4)
+
+
+def load(text: str) -> ForwarderConfig:
+    """Read a configuration; keys that nobody knows are left alone.
+
+    Raises:
+        MalformedConfig: It is no JSON, or a value does not have its form; names the key.
+    """
+    try:
+        tree = json.loads(text)
+    except ValueError as error:
+        raise MalformedConfig(f"apf.json is no JSON: {error}") from None
+    top = _Table(tree, "")
+    net = top.table("pod-network")
+    return ForwarderConfig(
+        network=PodNetwork(
+            pod_ip=net.prefix("podip"),
+            hardware_address=net.text("pod-hw-addr"),
+            interface=net.text("interface"),
+            worker_ip=net.prefix("worker-node-ip"),
+            tunnel_type=net.text("tunnel-type"),
+            routes=tuple(
+                Route(
+                    each.prefix("dst"), each.text("gw"), each.text("dev"), each.one_of("protocol", PROTOCOLS),
+                    each.one_of("scope", SCOPES),
+                )
+                for each in net.tables("routes")
+            ),
+            neighbors=tuple(
+                Neighbor(each.text("ip"), each.text("hw-addr"), each.text("dev"), each.one_of("state", STATES))
+                for each in net.tables("neighbors")
+            ),
+            mtu=net.number("mtu"),
+            index=net.number("index"),
+            vxlan_port=net.number("vxlan-port"),
+            vxlan_id=net.number("vxlan-id"),
+            dedicated=net.truth("dedicated"),
+            external_via_pod_vm=net.truth("external-net-via-pod-vm"),
+            pod_ips=net.prefixes("kata-py-pod-ips"),
+            interfaces=tuple(
+                Interface(
+                    each.text("name"), each.text("hw-addr"), each.prefixes("ips"), each.number("mtu"),
+                    each.number("vxlan-id"),
+                )
+                for each in net.tables("kata-py-interfaces")
+            ),
+        ),
+        pod_name=top.text("pod-name"),
+        pod_namespace=top.text("pod-namespace"),
+        tls_server_key=top.text("tls-server-key"),
+        tls_server_cert=top.text("tls-server-cert"),
+        tls_client_ca=top.text("tls-client-ca"),
+        tls_min_version=top.text("tls-min-version"),
+        tls_cipher_suites=top.text("tls-cipher-suites"),
+    )  # fmt: skip
+
+
+def _route(route: Route) -> dict[str, str]:
+    said = _said({"protocol": route.protocol, "scope": route.scope})
+    return {"dst": route.destination, "gw": route.gateway, "dev": route.device, **said}
+
+
+def _said(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What Go's `omitempty` leaves."""
+    return {key: value for key, value in values.items() if value}
+
+
+class _Table:
+    """A JSON object, read by key and type; a missing key, or null, is the type's zero."""
+
+    def __init__(self, tree: object, place: str) -> None:
+        if not isinstance(tree, dict):
+            raise MalformedConfig(f"apf.json: {place or 'the whole'} is no object")
+        self._tree: dict[str, object] = tree
+        self._place = place
+
+    def text(self, key: str) -> str:
+        return self._get(key, str, "")
+
+    def number(self, key: str) -> int:
+        return self._get(key, int, 0)
+
+    def truth(self, key: str) -> bool:
+        return self._get(key, bool, False)
+
+    def prefix(self, key: str) -> str:
+        text = self.text(key)
+        if text:
+            self._check_prefix(key, text)
+        return text
+
+    def prefixes(self, key: str) -> tuple[str, ...]:
+        found: list[str] = []
+        for text in self._get(key, list, []):
+            if not isinstance(text, str):
+                raise self._fault(key, text)
+            self._check_prefix(key, text)
+            found.append(text)
+        return tuple(found)
+
+    def one_of(self, key: str, words: tuple[str, ...]) -> str:
+        text = self.text(key)
+        if text and text not in words:
+            raise self._fault(key, text)
+        return text
+
+    def table(self, key: str) -> _Table:
+        return _Table(self._get(key, dict, {}), self._name(key))
+
+    def tables(self, key: str) -> list[_Table]:
+        return [_Table(each, f"{self._name(key)}[{i}]") for i, each in enumerate(self._get(key, list, []))]
+
+    def _check_prefix(self, key: str, text: str) -> None:
+        try:
+            if "/" not in text:
+                raise ValueError
+            ipaddress.ip_interface(text)
+        except ValueError:
+            raise self._fault(key, text) from None
+
+    def _get(self, key: str, kind: type[V], zero: V) -> V:
+        value = self._tree.get(key)
+        if value is None:
+            return zero
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self._fault(key, value)
+        return value
+
+    def _fault(self, key: str, value: object) -> MalformedConfig:
+        return MalformedConfig(f"apf.json: {self._name(key)} cannot be {value!r:.100}")
+
+    def _name(self, key: str) -> str:
+        return f"{self._place}.{key}" if self._place else key
