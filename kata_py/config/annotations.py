@@ -19,7 +19,7 @@ from kata_py.config.assets import ALGORITHMS
 from kata_py.config.bind import converted, described, excerpt, foreign, nearest, pending, types_of
 from kata_py.config.check import contradiction
 from kata_py.config.errors import ConfigurationError
-from kata_py.config.model import AgentConfig, Asset, Configuration, HypervisorConfig, RuntimeConfig
+from kata_py.config.model import REMOTE, AgentConfig, Asset, Configuration, HypervisorConfig, RuntimeConfig
 from kata_py.config.paths import PathError, listed_file, real_file
 from kata_py.config.rules import (
     BOOTED,
@@ -37,7 +37,7 @@ from kata_py.config.rules import (
     reader,
 )
 from kata_py.config.upstream import NOT_HONOURED
-from kata_py.config.values import Bound, Form, Range
+from kata_py.config.values import Bound, Form, Mebibytes, Range
 
 _SHAPES: dict[str, type] = {"hypervisor": HypervisorConfig, "agent.kata": AgentConfig, "runtime": RuntimeConfig}
 
@@ -96,8 +96,12 @@ class _Tables:
 
     def lay(self, name: str, rule: Rule, text: str) -> None:
         """Lay one annotation over them."""
+        if self._remote and rule.key == "image":
+            rule = replace(rule, key="remote_image")
         shape = _SHAPES[rule.section]
         hint = types_of(shape).get(rule.key)
+        if self._remote and rule.key == "default_memory":
+            hint = Mebibytes  # the adaptor makes of it what its cloud has
         if hint is None:
             _refuse_foreign(name, rule, text)
             return
@@ -130,8 +134,12 @@ class _Tables:
         }[rule.section]  # fmt: skip
         return self.changes[rule.section].get(rule.key, getattr(table, rule.key))
 
+    @property
+    def _remote(self) -> bool:
+        return self.base.hypervisor.name == REMOTE
+
     def _bound(self, rule: Rule) -> Bound | None:
-        if rule.section == "hypervisor" and self.base.hypervisor.name != "remote":
+        if rule.section == "hypervisor" and not self._remote:
             if rule.key == "default_vcpus":
                 return Range(0, self.cpus)
             if rule.key == "default_memory":

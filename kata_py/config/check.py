@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from kata_py.config.hypervisor import HypervisorConfig
-from kata_py.config.model import Configuration, RuntimeConfig
+from dataclasses import fields
+
+from kata_py.config.hypervisor import HypervisorConfig, RemoteConfig
+from kata_py.config.model import REMOTE, Configuration, RuntimeConfig
 
 
 def contradiction(configuration: Configuration) -> str:
     """What contradicts itself, with the table it is in; empty if nothing does."""
-    if found := _machine(configuration.hypervisor) or _devices(configuration.hypervisor):
+    hypervisor = configuration.hypervisor
+    if found := _machine(hypervisor) or _devices(hypervisor) or _remote(hypervisor):
         return f"{found}, in [hypervisor.{configuration.hypervisor.name}]"
     if found := _runtime(configuration.runtime):
         return f"{found}, in [runtime]"
@@ -45,6 +48,14 @@ def _devices(hypervisor: HypervisorConfig) -> str:
     for key in ("hot_plug_vfio", "cold_plug_vfio"):
         if hypervisor.rootless and getattr(hypervisor, key) != "no-port":
             return f"{key} needs rootless to be false: a user of QEMU's own may not open devices of the host"
+    return ""
+
+
+def _remote(hypervisor: HypervisorConfig) -> str:
+    if hypervisor.name != REMOTE:
+        for field in fields(RemoteConfig):
+            if getattr(hypervisor, field.name) != field.default:
+                return f"{field.name} counts only in [hypervisor.{REMOTE}]"
     return ""
 
 

@@ -19,6 +19,7 @@ from kata_py.config.values import (
     Mebibytes,
     Range,
     SeccompSandbox,
+    Seconds,
     SectorSize,
 )
 
@@ -213,7 +214,28 @@ class DebugConfig:
 
 
 @dataclass(frozen=True)
+class RemoteConfig:
+    """A machine elsewhere, made by an adaptor on this node: for `[hypervisor.remote]` alone."""
+
+    # Where the adaptor listens, and how long it may take to start a machine.
+    remote_hypervisor_socket: Path = Path("/run/peerpod/hypervisor.sock")
+    remote_hypervisor_timeout: Seconds = 600
+
+    # What the machine boots (ours; a pod says it by the annotation `image`), in the words of its cloud. Empty is the
+    # adaptor's own.
+    remote_image: str = ""
+
+    # Graphics processors.
+    default_gpus: Annotated[int, Range(0)] = 0
+    default_gpu_model: str = ""
+
+    # Initdata of pods that bring none (ours), in the form of the annotation: base64 of gzip of TOML.
+    cc_init_data: str = ""
+
+
+@dataclass(frozen=True)
 class HypervisorConfig(
+    RemoteConfig,
     DebugConfig,
     ConfinementConfig,
     DeviceConfig,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from kata_py.config.bind import bind, fault, nearest, refuse_all
 from kata_py.config.check import contradiction
 from kata_py.config.errors import ConfigurationError
 from kata_py.config.file import Key, Setting, parse, read
-from kata_py.config.model import AgentConfig, Configuration, HypervisorConfig, RuntimeConfig, Source
+from kata_py.config.model import REMOTE, AgentConfig, Configuration, HypervisorConfig, RuntimeConfig, Source
 
 # Where the file is looked for when nobody names one; the first that exists counts.
 SEARCHED = (
@@ -68,7 +69,23 @@ def load(named: Source = None, environ: Mapping[str, str] | None = None) -> Conf
     )
     if cause := contradiction(configuration):
         raise ConfigurationError(cause, file=source)
-    return configuration
+    return _elsewhere(configuration) if configuration.hypervisor.name == REMOTE else configuration
+
+
+def _elsewhere(configuration: Configuration) -> Configuration:
+    """What holds for a machine that is not on this host, whatever the file says: it shares nothing with the host, and
+    the adaptor says how large it is unless a pod does.
+
+    Source: kata `pkg/katautils/config.go` (newRemoteHypervisorConfig).
+    """
+    hypervisor = replace(
+        configuration.hypervisor,
+        shared_fs="none",
+        disable_block_device_use=True,
+        default_vcpus=0.0,
+        default_memory=0,
+    )
+    return replace(configuration, hypervisor=hypervisor)
 
 
 def locate(path: Path | None, environ: Mapping[str, str]) -> Path:

@@ -14,7 +14,9 @@ from typing import Annotated, Literal
 from kata_py.config.hypervisor import HypervisorConfig
 from kata_py.config.values import BindMounts, Modules, Range, Seconds, SecondsOrUnset
 
-__all__ = ["AgentConfig", "Asset", "Configuration", "HypervisorConfig", "RuntimeConfig", "Source"]
+__all__ = ["REMOTE", "AgentConfig", "Asset", "Configuration", "HypervisorConfig", "RuntimeConfig", "Source"]
+
+REMOTE = "remote"  # the hypervisor whose machines an adaptor makes elsewhere
 
 
 # What the runtime class names: a file (ConfigPath), the text itself (ConfigBody), or nothing.

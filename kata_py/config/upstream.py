@@ -81,8 +81,6 @@ _HYPERVISOR: dict[str, tuple[object, ...] | None] = {
     "disable_nesting_checks": ANY,
     "use_legacy_serial": (False,),
     "hypervisor_loglevel": ANY,  # for Cloud Hypervisor
-    "remote_hypervisor_socket": ("",),
-    "remote_hypervisor_timeout": ANY,
 }
 
 _AGENT: dict[str, tuple[object, ...] | None] = {

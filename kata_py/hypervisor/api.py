@@ -7,8 +7,9 @@ Protocols. Drivers are found by entry point (group `kata_py.hypervisors`) and pa
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -188,6 +189,7 @@ class VmSpec:
         network_namespace: The path of the pod's network namespace, which its processes are put into; None is one with
             nothing in it.
         selinux_label: What its processes are labelled with where the host has SELinux; empty is by the policy's rules.
+        annotations: What an adaptor that makes it elsewhere is told of the pod; empty for a machine on this host.
     """
 
     sandbox_id: str
@@ -204,6 +206,12 @@ class VmSpec:
     debug_console: bool = False
     network_namespace: Path | None = None
     selinux_label: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it takes nothing of this host: neither processors to boot nor devices."""
+        return bool(self.annotations)
 
     def having(self, devices: tuple[Device, ...]) -> VmSpec:
         """The machine with further devices from the start."""

@@ -21,6 +21,7 @@ from kata_py.resource import mount, process
 from kata_py.resource.link import RemoveLink as RemoveLink
 from kata_py.resource.link import RemoveQdisc as RemoveQdisc
 from kata_py.resource.link import RestoreLink as RestoreLink
+from kata_py.resource.peer import StopPeer as StopPeer
 from kata_py.resource.process import KillProcess as KillProcess
 
 
@@ -183,6 +184,7 @@ Undo = (
     | RemoveLink
     | RemoveQdisc
     | RestoreLink
+    | StopPeer
 )
 
 _KINDS: dict[object, type[Undo]] = {kind.kind: kind for kind in Undo.__args__}

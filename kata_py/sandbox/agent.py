@@ -145,9 +145,9 @@ class Agent:
         """Figures of agent and guest, as Prometheus reads them."""
         return (await _answered(self._calls.GetMetrics(agent_pb2.GetMetricsRequest(), timeout=timeout))).metrics
 
-    async def create_sandbox(self, request: agent_pb2.CreateSandboxRequest) -> None:
+    async def create_sandbox(self, request: agent_pb2.CreateSandboxRequest, timeout: float = CALL_TIMEOUT) -> None:
         """Make what the pod's containers share."""
-        await _answered(self._calls.CreateSandbox(request, timeout=CALL_TIMEOUT))
+        await _answered(self._calls.CreateSandbox(request, timeout=timeout))
 
     async def destroy_sandbox(self) -> None:
         """End all containers; the agent exits, and with it the guest."""

@@ -126,8 +126,9 @@ class Sandbox:
                     placement = await stack.enter_async_context(placed(plan.cgroups, record))
                     await placement.admit(first.host_devices)
                 async with AsyncExitStack() as boot:
-                    async with stages.stage("queue"):
-                        await boot.enter_async_context(boots.turn(plan.paths.boots, record, boots.places()))
+                    if not plan.vm.elsewhere:
+                        async with stages.stage("queue"):
+                            await boot.enter_async_context(boots.turn(plan.paths.boots, record, boots.places()))
                     async with stages.stage("machine"):
                         vm = stages.vm = await stack.enter_async_context(
                             hypervisor.launch(_with(plan.vm, network), record)
@@ -371,4 +372,4 @@ async def _prepare(agent: Agent, plan: SandboxPlan, links: Links | None) -> None
         await links.tell()
     if plan.seccomp:
         await agent.require_seccomp()
-    await agent.create_sandbox(plan.guest)
+    await agent.create_sandbox(plan.guest, plan.guest_timeout)

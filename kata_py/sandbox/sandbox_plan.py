@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kata_protos import agent_pb2
-from kata_py.config.model import Configuration, RuntimeConfig
+from kata_py.config.model import REMOTE, Configuration, RuntimeConfig
 from kata_py.config.size import SandboxSize
 from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, SharedDirectory, VmSpec
 from kata_py.network.model import Model, RateLimits
 from kata_py.oci.spec import Spec
-from kata_py.sandbox import confinement, volumes
+from kata_py.sandbox import confinement, peer, volumes
+from kata_py.sandbox.agent import CALL_TIMEOUT
 from kata_py.sandbox.errors import InvalidArgument
 from kata_py.sandbox.paths import HostPaths
 from kata_py.sandbox.placement import CgroupPlan
@@ -27,6 +28,7 @@ from kata_py.storage.share import Volume
 LOG_PORT = 1025
 DEBUG_CONSOLE_PORT = 1026
 HOSTNAME_MAX = 64  # characters, as the kernel
+REMOTE_TIMEOUT = 300.0  # seconds that the agent of a machine elsewhere may take for the sandbox
 
 _SHARE = agent_pb2.Storage(
     driver="virtio-fs", source=share.TAG, fstype="virtiofs", mount_point=f"{share.GUEST_ROOT}/"
@@ -63,6 +65,7 @@ class SandboxPlan:
         network: Its network; None if the manager has made none.
         policy: What the agent is told to let pass, in Rego; empty leaves it to the guest.
         guest: What the agent is told once it answers.
+        guest_timeout: Seconds that it may take for that.
         shared: Whether the guest sees the host's files; else it gets copies.
         bind_mounts: Files and directories of the host that it sees besides its containers'.
         dial_timeout: Seconds until the agent must answer.
@@ -78,6 +81,7 @@ class SandboxPlan:
     network: NetworkPlan | None
     policy: str
     guest: agent_pb2.CreateSandboxRequest
+    guest_timeout: float
     shared: bool
     bind_mounts: tuple[Volume, ...]
     dial_timeout: float
@@ -119,7 +123,10 @@ def plan_sandbox(
     hypervisor = configuration.hypervisor
     shared = volumes.shares_files(configuration.hypervisor)
     resources = spec.get("linux", {}).get("resources", {})
-    sizing = Sizing.of(configuration, host or Host.current(), SandboxSize.of(spec.get("annotations", {})))
+    annotations = spec.get("annotations", {})
+    elsewhere = hypervisor.name == REMOTE
+    host = Host.unbounded() if elsewhere else host or Host.current()
+    sizing = Sizing.of(configuration, host, SandboxSize.of(annotations))
     cpus, memory = sizing.boot([resources], configuration)
     return SandboxPlan(
         id=sandbox_id,
@@ -148,20 +155,22 @@ def plan_sandbox(
             debug_console=configuration.agent.debug_console_enabled,
             network_namespace=confinement.network_namespace(spec),
             selinux_label=confinement.selinux_label(spec, hypervisor),
+            annotations=peer.request(configuration, annotations, sandbox_id) if elsewhere else {},
         ),
-        network=_network(configuration, spec),
+        network=None if elsewhere else _network(configuration, spec),
         policy=configuration.policy,
         guest=agent_pb2.CreateSandboxRequest(
             sandbox_id=sandbox_id,
             hostname=spec.get("hostname", "")[:HOSTNAME_MAX],
             dns=dns,
             guest_hook_path=str(hypervisor.guest_hook_path or ""),
-            kernel_modules=_modules(configuration),
+            kernel_modules=() if elsewhere else _modules(configuration),
             storages=[
                 *([_SHARE] if shared else ()),
                 *([volumes.sandbox_shm(shm_size)] if role is Role.SANDBOX else ()),
             ],
         ),
+        guest_timeout=REMOTE_TIMEOUT if elsewhere else CALL_TIMEOUT,
         shared=shared,
         bind_mounts=_bind_mounts(configuration.runtime),
         dial_timeout=configuration.agent.dial_timeout,

@@ -39,6 +39,11 @@ class Host:
     memory: int
 
     @classmethod
+    def unbounded(cls) -> Host:
+        """No host that we know of: the machine is elsewhere."""
+        return cls(1 << 20, 1 << 40)
+
+    @classmethod
     def current(cls) -> Host:
         """This host."""
         return cls(os.cpu_count() or 1, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB)
