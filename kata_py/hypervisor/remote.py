@@ -21,15 +21,16 @@ from kata_py.hypervisor.api import Device, GuestDevice, HypervisorError, VmExit,
 from kata_py.resource.journal import Journal
 from kata_py.resource.peer import StopPeer, is_unknown
 from kata_py.ttrpc.address import UnixAddress
-from kata_py.ttrpc.client import connect
+from kata_py.ttrpc.client import Caller
 from kata_py.ttrpc.errors import ConnectError, ConnectionClosed, StatusError
+from kata_py.ttrpc.redial import redialling
 
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10.0  # seconds: an adaptor may be starting anew right now
 CREATE_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0  # upstream's adaptor deletes before it answers
-_RETRY = 0.2
+RESTART_TIMEOUT = 120.0  # seconds that an adaptor may take to be started anew; a start goes on afterwards
 
 _DEAD_ADAPTOR = "does cloud-api-adaptor run on this node? remote_hypervisor_socket says where it listens"
 
@@ -134,7 +135,13 @@ class RemoteHypervisor:
     async def _adaptor(self) -> AsyncIterator[HypervisorClient]:
         """The adaptor, over a connection of its own: one that is held for a pod's life would outlive the adaptor."""
         try:
-            async with connect(UnixAddress(str(self._socket)), timeout=CONNECT_TIMEOUT, retry=_RETRY) as client:
+            async with redialling(
+                UnixAddress(str(self._socket)),
+                _probe,
+                timeout=CONNECT_TIMEOUT,
+                patience=RESTART_TIMEOUT,
+                repeatable=("StartVM", "StopVM"),
+            ) as client:
                 yield HypervisorClient(client)
         except ConnectError as error:
             raise HypervisorError("adaptor", str(error), hint=_DEAD_ADAPTOR) from error
@@ -142,3 +149,7 @@ class RemoteHypervisor:
             raise HypervisorError("adaptor", f"the adaptor has gone: {error}", hint=_DEAD_ADAPTOR) from error
         except StatusError as error:
             raise HypervisorError("adaptor", error.message) from error
+
+
+async def _probe(client: Caller) -> None:
+    await HypervisorClient(client).Version(hypervisor_pb2.VersionRequest())

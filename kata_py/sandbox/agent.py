@@ -17,6 +17,7 @@ from kata_protos.health_ttrpc import HealthClient
 from kata_py.sandbox import errors
 from kata_py.sandbox.errors import SandboxError, Unavailable
 from kata_py.ttrpc.errors import ConnectionClosed, StatusError
+from kata_py.ttrpc.redial import RedialingClient
 from kata_py.ttrpc.status import Code
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ SIGNAL_TIMEOUT = 10.0
 DESTROY_TIMEOUT = 5.0
 READ_SIZE = 1 << 20  # bytes asked for at once
 SEED_SIZE = 512  # bytes
+_OFFSET = "kata-py-offset"  # metadata of a call that reads or writes a stream; an extension of ours
 
 _T = TypeVar("_T")
 
@@ -51,13 +53,19 @@ class Agent:
     is lost.
 
     Args:
-        client: The connection, which stays its owner's.
+        client: The connection, which stays its owner's. Over one that is dialled anew when it is lost, bytes of
+            streams are counted, so that none is lost or passed on twice.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client | RedialingClient) -> None:
         self._client = client
+        self._counts = isinstance(client, RedialingClient)
         self._calls = AgentClient(client)
         self._health = HealthClient(client)
+
+    def _counted(self, offset: int) -> dict[str, str] | None:
+        """Says how many bytes of a stream went before, to an agent of ours; another one passes it over."""
+        return {_OFFSET: str(offset)} if self._counts else None
 
     @property
     def gone(self) -> bool:
@@ -203,25 +211,25 @@ class Agent:
         request = agent_pb2.WaitProcessRequest(container_id=container_id, exec_id=exec_id)
         return (await _answered(self._calls.WaitProcess(request))).status & 0xFF
 
-    async def write_stdin(self, container_id: str, exec_id: str, data: bytes) -> None:
-        """Pass bytes to a process's stdin; returns when it has room for more."""
+    async def write_stdin(self, container_id: str, exec_id: str, data: bytes, offset: int) -> None:
+        """Pass bytes to a process's stdin, after so many before; returns when it has room for more."""
         request = agent_pb2.WriteStreamRequest(container_id=container_id, exec_id=exec_id, data=data)
-        await _answered(self._calls.WriteStdin(request))
+        await _answered(self._calls.WriteStdin(request, metadata=self._counted(offset)))
 
     async def close_stdin(self, container_id: str, exec_id: str) -> None:
         """End a process's stdin."""
         request = agent_pb2.CloseStdinRequest(container_id=container_id, exec_id=exec_id)
         await _answered(self._calls.CloseStdin(request, timeout=CALL_TIMEOUT))
 
-    async def read_stdout(self, container_id: str, exec_id: str) -> bytes:
-        """The next bytes of a process's output; empty at its end."""
+    async def read_stdout(self, container_id: str, exec_id: str, offset: int) -> bytes:
+        """The next bytes of a process's output, after so many before; empty at its end."""
         request = agent_pb2.ReadStreamRequest(container_id=container_id, exec_id=exec_id, len=READ_SIZE)
-        return (await _answered(self._calls.ReadStdout(request))).data
+        return (await _answered(self._calls.ReadStdout(request, metadata=self._counted(offset)))).data
 
-    async def read_stderr(self, container_id: str, exec_id: str) -> bytes:
+    async def read_stderr(self, container_id: str, exec_id: str, offset: int) -> bytes:
         """As `read_stdout`."""
         request = agent_pb2.ReadStreamRequest(container_id=container_id, exec_id=exec_id, len=READ_SIZE)
-        return (await _answered(self._calls.ReadStderr(request))).data
+        return (await _answered(self._calls.ReadStderr(request, metadata=self._counted(offset)))).data
 
     async def resize_terminal(self, container_id: str, exec_id: str, rows: int, columns: int) -> None:
         """Give a process's terminal another size, in characters."""
@@ -249,6 +257,19 @@ class Agent:
         """What a container uses."""
         request = agent_pb2.StatsContainerRequest(container_id=container_id)
         return await _answered(self._calls.StatsContainer(request, timeout=CALL_TIMEOUT))
+
+
+# What may take effect twice: it is called again where an answer was lost.
+REPEATABLE = frozenset({
+    "Check", "CloseStdin", "GetMetrics", "GetOOMEvent", "PauseContainer", "ReadStderr", "ReadStdout", "ReseedRandomDev",
+    "ResumeContainer", "SetGuestDateTime", "SignalProcess", "StatsContainer", "UpdateContainer", "WaitProcess",
+    "WriteStdin",
+})  # fmt: skip
+
+
+async def probe(client: Client) -> None:
+    """Ask whether the agent is there, over a connection that may end at whoever is between."""
+    await HealthClient(client).Check(health_pb2.CheckRequest())
 
 
 async def _answered(call: Awaitable[_T]) -> _T:

@@ -250,10 +250,15 @@ class Process:
             for name, read, write in streams
         ]
 
-    def _reader(self, read: Callable[[str, str], Awaitable[bytes]]) -> Callable[[], Awaitable[bytes]]:
+    def _reader(self, read: Callable[[str, str, int], Awaitable[bytes]]) -> Callable[[], Awaitable[bytes]]:
+        count = 0
+
         async def reader() -> bytes:
+            nonlocal count
             try:
-                return await read(*self._names)
+                data = await read(*self._names, count)
+                count += len(data)
+                return data
             except SandboxError as error:  # a stream that is gone has ended; WaitProcess tells what happened
                 logger.debug("%s: reading ended: %s", self, error)
                 return b""
@@ -261,8 +266,12 @@ class Process:
         return reader
 
     async def _feed(self, stdio: Stdio) -> None:
+        count = 0
+
         async def write(data: bytes) -> None:
-            await self._agent.write_stdin(*self._names, data)
+            nonlocal count
+            await self._agent.write_stdin(*self._names, data, count)
+            count += len(data)
 
         if stdio.has_stdin:
             await Pump(f"stdin of {self}", stdio.read_stdin, write, piece=_STDIN_PIECE, patience=math.inf).run()

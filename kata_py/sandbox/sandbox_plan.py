@@ -28,6 +28,7 @@ from kata_py.storage.share import Volume
 LOG_PORT = 1025
 DEBUG_CONSOLE_PORT = 1026
 HOSTNAME_MAX = 64  # characters, as the kernel
+REMOTE_PATIENCE = 120.0  # seconds that an adaptor may take to be started anew
 REMOTE_TIMEOUT = 300.0  # seconds that the agent of a machine elsewhere may take for the sandbox
 
 _SHARE = agent_pb2.Storage(
@@ -69,6 +70,7 @@ class SandboxPlan:
         shared: Whether the guest sees the host's files; else it gets copies.
         bind_mounts: Files and directories of the host that it sees besides its containers'.
         dial_timeout: Seconds until the agent must answer.
+        patience: Seconds that a lost connection to it may take to come back.
         create_timeout: Seconds the agent may take to create a container.
         paths: Where its files go.
         sizing: How its machine grows and shrinks.
@@ -85,6 +87,7 @@ class SandboxPlan:
     shared: bool
     bind_mounts: tuple[Volume, ...]
     dial_timeout: float
+    patience: float
     create_timeout: float
     paths: HostPaths
     sizing: Sizing
@@ -174,6 +177,7 @@ def plan_sandbox(
         shared=shared,
         bind_mounts=_bind_mounts(configuration.runtime),
         dial_timeout=configuration.agent.dial_timeout,
+        patience=REMOTE_PATIENCE if elsewhere else 0.0,
         create_timeout=configuration.runtime.create_container_timeout,
         paths=paths,
         sizing=sizing,

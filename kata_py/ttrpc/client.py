@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, Protocol, TypeVar, overload
 
 from kata_py.ttrpc import transport
 from kata_py.ttrpc.address import Address, SerialAddress
@@ -24,6 +24,21 @@ Req = TypeVar("Req")
 Resp = TypeVar("Resp")
 
 _CLOSE_TIMEOUT: Final = 1.0  # seconds for what is queued to leave
+
+
+class Caller(Protocol):
+    """What calls can be made over: one connection, or several after another."""
+
+    async def call(
+        self,
+        service: str,
+        method: str,
+        payload: bytes,
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """As `Client.call`."""
 
 
 @asynccontextmanager

@@ -85,7 +85,7 @@ def _stub(file: FileDescriptorProto, classes: Mapping[str, MessageClass]) -> Ite
     if streams:
         yield "    from contextlib import AbstractAsyncContextManager"
     yield ""
-    yield f"    from kata_py.ttrpc.client import Client{', ClientStream' if streams else ''}"
+    yield f"    from kata_py.ttrpc.client import {'Client, ClientStream' if streams else 'Caller'}"
     yield "    from kata_py.ttrpc.context import Context"
     yield "    from kata_py.ttrpc.service import Entry"
     comments = {tuple(place.path): place.leading_comments for place in file.source_code_info.location}
@@ -120,7 +120,7 @@ def _stub(file: FileDescriptorProto, classes: Mapping[str, MessageClass]) -> Ite
         yield f"class {noun}Client:"
         yield f'    """Calls {full_name} over a connection, which stays its owner\'s."""'
         yield ""
-        yield "    def __init__(self, client: Client) -> None:"
+        yield f"    def __init__(self, client: {'Client' if streams else 'Caller'}) -> None:"
         yield "        self._client = client"
         for method, doc in zip(service.method, docs, strict=True):
             yield ""

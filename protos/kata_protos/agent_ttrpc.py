@@ -13,7 +13,7 @@ from kata_protos import csi_pb2
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kata_py.ttrpc.client import Client
+    from kata_py.ttrpc.client import Caller
     from kata_py.ttrpc.context import Context
     from kata_py.ttrpc.service import Entry
 
@@ -242,7 +242,7 @@ class AgentService(abc.ABC):
 class AgentClient:
     """Calls grpc.AgentService over a connection, which stays its owner's."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Caller) -> None:
         self._client = client
 
     async def CreateContainer(

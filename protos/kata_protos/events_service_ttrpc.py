@@ -11,7 +11,7 @@ from kata_protos import events_service_pb2
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kata_py.ttrpc.client import Client
+    from kata_py.ttrpc.client import Caller
     from kata_py.ttrpc.context import Context
     from kata_py.ttrpc.service import Entry
 
@@ -35,7 +35,7 @@ class EventsService(abc.ABC):
 class EventsClient:
     """Calls containerd.services.events.ttrpc.v1.Events over a connection, which stays its owner's."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Caller) -> None:
         self._client = client
 
     async def Forward(

@@ -10,7 +10,7 @@ from kata_protos import hypervisor_pb2
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kata_py.ttrpc.client import Client
+    from kata_py.ttrpc.client import Caller
     from kata_py.ttrpc.context import Context
     from kata_py.ttrpc.service import Entry
 
@@ -49,7 +49,7 @@ class HypervisorService(abc.ABC):
 class HypervisorClient:
     """Calls hypervisor.Hypervisor over a connection, which stays its owner's."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Caller) -> None:
         self._client = client
 
     async def CreateVM(

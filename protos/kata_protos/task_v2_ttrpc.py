@@ -11,7 +11,7 @@ from kata_protos import task_v2_pb2
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kata_py.ttrpc.client import Client
+    from kata_py.ttrpc.client import Caller
     from kata_py.ttrpc.context import Context
     from kata_py.ttrpc.service import Entry
 
@@ -115,7 +115,7 @@ class TaskService(abc.ABC):
 class TaskClient:
     """Calls containerd.task.v2.Task over a connection, which stays its owner's."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Caller) -> None:
         self._client = client
 
     async def State(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -32,6 +33,8 @@ class FakeAdaptor(HypervisorService):
         self.created: list[hv.CreateVMRequest] = []
         self.started: list[str] = []
         self.stopped: list[str] = []
+        self.entered = asyncio.Event()
+        self.gate: asyncio.Event | None = None  # holds starts
         self.start_error: StatusError | None = None
         self.stop_error: StatusError | None = None
 
@@ -43,7 +46,12 @@ class FakeAdaptor(HypervisorService):
     async def StartVM(self, request: hv.StartVMRequest, context: Context) -> hv.StartVMResponse:
         if self.start_error is not None:
             raise self.start_error
+        self.entered.set()
+        if self.gate is not None:
+            await self.gate.wait()
         machine = self._machines[request.id]
+        if request.id in self.started:
+            return hv.StartVMResponse()
         for service in self._agent():
             machine.add(service)
         await machine.listen(UnixAddress(str(self._socket(request.id))))

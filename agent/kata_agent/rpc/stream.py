@@ -11,6 +11,7 @@ from kata_agent.rpc.boundary import Calls
 from kata_protos import agent_pb2
 from kata_py.ttrpc.context import Context
 
+OFFSET = "kata-py-offset"  # metadata of a call
 _READ_MAX = 1 << 20  # bytes; a frame holds four times as much
 
 
@@ -26,7 +27,7 @@ class StreamCalls(Calls):
         except NotFound as error:
             raise AgentError(str(error)) from error  # hosts expect an internal error here
         if request.data:
-            await process.stdio.stdin.write(request.data)
+            await process.stdio.stdin.write(request.data, _offset(context))
         else:
             process.stdio.stdin.close()
         return agent_pb2.WriteStreamResponse(len=len(request.data))
@@ -59,5 +60,18 @@ async def _read(stream: OutputStream | None, limit: int, context: Context) -> ag
     if not limit:
         raise InvalidArgument("a read of no bytes: its answer would be the end of the stream")
     context.cancel_if_abandoned()  # bytes are taken from the pipe only when they can be answered
-    data = await stream.read(min(limit, _READ_MAX)) if stream is not None else b""
+    data = await stream.read(min(limit, _READ_MAX), _offset(context)) if stream is not None else b""
     return agent_pb2.ReadStreamResponse(data=data)
+
+
+def _offset(context: Context) -> int | None:
+    """How many bytes of the stream the caller has seen before this call, if it counts; an extension of ours.
+
+    A caller whose connection may be lost and made anew counts, and nothing is lost or written twice.
+    """
+    values = context.metadata.get(OFFSET)
+    if not values:
+        return None
+    if not values[0].isdecimal():
+        raise InvalidArgument(f"{OFFSET}: {values[0]!r:.40} is no number of bytes")
+    return int(values[0])

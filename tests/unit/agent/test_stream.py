@@ -306,3 +306,27 @@ async def test_closing_a_terminals_stdin_leaves_its_output_and_size(console: tup
     os.write(slave, b"still here")
 
     assert await streams.stdout.read(100) == b"still here"
+
+
+async def test_a_reader_that_counts_gets_a_lost_answer_again(output: tuple[OutputStream, int]) -> None:
+    stream, writer = output
+    os.write(writer, b"abc")
+    assert await stream.read(2, 0) == b"ab"
+    assert await stream.read(2, 0) == b"ab"
+    assert await stream.read(2, 2) == b"c"
+    os.close(writer)
+    assert await stream.read(2, 3) == b""
+    assert await stream.read(2, 3) == b""
+    with pytest.raises(AgentError, match="offset 1: 3 bytes were given"):
+        await stream.read(2, 1)
+
+
+async def test_a_writer_that_counts_writes_nothing_twice(stdin: tuple[InputStream, int]) -> None:
+    stream, reader = stdin
+    await stream.write(b"abc", 0)
+    await stream.write(b"abcd", 0)
+    await stream.write(b"cde", 2)
+    with pytest.raises(AgentError, match="offset 9: only 5 bytes were written before"):
+        await stream.write(b"x", 9)
+    stream.close()
+    assert os.read(reader, 100) == b"abcde"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from kata_py.resource.peer import StopPeer
 from kata_py.ttrpc.client import connect
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
+from tests.cutter import between
 from tests.drivers.adaptor import FakeAdaptor, serving
 from tests.drivers.journal import ListJournal
 
@@ -112,6 +114,21 @@ async def test_no_device_of_the_host_can_be_plugged_in(adaptor: FakeAdaptor, soc
             await vm.attach(BlockDevice("disk", Path("/dev/sda")))
         with pytest.raises(HypervisorError, match="was not plugged in"):
             await vm.detach(GuestDevice("disk"))
+
+
+async def test_a_start_goes_on_when_the_adaptor_is_started_anew(adaptor: FakeAdaptor, socket: Path, tmp_path: Path):
+    adaptor.gate = asyncio.Event()
+    async with between(str(tmp_path / "between.sock"), str(socket)) as cutter:
+        launched = driver(tmp_path / "between.sock").launch(SPEC, ListJournal())
+        starting = asyncio.create_task(launched.__aenter__())
+        await adaptor.entered.wait()
+        await cutter.away()
+        adaptor.gate.set()
+        await cutter.listen()
+        async with asyncio.timeout(10):
+            await starting
+            await launched.__aexit__(None, None, None)
+    assert (adaptor.started, adaptor.stopped) == (["pod"], ["pod"])
 
 
 def test_a_machine_elsewhere_takes_nothing_of_this_host():
