@@ -137,13 +137,17 @@ def parse(data: str | bytes, paths: Iterable[str] | None = None) -> tuple[File, 
     Raises:
         MalformedConfig: It has another form, another key, or one twice; names the line and the key.
     """
-    if isinstance(data, bytes):
-        try:
-            data = data.decode()
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise MalformedConfig(f"user data, line {line}: not UTF-8") from None
-    return _Reader(data, None if paths is None else frozenset(paths)).files()
+    return _Reader(_decode(data), None if paths is None else frozenset(paths)).files()
+
+
+def _decode(data: str | bytes) -> str:
+    if isinstance(data, str):
+        return data
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise MalformedConfig(f"user data, line {line}: not UTF-8") from None
 
 
 def _quote(path: str, content: str) -> str:
