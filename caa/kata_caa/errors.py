@@ -29,6 +29,10 @@ class MalformedConfig(AdaptorError):
     """A text of the pod VM (apf.json, user data, initdata) does not have its form; names the place in it."""
 
 
+class ForwarderError(AdaptorError):
+    """The forwarder in a pod VM cannot do its part: says at which stage, and what it waited for."""
+
+
 class Fault(enum.Enum):
     """What kind of failure a cloud's answer is: whether trying again helps, and when.
 

@@ -117,6 +117,21 @@ def decode_request(data: bytes | bytearray) -> Request:
     return Request(service, method, payload, timeout_nano, tuple(metadata))
 
 
+def decode_target(data: bytes | bytearray) -> tuple[str, str]:
+    """The service and the method of a request; its payload is not touched.
+
+    Raises:
+        DecodeError: The bytes are not a Request.
+    """
+    service = method = ""
+    for number, value in _fields(data):
+        if number == 1 and not isinstance(value, int):
+            service = _text(value)
+        elif number == 2 and not isinstance(value, int):
+            method = _text(value)
+    return service, method
+
+
 def decode_response(data: bytes | bytearray) -> Response:
     """Read a response.
 
