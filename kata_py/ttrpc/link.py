@@ -59,6 +59,9 @@ class Link(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(high=_WRITE_HIGH)
         if self._opened is not None:
             self._opened()
+        if self._holds:
+            # Before Python 3.11.4, asyncio begins to read after this, whatever it was told in it.
+            self._loop.call_soon(self._hold_again)
         self.flush()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -141,6 +144,11 @@ class Link(asyncio.BufferedProtocol):
         """Stop reading, until there were as many `release` calls as `hold` calls."""
         self._holds += 1
         if self._holds == 1 and self._transport is not None:
+            self._transport.pause_reading()
+
+    def _hold_again(self) -> None:
+        if self._holds and self._transport is not None and not self.closed:
+            self._transport.resume_reading()
             self._transport.pause_reading()
 
     def release(self) -> None:

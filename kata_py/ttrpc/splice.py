@@ -91,6 +91,8 @@ class Splice:
         hook: Sees the requests of the methods in `hooked`. Runs as a task for each, so it may take its time: no
             longer than the client waits, though. Cancelled when either side is gone.
         hooked: Pairs of service and method.
+        client_opened: Called when the client's connection stands: the time to connect the `server()`, unless it is
+            there already.
         server_lost: Called when the server's connection is gone, with the error, if it did not end in order: the
             owner then connects another `server()`, or closes. Without it the client's connection is closed, too.
             Either way the calls in flight are answered `UNAVAILABLE`.
@@ -106,11 +108,13 @@ class Splice:
         hook: Hook | None = None,
         hooked: Iterable[tuple[str, str]] = (),
         *,
+        client_opened: Callable[[], None] | None = None,
         server_lost: Callable[[Exception | None], None] | None = None,
         limit: int = MESSAGE_LENGTH_MAX,
     ) -> None:
         self._hook = hook
         self._hooked = frozenset(hooked) if hook is not None else frozenset()
+        self._tell_client_opened = client_opened
         self._tell_server_lost = server_lost
         self._limit = limit
         self._loop = asyncio.get_running_loop()
@@ -120,6 +124,7 @@ class Splice:
         self._server: _Server | None = None  # that stands
         self._last_id = 0  # the client's
         self._held = False  # the client, because no server stands
+        self._early: list[Frame] = []  # what came from it nevertheless, with bytes that were read already
         self._client_paused = False
         self._waiting: dict[int, _Waiting] = {}  # by the client's stream id
         self._waiting_bytes = 0
@@ -188,6 +193,8 @@ class Splice:
         if self._server is None:
             self._held = True
             self.client.hold()
+        if self._tell_client_opened is not None:
+            self._tell_client_opened()
 
     def _client_writable(self, writable: bool) -> None:
         # Who does not read the answers may not ask for more either: some answers are made here.
@@ -204,13 +211,19 @@ class Splice:
         for frame in self._core.received(count):
             if self._ending.done():
                 return
-            if frame.type == REQUEST:
-                self._request(frame)
-            elif frame.type == DATA:
-                self._data(frame)
-            # Others are ignored, as servers do.
+            if self._server is None:
+                self._early.append(frame)
+            else:
+                self._frame(frame)
         if self._server is not None and self._server.core.queued:
             self._server.link.flush_soon()
+
+    def _frame(self, frame: Frame) -> None:
+        if frame.type == REQUEST:
+            self._request(frame)
+        elif frame.type == DATA:
+            self._data(frame)
+        # Others are ignored, as servers do.
 
     def _request(self, frame: Frame) -> None:
         stream_id, body = frame.stream_id, frame.body
@@ -235,9 +248,7 @@ class Splice:
 
     def _forward_request(self, stream_id: int, flags: int, body: bytes | bytearray) -> None:
         server = self._server
-        if server is None:
-            self._refuse(stream_id, Code.UNAVAILABLE, "the server's connection is gone")
-            return
+        assert server is not None  # without one nothing is taken from the client, and no hook runs
         ours = server.next_id
         server.next_id += 2
         server.ids[stream_id] = ours
@@ -361,6 +372,9 @@ class Splice:
         self._server = server
         if self._client_paused:
             server.link.hold()
+        early, self._early = self._early, []
+        for frame in early:
+            self._frame(frame)
         if self._held:
             self._held = False
             self.client.release()

@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 OCI_VERSION = "1.0.2"  # the one that every crun knows; which the manager wrote for says nothing of what is in it
 
 # Namespaces of the host that mean nothing here: all containers share the guest's network.
-_HOST_ONLY = ("network", "time")
+_HOST_ONLY = ("network", "time")  # but a network namespace with a path is one that was made here, for a peer pod
 
 # Settings of the ipc and uts namespaces, and those of the network namespace and of message queues.
 _NAMESPACED = frozenset(
@@ -121,11 +121,14 @@ def _linux(
     result = section.copy()
     namespaces = [_namespace(each, shared) for each in section.get("namespaces", ()) if each["type"] not in _HOST_ONLY]
     namespaces = [each for each in namespaces if each["type"] not in ("pid", "cgroup")]
+    network = [each for each in section.get("namespaces", ()) if each["type"] == "network" and each.get("path")]
+    namespaces += network
     namespaces.append({"type": "pid", "path": pid_namespace} if pid_namespace else {"type": "pid"})
     if unified:
         namespaces.append({"type": "cgroup"})
     sysctl = _known(_namespaced(section.get("sysctl", {})), container_id)
-    if any(name.startswith("net.") for name in sysctl):  # for which crun asks a namespace: that of the guest, ours
+    # For settings of the network crun asks a namespace: without the pod's own it is the guest's, ours.
+    if not network and any(name.startswith("net.") for name in sysctl):
         namespaces.append({"type": "network", "path": f"/proc/{os.getpid()}/ns/net"})
     result["sysctl"] = sysctl
     result["namespaces"] = namespaces

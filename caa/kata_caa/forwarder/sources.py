@@ -2,19 +2,17 @@
 
 Which cloud it is tells the machine's own description (DMI), so that nobody is asked who is not there.
 Source: cloud-api-adaptor `pkg/userdata/provision.go`, `pkg/userdata/imds.go`; Amazon EC2 user guide, "Use the
-Instance Metadata Service"; Azure Instance Metadata Service, "user data"; Google Compute Engine, "Compute metadata";
-ECMA-119, 8.4.
+Instance Metadata Service"; Azure Instance Metadata Service, "user data"; Google Compute Engine, "Compute metadata".
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from kata_caa.errors import ForwarderError
+from kata_caa.forwarder import iso9660
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +28,6 @@ _AZURE_TAG: Final = "7783-7084-3265-9085-8269-3286-77"
 _ANSWER_TIMEOUT: Final = 5.0  # seconds for one answer of a metadata service
 _TOKEN_TTL: Final = "60"  # seconds
 _NO_DISKS: Final = ("loop", "ram", "zram", "dm-", "md", "nbd", "fd")
-_DESCRIPTOR: Final = 0x8000  # where an ISO 9660 volume says what it is
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
 
 
 class Source(Protocol):
@@ -66,6 +62,24 @@ class FileSource(NamedTuple):
                 return _bounded(file.read(LENGTH_MAX + 1), self.name)
         except OSError as error:
             raise ForwarderError(f"user data: {self.path} cannot be read: {error.strerror}") from error
+
+
+class DiskSource(NamedTuple):
+    """A disk labelled `cidata`, as cloud-init's NoCloud has it. Read in place: a mount would need its driver."""
+
+    disk: Path
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"the disk {self.disk}"
+
+    def read(self) -> bytes:
+        """The file `user-data` on it."""
+        try:
+            return _bounded(iso9660.read(self.disk, "user-data", LENGTH_MAX + 1), self.name)
+        except ForwarderError as error:
+            raise ForwarderError(f"user data: {error}") from error
 
 
 class AzureSource(NamedTuple):
@@ -137,29 +151,22 @@ class AlibabaSource(NamedTuple):
         return _get(self.base, "/latest/user-data", {})
 
 
-def find(root: Path = Path("/"), mount: Callable[[Path, Path], None] | None = None) -> Source | None:
+def find(root: Path = Path("/")) -> Source | None:
     """Where this machine's user data is; None where nothing tells.
 
     Args:
         root: Where the machine's `/media`, `/dev` and `/sys` are.
-        mount: Mounts a disk at a directory, read-only; by default, the system does.
-
-    Raises:
-        ForwarderError: There is a disk with user data, but it cannot be mounted.
     """
-    directory = root / CIDATA.relative_to("/")
-    file = directory / "user-data"
+    file = root / CIDATA.relative_to("/") / "user-data"
     if file.exists():
         return FileSource(file)
     if (disk := labelled_disk(root)) is not None:
-        directory.mkdir(parents=True, exist_ok=True)
-        (mount or mount_iso)(disk, directory)
-        return FileSource(file)
+        return DiskSource(disk)
     return _cloud(root)
 
 
 def labelled_disk(root: Path = Path("/")) -> Path | None:
-    """The disk with an ISO 9660 volume named `cidata`, in any case of letters."""
+    """The disk with an ISO 9660 volume named `cidata`, in any case of letters; udev need not run."""
     for label in ("cidata", "CIDATA"):
         link = root / "dev/disk/by-label" / label
         if link.exists():
@@ -169,38 +176,9 @@ def labelled_disk(root: Path = Path("/")) -> Path | None:
     except OSError:
         return None
     for name in names:
-        if not name.startswith(_NO_DISKS) and _volume(root / "dev" / name).lower() == "cidata":
+        if not name.startswith(_NO_DISKS) and iso9660.label(root / "dev" / name).lower() == "cidata":
             return root / "dev" / name
     return None
-
-
-def mount_iso(disk: Path, directory: Path) -> None:
-    """Mount an ISO 9660 volume, read-only.
-
-    Raises:
-        ForwarderError: It cannot be mounted.
-    """
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    flags = _MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-    if libc.mount(os.fsencode(disk), os.fsencode(directory), b"iso9660", ctypes.c_ulong(flags), None):
-        cause = os.strerror(ctypes.get_errno())
-        raise ForwarderError(f"user data: {disk} cannot be mounted as iso9660 at {directory}: {cause}")
-
-
-def _volume(disk: Path) -> str:
-    try:
-        fd = os.open(disk, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return ""  # a drive without a disk, or nothing of ours
-    try:
-        head = os.pread(fd, 72, _DESCRIPTOR)
-    except OSError:
-        return ""
-    finally:
-        os.close(fd)
-    return head[40:72].decode("ascii", "replace").rstrip(" \0") if head[:6] == b"\x01CD001" else ""
 
 
 def _cloud(root: Path) -> Source | None:
@@ -245,7 +223,7 @@ def _request(base: str, method: str, path: str, headers: dict[str, str]) -> byte
             raise ForwarderError(f"user data: {what} is answered {response.length} bytes short")
         return data
     except (OSError, http.client.HTTPException) as error:
-        raise ForwarderError(f"user data: {what} failed: {error or type(error).__name__}") from error
+        raise ForwarderError(f"user data: {what} failed: {str(error) or type(error).__name__}") from error
     finally:
         connection.close()
 

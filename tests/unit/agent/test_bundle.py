@@ -45,6 +45,13 @@ def test_namespaces_of_the_pod_are_joined_and_those_of_the_host_left_out() -> No
     ]
 
 
+def test_a_network_namespace_that_was_made_here_is_joined() -> None:
+    podns = {"type": "network", "path": "/run/netns/podns"}
+    adapted = _adapted(_spec(namespaces=[podns, {"type": "network"}], sysctl={"net.core.somaxconn": "1"}))
+
+    assert [each for each in adapted["linux"]["namespaces"] if each["type"] == "network"] == [podns]
+
+
 def test_a_shared_pid_namespace_is_joined() -> None:
     namespaces = _adapted(_spec(), pid_namespace="/proc/1/fd/9", unified=False)["linux"]["namespaces"]
 

@@ -181,3 +181,23 @@ async def test_the_peer_of_a_unix_socket_is_known(owner):
     with one, other:
         owner.link.connection_made(Wire(socket=one))
         assert owner.link.peer() == Peer(os.getpid(), os.geteuid(), os.getegid())
+
+
+async def test_a_link_that_is_held_from_the_beginning_reads_nothing_of_a_real_socket():
+    """asyncio of Python 3.11.2 forgets a pause in `connection_made`."""
+    here, there = socket.socketpair()
+    there.send(b"x" * 100)
+    owner = Owner()
+    owner.link.hold()
+    loop = asyncio.get_running_loop()
+    await loop.create_connection(lambda: owner.link, sock=here)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert owner.events == ["opened"]
+    owner.link.release()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert ("received", 100) in owner.events
+    owner.link.abort()
+    there.close()
+    await asyncio.sleep(0)

@@ -255,6 +255,20 @@ async def test_requests_wait_until_the_server_stands():
     assert len((await ends.asked())[1].payload) == 300_000
 
 
+async def test_what_was_read_before_the_server_stood_is_not_lost():
+    ends = Ends(server=False)
+    ends.splice.client.release()  # as a transport that does not pause at once
+    ends.client.request(1, "s", "m", b"early", flags=REMOTE_OPEN)
+    ends.client.send(DATA, 1, 0, b"more")
+    await settled(lambda: len(ends.splice._early))
+    ends.splice.client.hold()
+    ends.connect()
+    ends.client.request(3, "s", "m", b"late")
+    assert (await ends.asked())[1].payload == b"early"
+    assert (await ends.server.frame()).body == b"more"
+    assert (await ends.asked())[1].payload == b"late"
+
+
 async def test_the_clients_end_is_the_servers():
     ended = asyncio.Event()
 
