@@ -93,7 +93,7 @@ CODE_ROOT = "usr/lib/kata-agent"
 CODE: Mapping[str, tuple[str, ...]] = {
     "agent": ("kata_agent",),
     "protos": ("kata_protos",),
-    ".": ("kata_py/__init__.py", "kata_py/oci", "kata_py/ttrpc"),
+    ".": ("kata_py/__init__.py", "kata_py/netlink", "kata_py/oci", "kata_py/ttrpc"),
 }
 
 # Packs of code that PID 1 reads in one go (guest/init.py), in the order of need: what is imported until the agent

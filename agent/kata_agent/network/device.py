@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kata_agent.errors import AgentError
-from kata_agent.network.rtnetlink import RTMGRP_LINK
+from kata_py.netlink.rtnetlink import RTMGRP_LINK
 
 DEVICES = Path("/sys/devices")
 

@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from kata_agent.errors import AgentError
-from kata_agent.network.rtnetlink import IFF_NOARP, IFNAMSIZ, Address, Link, Rtnetlink
 from kata_protos.agent_types_pb2 import Interface, IPAddress, v4, v6
+from kata_py.netlink.rtnetlink import IFF_NOARP, IFNAMSIZ, Address, Link, Rtnetlink
 
 _LOG = logging.getLogger(__name__)
 

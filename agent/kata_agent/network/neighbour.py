@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kata_agent.errors import AgentError
-from kata_agent.network import rtnetlink
 from kata_agent.network.interface import find, ip_bytes, link_address
-from kata_agent.network.rtnetlink import NUD_PERMANENT, Rtnetlink
 from kata_protos.agent_types_pb2 import ARPNeighbor
+from kata_py.netlink import rtnetlink
+from kata_py.netlink.rtnetlink import NUD_PERMANENT, Rtnetlink
 
 
 def add(neighbours: Iterable[ARPNeighbor]) -> None:

@@ -10,10 +10,10 @@ import socket
 from collections.abc import Iterable
 
 from kata_agent.errors import AgentError
-from kata_agent.network import rtnetlink
 from kata_agent.network.interface import find, ip_bytes, prefix_length
-from kata_agent.network.rtnetlink import RTNH_F_SETTINGS, Rtnetlink
 from kata_protos.agent_types_pb2 import Route, v4, v6
+from kata_py.netlink import rtnetlink
+from kata_py.netlink.rtnetlink import RTNH_F_SETTINGS, Rtnetlink
 
 # Hosts know default routes by these.
 _DEFAULT: dict[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::1"}

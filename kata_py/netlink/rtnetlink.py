@@ -13,8 +13,8 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kata_agent.network import netlink
-from kata_agent.network.netlink import Message
+from kata_py.netlink import wire
+from kata_py.netlink.wire import Message
 
 RTMGRP_LINK = 1  # group of news about links
 
@@ -171,9 +171,9 @@ class Rtnetlink:
         found = []
         for payload in self._dump(_RTM_GETLINK, _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0), "links"):
             _family, _type, index, flags, _changed = _IFINFO.unpack_from(payload)
-            values = netlink.decode_attributes(payload[_IFINFO.size :])
+            values = wire.decode_attributes(payload[_IFINFO.size :])
             name = values[_IFLA_IFNAME].rstrip(b"\0").decode(errors="surrogateescape")
-            mtu = netlink.to_u32(values[_IFLA_MTU])
+            mtu = wire.to_u32(values[_IFLA_MTU])
             found.append(Link(index, name, values.get(_IFLA_ADDRESS, b""), mtu, flags))
         return found
 
@@ -199,10 +199,10 @@ class Rtnetlink:
         if address is not None:
             values.append((_IFLA_ADDRESS, address))
         if mtu is not None:
-            values.append((_IFLA_MTU, netlink.u32(mtu)))
+            values.append((_IFLA_MTU, wire.u32(mtu)))
         told = {"name": name, "address": address and address.hex(":"), "mtu": mtu, "up": up, "arp": arp}
         subject = f"{link.name}, " + ", ".join(f"{key} {value}" for key, value in told.items() if value is not None)
-        payload = _IFINFO.pack(socket.AF_UNSPEC, 0, link.number, flags, changed) + netlink.encode_attributes(values)
+        payload = _IFINFO.pack(socket.AF_UNSPEC, 0, link.number, flags, changed) + wire.encode_attributes(values)
         self._change(_RTM_NEWLINK, 0, payload, subject)
 
     def addresses(self) -> list[tuple[int, Address]]:
@@ -210,7 +210,7 @@ class Rtnetlink:
         found = []
         for payload in self._dump(_RTM_GETADDR, _IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0), "addresses"):
             family, prefix, _flags, _scope, index = _IFADDR.unpack_from(payload)
-            values = netlink.decode_attributes(payload[_IFADDR.size :])
+            values = wire.decode_attributes(payload[_IFADDR.size :])
             # Of a link between two, IFA_ADDRESS is the other's.
             address = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)
             if family in (socket.AF_INET, socket.AF_INET6) and address:
@@ -222,7 +222,7 @@ class Rtnetlink:
         values = [(_IFA_LOCAL, address.address), (_IFA_ADDRESS, address.address)]
         if broadcast is not None:
             values.append((_IFA_BROADCAST, broadcast))
-        self._change_address(_RTM_NEWADDR, netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE, link, address, values)
+        self._change_address(_RTM_NEWADDR, wire.NLM_F_CREATE | wire.NLM_F_REPLACE, link, address, values)
 
     def delete_address(self, link: Link, address: Address) -> None:
         """Take an address from an interface."""
@@ -233,10 +233,10 @@ class Rtnetlink:
         found = []
         for payload in self._dump(_RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), "routes"):
             family, prefix, source_prefix, _tos, table, _protocol, scope, _type, flags = _RTMSG.unpack_from(payload)
-            values = netlink.decode_attributes(payload[_RTMSG.size :])
+            values = wire.decode_attributes(payload[_RTMSG.size :])
             if _number(values, _RTA_TABLE, table) != RT_TABLE_MAIN or flags & _RTM_F_CLONED:
                 continue
-            metrics = netlink.decode_attributes(values.get(_RTA_METRICS, b""))
+            metrics = wire.decode_attributes(values.get(_RTA_METRICS, b""))
             found.append(
                 Route(
                     family,
@@ -256,7 +256,7 @@ class Rtnetlink:
 
     def add_route(self, route: Route) -> None:
         """Add a route, or replace that to the same destination."""
-        values = [(_RTA_OIF, netlink.u32(route.link))]
+        values = [(_RTA_OIF, wire.u32(route.link))]
         for kind, value in (
             (_RTA_DST, route.destination),
             (_RTA_SRC, route.source),
@@ -266,13 +266,13 @@ class Rtnetlink:
             if value is not None:
                 values.append((kind, value))
         if route.mtu:
-            values.append((_RTA_METRICS, netlink.attribute(_RTAX_MTU, netlink.u32(route.mtu))))
+            values.append((_RTA_METRICS, wire.attribute(_RTAX_MTU, wire.u32(route.mtu))))
         header = _RTMSG.pack(
             route.family, route.prefix, route.source_prefix, 0, RT_TABLE_MAIN, _RTPROT_BOOT, route.scope,
             _RTN_UNICAST, route.flags,
         )  # fmt: skip
-        flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
-        self._change(_RTM_NEWROUTE, flags, header + netlink.encode_attributes(values), "route")
+        flags = wire.NLM_F_CREATE | wire.NLM_F_REPLACE
+        self._change(_RTM_NEWROUTE, flags, header + wire.encode_attributes(values), "route")
 
     def add_neighbour(self, neighbour: Neighbour) -> None:
         """Add who has an address, or replace what is known of it."""
@@ -280,29 +280,29 @@ class Rtnetlink:
         if neighbour.link_address is not None:
             values.append((_NDA_LLADDR, neighbour.link_address))
         header = _NDMSG.pack(neighbour.family, neighbour.link, neighbour.state, neighbour.flags, 0)
-        flags = netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
-        self._change(_RTM_NEWNEIGH, flags, header + netlink.encode_attributes(values), "neighbour")
+        flags = wire.NLM_F_CREATE | wire.NLM_F_REPLACE
+        self._change(_RTM_NEWNEIGH, flags, header + wire.encode_attributes(values), "neighbour")
 
     def _change_address(
         self, kind: int, flags: int, link: Link, address: Address, values: list[tuple[int, bytes]]
     ) -> None:
         own = IFA_F_NODAD if address.family == socket.AF_INET6 else 0
-        payload = _IFADDR.pack(address.family, address.prefix, own, 0, link.number) + netlink.encode_attributes(values)
+        payload = _IFADDR.pack(address.family, address.prefix, own, 0, link.number) + wire.encode_attributes(values)
         subject = f"{link.name}, {socket.inet_ntop(address.family, address.address)}/{address.prefix}"
         self._change(kind, flags, payload, subject)
 
     def _change(self, kind: int, flags: int, payload: bytes, subject: str) -> None:
-        for message in self._exchange(kind, flags | netlink.NLM_F_ACK, payload, subject):
-            if message.type == netlink.NLMSG_ERROR:
+        for message in self._exchange(kind, flags | wire.NLM_F_ACK, payload, subject):
+            if message.type == wire.NLMSG_ERROR:
                 _raise_for(message, subject)
                 return
 
     def _dump(self, kind: int, payload: bytes, subject: str) -> list[bytes]:
         for _ in range(_DUMPS):
             found, interrupted = [], False
-            for message in self._exchange(kind, netlink.NLM_F_DUMP, payload, subject):
-                interrupted |= bool(message.flags & netlink.NLM_F_DUMP_INTR)
-                if message.type in (netlink.NLMSG_ERROR, netlink.NLMSG_DONE):
+            for message in self._exchange(kind, wire.NLM_F_DUMP, payload, subject):
+                interrupted |= bool(message.flags & wire.NLM_F_DUMP_INTR)
+                if message.type in (wire.NLMSG_ERROR, wire.NLMSG_DONE):
                     _raise_for(message, subject)
                     break
                 found.append(message.payload)
@@ -313,11 +313,11 @@ class Rtnetlink:
     def _exchange(self, kind: int, flags: int, payload: bytes, subject: str) -> Iterator[Message]:
         """Send a request; the messages that answer it, until the caller has enough."""
         self._sequence += 1
-        request = Message(kind, flags | netlink.NLM_F_REQUEST, self._sequence, 0, payload)
+        request = Message(kind, flags | wire.NLM_F_REQUEST, self._sequence, 0, payload)
         try:
-            self._socket.send(netlink.encode(request))
+            self._socket.send(wire.encode(request))
             while True:
-                for message in netlink.decode(self._socket.recv(_RECEIVE)):
+                for message in wire.decode(self._socket.recv(_RECEIVE)):
                     if message.sequence == self._sequence:
                         yield message
         except TimeoutError:
@@ -325,11 +325,11 @@ class Rtnetlink:
 
 
 def _raise_for(message: Message, subject: str) -> None:
-    number, words = netlink.outcome(message)
+    number, words = wire.outcome(message)
     if number:
         raise OSError(number, f"{os.strerror(number)} ({words})" if words else os.strerror(number), subject)
 
 
 def _number(values: dict[int, bytes], kind: int, default: int) -> int:
     value = values.get(kind)
-    return default if value is None else netlink.to_u32(value)
+    return default if value is None else wire.to_u32(value)
