@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
-from bench import guest, shim_start, ttrpc
+from bench import guest, shim_start, splice, ttrpc
 
 Figure = tuple[str, str, str]
 
 PARTS: dict[str, Callable[[], list[Figure]]] = {
     "ttrpc": ttrpc.figures,
+    "splice": splice.figures,
     "shim": shim_start.figures,
     "guest": guest.figures,
 }

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from kata_caa import apf, userdata
+from kata_caa.apf import ForwarderConfig
 from kata_caa.errors import ForwarderError
 from kata_caa.forwarder import mounts, tls
 from kata_caa.forwarder.interceptor import HOOKED, TARGET_PATH, Interceptor
@@ -180,11 +183,12 @@ async def test_a_client_with_another_certificate_or_none_is_refused(
 async def test_a_client_that_a_trusted_authority_vouches_for_is_let_in(stand: Stand, top: Path) -> None:
     authority = pair("clients", ca=True, client=True)
     client = pair("adaptor", issuer=authority, client=True)
-    async with (
-        forwarding(stand.address, material(authority)) as port,
-        dialled(port, adaptor_context(client, top)) as let_in,
-    ):
-        assert await echo(let_in) == b"x"
+    for trusted in (authority, client):  # the latter as in Go, though who vouches for it is not known
+        async with (
+            forwarding(stand.address, material(trusted)) as port,
+            dialled(port, adaptor_context(client, top)) as let_in,
+        ):
+            assert await echo(let_in) == b"x"
 
 
 async def test_versions_and_suites_are_kept_to(stand: Stand, top: Path) -> None:
@@ -387,6 +391,53 @@ def test_an_address_comes_by_dhcp(top: Path) -> None:
             finally:
                 served.kill()
                 os.kill(int((top / "script.pid").read_text()), signal.SIGTERM)
+
+
+BOOT_PROGRAM = """
+import sys
+from kata_caa.forwarder import boot, dhcp
+dhcp.first_interface = lambda: "nic"
+sys.exit(boot.main())
+"""
+
+
+@pytest.mark.root
+def test_a_vm_starts_in_one_process_and_again_after_its_end(top: Path) -> None:
+    config = ForwarderConfig(
+        tls_server_key=SERVER.key, tls_server_cert=SERVER.certificate, tls_client_ca=CLIENT.certificate
+    )
+    (top / "user-data").write_text(userdata.render([userdata.File(userdata.APF, apf.dump(config))]))
+    again = f"{sys.executable} -c '{BOOT_PROGRAM}'"
+    script = f"""
+        mount -t tmpfs none /run && mount -t tmpfs none /media && mkdir /media/cidata &&
+        cp {top}/user-data /media/cidata/ && {again}
+        stat -c '%a' /run/peerpod/apf.json >&2
+        rm -r /media/cidata
+        {again}
+    """
+    with netns.pod() as vm:
+        vm.ip("link add nic type veth peer name other")
+        vm.ip("addr add 10.99.0.2/24 dev nic")
+        vm.ip("link set nic up")
+        vm.ip("link set other up")
+        vm.ip("route add default via 10.99.0.1")
+        line = ["nsenter", f"--net={vm.path}", "unshare", "--mount", "sh", "-c", script]
+        told = []
+        with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as shell:
+            assert shell.stderr is not None
+            for text in shell.stderr:
+                told.append(re.sub(r" [0-9.]+ s$", "", text.strip()))
+                if "ready on" in text:
+                    child = Path(f"/proc/{shell.pid}/task/{shell.pid}/children").read_text().split()[0]
+                    os.kill(int(child), signal.SIGTERM)
+            assert shell.wait(TIMEOUT) == 0
+    start = ["forwarder: network", "forwarder: user data"]
+    wrote = [
+        f"forwarder: wrote {path}" for path in (userdata.APF, userdata.AA, f"{userdata.DIRECTORY}/initdata.digest")
+    ]
+    none = "forwarder: apf.json tells of no pod network: none is set up"
+    ready = [none, "forwarder: pod network", "forwarder: ready on 0.0.0.0:15150"]
+    assert told == [start[0], *wrote, start[1], *ready, "600", *start, *ready]
 
 
 # A veth has no device behind it, so the program is told which one is taken for physical.

@@ -314,8 +314,9 @@ async def test_a_client_outlives_its_server_if_the_owner_wants():
     ends.server.transport.abort()
     assert await lost.get() is None
     assert {(await ends.client.response())[1].code for _ in range(2)} == {Code.UNAVAILABLE}
-    ends.client.request(5, "s", "again")
-    await asyncio.sleep(0)
+    ends.client.request(5, "s", "again", b"x" * 300_000)
+    await settled(ends.client.transport.get_write_buffer_size)
+    assert ends.client.transport.get_write_buffer_size() > 200_000  # nobody reads it until there is a server
     ends.connect()
     stream_id, request = await ends.asked()
     assert request.method == "again"
