@@ -33,6 +33,10 @@ class ForwarderError(AdaptorError):
     """The forwarder in a pod VM cannot do its part: says at which stage, and what it waited for."""
 
 
+class TunnelError(AdaptorError):
+    """A pod's network cannot be looked at, or connected."""
+
+
 class Fault(enum.Enum):
     """What kind of failure a cloud's answer is: whether trying again helps, and when.
 
