@@ -176,7 +176,7 @@ class NamespaceHypervisor:
         hierarchies = Hierarchy.all()
         cgroups = [stack.enter_context(_cgroup(journal, hierarchy, spec.sandbox_id)) for hierarchy in hierarchies]
         shares = [device for device in spec.devices if isinstance(device, SharedDirectory)]
-        script = _script(stage, shares, hierarchies, cgroups)
+        inside = script(stage, shares, hierarchies, cgroups)
         for nic in spec.devices:
             if isinstance(nic, Nic):
                 await stack.enter_async_context(wires.interface(nic, journal, spec.directory))
@@ -186,7 +186,7 @@ class NamespaceHypervisor:
             listener.listen()
             child = await stack.enter_async_context(
                 process.spawn(
-                    journal, "agent", _command(script, wires.path, listener.fileno(), debug=self._debug),
+                    journal, "agent", _command(inside, wires.path, listener.fileno(), debug=self._debug),
                     pass_fds=[listener.fileno()], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                     stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
                 )
@@ -201,7 +201,7 @@ def _command(script: str, netns: str, listener: int, *, debug: bool) -> list[str
     return [*enter, "sh", "-euc", script, "agent", "setpriv", "--bounding-set", "-sys_time", *agent]
 
 
-def _script(
+def script(
     run: Path, shares: Sequence[SharedDirectory], hierarchies: Sequence[Hierarchy], cgroups: Sequence[Path]
 ) -> str:
     """What the first process of the pid namespace does before it becomes the agent.

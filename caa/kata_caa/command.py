@@ -1,0 +1,165 @@
+"""The command line: `cloud-api-adaptor <provider> [flags]`, `… orphans`, `… image`, `help`, `version`.
+
+Source: cloud-api-adaptor `cmd/cloud-api-adaptor/main.go`, `cmd/starter.go`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points, version
+from typing import Any
+
+from kata_caa import flags, settings
+from kata_caa.config import AdaptorConfig
+from kata_caa.errors import AdaptorError, SettingError
+
+GROUP = "kata_caa.providers"
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """The program; returns its exit status: 0, 1 for what failed, 2 for what cannot be understood."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    environ = os.environ if environ is None else environ
+    match words:
+        case ["version" | "--version" | "-version", *_]:
+            print(f"cloud-api-adaptor {version('kata-py')}")
+            return 0
+        case [] | ["help" | "-h" | "--help" | "-help", *_]:
+            print(_usage())
+            return 0 if words else 2
+        case [name, *rest]:
+            try:
+                return _of_provider(name, rest, environ)
+            except SettingError as error:
+                print(f"cloud-api-adaptor: {error}", file=sys.stderr)
+                return 2
+            except AdaptorError as error:
+                print(f"cloud-api-adaptor: {error}", file=sys.stderr)
+                return 1
+    raise AssertionError("every command line is one of these")
+
+
+def _of_provider(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
+    found = entry_points(group=GROUP)
+    if name not in found.names:
+        known = ", ".join(sorted(found.names)) or "none"
+        print(f"cloud-api-adaptor: unknown provider {name!r}; there is: {known}", file=sys.stderr)
+        return 1
+    try:
+        factory = found[name].load()
+    except ImportError as error:
+        print(f"cloud-api-adaptor: {error}; run: pip install 'kata-py[{name}]'", file=sys.stderr)
+        return 1
+    action = words[0] if words and not words[0].startswith("-") else "serve"
+    rest = words[1:] if action != "serve" else words
+    shapes = (AdaptorConfig, factory.config, _ACTIONS.get(action, _Serve))
+    if "-h" in rest or "--help" in rest or "-help" in rest:
+        print(_flags(name, shapes))
+        return 0
+    values, left = flags.parse(rest, _names(shapes), _names(shapes, booleans=True))
+    if action not in _ACTIONS or left:
+        raise SettingError(f"{' '.join(left) or action}: not understood; there is: {', '.join(_ACTIONS)}")
+    config, cloud, options = (settings.load(shape, values, environ) for shape in shapes)
+    logging.basicConfig(
+        stream=sys.stderr, level=_level(config.log_level), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for shape, value in zip(shapes, (config, cloud, options), strict=True):
+        _tell(shape, value)
+    status: int = asyncio.run(options.act(config, factory(cloud)))
+    return status
+
+
+@dataclasses.dataclass(frozen=True)
+class _Serve:
+    """Serve the node's runtime."""
+
+    async def act(self, config: AdaptorConfig, provider: Any) -> int:
+        from kata_caa import daemon
+
+        if config.check:
+            async with provider as cloud:
+                findings = await cloud.check()
+            for each in findings:
+                print(f"{'ok     ' if each.passed else 'MISSING'} {each.subject}: {each.detail}")
+            return 0 if all(each.passed for each in findings) else 1
+        await daemon.run(config, provider)
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Orphans:
+    """List what the cloud has of this node's that no sandbox owns, or delete it."""
+
+    delete: bool = settings.setting(False, "delete", "", "delete it")
+
+    async def act(self, config: AdaptorConfig, provider: Any) -> int:
+        from pathlib import Path
+
+        from kata_caa.orphans import orphans, target_of
+        from kata_caa.owner import owner_of_this_node
+        from kata_caa.record import PodRecords
+
+        async with provider as cloud:
+            found = await orphans(cloud, owner_of_this_node(config.owner), PodRecords(Path(config.pods_dir)))
+            for sandbox_id, objects in found.items():
+                for each in objects:
+                    print(f"{each.kind}\t{each.id}\t{each.name}\t{sandbox_id}")
+                if self.delete:
+                    await cloud.delete(target_of(sandbox_id, objects))
+        return 0
+
+
+_ACTIONS: dict[str, Any] = {"serve": _Serve, "orphans": _Orphans}
+
+
+def _names(shapes: Sequence[type], *, booleans: bool = False) -> set[str]:
+    return {
+        how.flag
+        for shape in shapes
+        for field, how in settings.settings_of(shape)
+        if how.flag and (not booleans or isinstance(field.default, bool))
+    }
+
+
+def _level(text: str) -> int:
+    try:
+        return _LEVELS[text]
+    except KeyError:
+        raise SettingError(f"-log-level: {text!r} is none of {', '.join(_LEVELS)}") from None
+
+
+def _tell(shape: type, values: Any) -> None:
+    """Put down what counts; secrets as ten asterisks, as upstream has it."""
+    for field, how in settings.settings_of(shape):
+        value = getattr(values, field.name)
+        if value != field.default:
+            shown = "**********" if how.secret else value
+            logging.getLogger(__name__).info("%s = %s", how.flag or how.environment, shown)
+
+
+def _flags(name: str, shapes: Sequence[type]) -> str:
+    lines = [f"usage: cloud-api-adaptor {name} [serve | orphans] [flags]", ""]
+    for shape in shapes:
+        for field, how in settings.settings_of(shape):
+            heads = [f"-{how.flag}"] if how.flag else []
+            heads += [how.environment] if how.environment else []
+            lines.append(f"  {', '.join(heads)}\n        {how.meaning} (default {field.default!r})")
+    return "\n".join(lines)
+
+
+def _usage() -> str:
+    known = ", ".join(sorted(entry_points(group=GROUP).names)) or "none installed"
+    return (
+        "usage: cloud-api-adaptor <provider> [serve | orphans] [flags]\n"
+        "       cloud-api-adaptor help | version\n\n"
+        f"providers: {known}\n"
+        "serve (the default): make machines for this node's runtime; with -check, look at the cloud and end\n"
+        "orphans: what the cloud has of this node's that no sandbox owns; with -delete, delete it\n"
+        "cloud-api-adaptor <provider> -help tells its flags and variables"
+    )

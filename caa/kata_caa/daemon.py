@@ -1,0 +1,181 @@
+"""The adaptor's process: what it opens, in which order, and how it ends.
+
+Pods are taken up before the runtime can ask for new ones, and are left running when the adaptor ends.
+Source: cloud-api-adaptor `cmd/cloud-api-adaptor/main.go`, `pkg/adaptor/server.go`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+from kata_caa.config import AdaptorConfig
+from kata_caa.errors import AdaptorError, ProviderError
+from kata_caa.gateway import Gateway
+from kata_caa.node import NodeTunnel
+from kata_caa.owner import owner_of_this_node
+from kata_caa.peer import Parts
+from kata_caa.pods import Pods
+from kata_caa.providers.api import NAMESPACE_TAG, OWNER_TAG, POD_TAG, SANDBOX_TAG, Provider
+from kata_caa.record import PodRecord, PodRecords
+from kata_caa.service import PodVMInfo, RemoteHypervisor
+from kata_caa.surroundings import Alone, Surroundings
+from kata_caa.turns import Turns
+from kata_py.resource.blocking import off_loop
+from kata_py.ttrpc.address import UnixAddress
+from kata_py.ttrpc.server import Server, same_user
+
+logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 5.0  # seconds that calls under way are given when the adaptor ends
+
+
+class CheckFailed(AdaptorError):
+    """The cloud does not have what pods need; names each thing."""
+
+
+@asynccontextmanager
+async def serving(
+    config: AdaptorConfig,
+    provider: AbstractAsyncContextManager[Provider],
+    surroundings: Surroundings | None = None,
+) -> AsyncIterator[Pods]:
+    """An adaptor that serves; leaving ends it, and leaves its pods running.
+
+    Args:
+        config: Its settings.
+        provider: The cloud, not opened yet.
+        surroundings: What the node is a part of; None is a node alone.
+
+    Raises:
+        AdaptorError: It cannot start; says why, and what to do.
+    """
+    around = surroundings or Alone()
+    owner = owner_of_this_node(config.owner)
+    async with AsyncExitStack() as stack:
+        cloud = await stack.enter_async_context(provider)
+        if config.cloud_config_verify:
+            await require(cloud)
+        records = PodRecords(Path(config.pods_dir))
+        gateway = await off_loop(Gateway, config, records)
+        parts = Parts(
+            provider=cloud,
+            tunnel=NodeTunnel(config, records),
+            proxy=gateway.proxy,
+            records=records,
+            turns=Turns(config.concurrent_creates),
+            observer=around,
+            tags=partial(tags_of, owner),
+        )
+        pods = Pods(parts, gateway, around, owner=owner, initdata=config.initdata, scratch=config.enable_scratch_space)
+        stack.push_async_callback(pods.aclose)
+        await pods.restore()
+        await stack.enter_async_context(around.joined(pods))
+        server = await _listening(Path(config.socket), pods)
+        stack.push_async_callback(_closed, server)
+        logger.info("pods are served at %s, their VMs are %s's", config.socket, owner)
+        if config.sweep_interval > 0:
+            sweeping = asyncio.create_task(_sweep(pods, config.sweep_interval), name="sweep")
+            stack.push_async_callback(_cancelled, sweeping)
+        notify("READY=1")
+        yield pods
+
+
+async def run(
+    config: AdaptorConfig, provider: AbstractAsyncContextManager[Provider], surroundings: Surroundings | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM; a second one ends the process at once.
+
+    Raises:
+        AdaptorError: It cannot start.
+    """
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        if ended.is_set():
+            os._exit(1)
+        ended.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+    async with serving(config, provider, surroundings):
+        await ended.wait()
+        notify("STOPPING=1")
+
+
+async def require(provider: Provider) -> None:
+    """See to it that the cloud has what pods need.
+
+    Raises:
+        CheckFailed: It has not; unlike upstream's, this is never passed over.
+    """
+    missing = [each for each in await provider.check() if not each.passed]
+    if missing:
+        raise CheckFailed("; ".join(f"{each.subject}: {each.detail}" for each in missing))
+
+
+def tags_of(owner: str, record: PodRecord) -> tuple[tuple[str, str], ...]:
+    """What all that is made for a pod bears."""
+    return (
+        (OWNER_TAG, owner),
+        (SANDBOX_TAG, record.sandbox_id),
+        (POD_TAG, record.name),
+        (NAMESPACE_TAG, record.namespace),
+    )
+
+
+def notify(text: str, environ: Mapping[str, str] | None = None) -> None:
+    """Tell the service manager, if there is one. Source: sd_notify(3)."""
+    address = (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(text.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+async def _listening(path: Path, pods: Pods) -> Server:
+    server = Server(admit=same_user)
+    server.add(RemoteHypervisor(pods))
+    server.add(PodVMInfo(pods))
+    await off_loop(_make_room, path)
+    await server.listen(UnixAddress(str(path)))
+    return server
+
+
+def _make_room(path: Path) -> None:
+    """Remove the socket of an adaptor that has ended, or that we take the place of."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            if stat.S_ISSOCK(path.lstat().st_mode):
+                path.unlink()
+    except OSError as error:
+        raise AdaptorError(f"{path} cannot be listened at: {error.strerror}") from error
+
+
+async def _closed(server: Server) -> None:
+    server.close()
+    await server.wait_closed(CLOSE_TIMEOUT)
+
+
+async def _sweep(pods: Pods, interval: float) -> None:
+    while True:
+        try:
+            await pods.sweep()
+        except ProviderError as error:
+            logger.warning("the cloud cannot be looked through: %s", error)
+        await asyncio.sleep(interval)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])

@@ -1,0 +1,257 @@
+"""The life of one peer pod: announced, started, stopped, each step on record before the cloud is asked for it.
+
+Starting goes on whoever asks for it, and stopping to its end: what the runtime waits for is a task that outlives the
+call. So a pod survives a restart of the adaptor at any point, and a machine is deleted until the cloud confirms it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from kata_caa.apf import PodNetwork
+from kata_caa.errors import AdaptorError, ProviderError
+from kata_caa.faults import CALLS, LoopClock, RetryPolicy, retrying
+from kata_caa.providers.api import Instance, InstanceRequest, Provider
+from kata_caa.record import PodRecord, PodRecords, State
+from kata_caa.turns import Turns
+from kata_py.resource.blocking import off_loop
+
+logger = logging.getLogger(__name__)
+
+DELETE_PAUSE = 1.0  # seconds before a deletion that failed is tried again; doubles
+DELETE_PAUSE_MAX = 60.0
+
+
+class Stopped(AdaptorError):
+    """The pod was stopped while it started."""
+
+
+class Proxy(Protocol):
+    """A pod's agent, as the runtime reaches it through us."""
+
+    async def ready(self) -> None:
+        """Wait until the agent has answered.
+
+        Raises:
+            AdaptorError: It does not, in time.
+        """
+
+
+class Tunnel(Protocol):
+    """The pod's network, between its namespace on this node and its machine."""
+
+    async def inspect(self, netns: Path) -> PodNetwork:
+        """What the pod's machine must know of the network; tunnels get numbers that nobody here uses.
+
+        Raises:
+            AdaptorError: The namespace does not have what a pod's has.
+        """
+
+    async def set_up(self, record: PodRecord) -> None:
+        """Connect the namespace to the machine.
+
+        Raises:
+            AdaptorError: It cannot be connected.
+        """
+
+    async def tear_down(self, record: PodRecord) -> None:
+        """Remove whatever of it is there."""
+
+
+class Observer(Protocol):
+    """Who is told what becomes of pods: Kubernetes. None of it may fail, or take long."""
+
+    async def created(self, record: PodRecord) -> None:
+        """The cloud has made the machine."""
+
+    async def failed(self, record: PodRecord, error: AdaptorError) -> None:
+        """The pod could not be started."""
+
+    async def deleted(self, record: PodRecord) -> None:
+        """The cloud has confirmed that nothing is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What peer pods are made with.
+
+    Attributes:
+        provider: The cloud.
+        tunnel: The node's side of the pods' network.
+        proxy: Opens the proxy of a pod's agent.
+        records: Where the pods are written down.
+        turns: How many machines are asked for at a time.
+        observer: Who is told.
+        tags: What machines bear, but for those of the pod.
+        calls: What is tried again of calls to the cloud.
+    """
+
+    provider: Provider
+    tunnel: Tunnel
+    proxy: Callable[[PodRecord], AbstractAsyncContextManager[Proxy]]
+    records: PodRecords
+    turns: Turns
+    observer: Observer
+    tags: Callable[[PodRecord], tuple[tuple[str, str], ...]]
+    calls: RetryPolicy = CALLS
+
+
+class PeerPod:
+    """One peer pod.
+
+    Args:
+        record: As it was last written.
+        parts: What it is made with.
+        gone: Called when nothing of it is left.
+    """
+
+    def __init__(self, record: PodRecord, parts: Parts, gone: Callable[[str], None]) -> None:
+        self.record = record
+        self._parts = parts
+        self._gone = gone
+        self._open = AsyncExitStack()
+        self._starting: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether somebody has asked for its machine."""
+        return self._starting is not None
+
+    async def start(self) -> None:
+        """Have it run; any number of callers. One that gives up leaves the start alone.
+
+        Raises:
+            Stopped: It is being stopped.
+            AdaptorError: It cannot run; what was made of it is being deleted.
+        """
+        await asyncio.shield(self.begin())
+
+    def begin(self) -> asyncio.Task[None]:
+        """Begin to start it, or to reach it again after a restart of the adaptor."""
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start(), name=f"start of {self.record.instance_name}")
+            self._starting.add_done_callback(_seen)
+        return self._starting
+
+    def stop(self) -> asyncio.Task[None]:
+        """Begin to delete all of it; the task ends when the cloud has confirmed."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(), name=f"end of {self.record.instance_name}")
+        return self._stopping
+
+    async def leave(self) -> None:
+        """Let go of it as it is: the adaptor ends, the pod does not."""
+        for task in (self._starting, self._stopping):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+        await self._open.aclose()
+
+    async def _start(self) -> None:
+        try:
+            if self._stopping is not None or self.record.state is State.STOPPING:
+                raise Stopped(f"sandbox {self.record.sandbox_id} is being stopped")
+            if self.record.state is not State.RUNNING:
+                await self._make()
+                await self._parts.tunnel.set_up(self.record)
+            proxy = await self._open.enter_async_context(self._parts.proxy(self.record))
+            if self.record.state is State.RUNNING:
+                return  # the runtime has known the agent for long; the proxy goes on dialling by itself
+            await proxy.ready()
+            await self._move(state=State.RUNNING)
+        except AdaptorError as error:
+            if not isinstance(error, Stopped):
+                logger.error("%s cannot run: %s", self.record.instance_name, error)
+                await self._tell(self._parts.observer.failed(self.record, error))
+            self.stop()
+            raise
+
+    async def _make(self) -> None:
+        """Have the cloud make the machine, unless it has."""
+        await self._move(state=State.STARTING)
+        request = InstanceRequest(
+            target=self.record.target,
+            token=self.record.token,
+            user_data=await off_loop(self._parts.records.user_data, self.record.sandbox_id),
+            spec=self.record.spec,
+            tags=self._parts.tags(self.record),
+        )
+        async with self._parts.turns.turn():
+            instance = await retrying(
+                lambda: self._parts.provider.create(request),
+                self._parts.calls,
+                stage="the pod's machine cannot be made",
+                noticed=self._noticed,
+            )
+        await self._made(instance)
+
+    async def _made(self, instance: Instance) -> None:
+        if not instance.addresses:
+            raise AdaptorError(f"machine {instance.id} has no address")
+        await self._move(instance_id=instance.id, addresses=instance.addresses)
+        logger.info("%s runs as %s at %s", self.record.instance_name, instance.id, instance.addresses[0])
+        await self._tell(self._parts.observer.created(self.record))
+
+    def _noticed(self, error: ProviderError, wait: float) -> None:
+        logger.warning("%s: %s; tried again in %.1f s", self.record.instance_name, error, wait)
+
+    async def _stop(self) -> None:
+        await self._move(state=State.STOPPING)
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        await self._open.aclose()
+        await self._parts.tunnel.tear_down(self.record)
+        await self._delete()
+        await off_loop(self._parts.records.remove, self.record.sandbox_id)
+        logger.info("%s is deleted", self.record.instance_name)
+        await self._tell(self._parts.observer.deleted(self.record))
+        self._gone(self.record.sandbox_id)
+
+    async def _delete(self) -> None:
+        """Delete the machine, as often as it takes: giving up would leave it to be paid for."""
+        clock, pause = LoopClock(), DELETE_PAUSE
+        while True:
+            try:
+                await self._parts.provider.delete(self.record.target)
+                return
+            except ProviderError as error:
+                logger.warning(
+                    "%s cannot be deleted yet: %s; tried again in %.0f s", self.record.instance_name, error, pause
+                )
+            await clock.sleep(pause)
+            pause = min(2 * pause, DELETE_PAUSE_MAX)
+
+    async def _move(
+        self,
+        *,
+        state: State | None = None,
+        instance_id: str | None = None,
+        addresses: tuple[str, ...] | None = None,
+    ) -> None:
+        self.record = replace(
+            self.record,
+            state=state or self.record.state,
+            instance_id=self.record.instance_id if instance_id is None else instance_id,
+            addresses=self.record.addresses if addresses is None else addresses,
+        )
+        await off_loop(self._parts.records.update, self.record)
+
+    async def _tell(self, telling: Awaitable[None]) -> None:
+        try:
+            await telling
+        except Exception:
+            logger.exception("%s: nobody could be told", self.record.instance_name)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Whoever waits for a start sees its error; nobody may wait."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,249 @@
+"""All peer pods of this node: by sandbox for the runtime, on record for the next adaptor, by tag for the sweep."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from kata_caa import apf, userdata
+from kata_caa.errors import ProviderError, UnknownSandbox
+from kata_caa.instance import instance_name
+from kata_caa.orphans import orphans, target_of
+from kata_caa.peer import Parts, PeerPod
+from kata_caa.record import PodRecord, State
+from kata_caa.request import PodRequest
+from kata_caa.userdata import File, render
+from kata_py.resource.blocking import off_loop
+
+logger = logging.getLogger(__name__)
+
+ABANDONED_AFTER = 120.0  # seconds that a pod which was announced, or not yet up when the adaptor ended, is waited for
+VANISHED_AFTER = 2  # sweeps that a pod's namespace is not there any more
+
+
+class Credentials(Protocol):
+    """Makes what a machine's forwarder proves itself with."""
+
+    def issue(self, name: str) -> apf.ForwarderConfig:
+        """Key, certificate, whom to trust and how, for a machine of that name; the rest of the value is empty."""
+
+
+class PullSecrets(Protocol):
+    """Credentials for the registries that a pod's images come from."""
+
+    async def auth_json(self, namespace: str, pod: str) -> str:
+        """Text of a containers-auth.json(5); empty is none. Never fails."""
+
+
+class Pods:
+    """The peer pods of this node.
+
+    Args:
+        parts: What they are made with.
+        credentials: Makes the machines' keys.
+        pull_secrets: Finds their registries' credentials.
+        owner: Who all of it belongs to, in the cloud.
+        initdata: Of pods that bring none: base64 of gzip of TOML.
+        scratch: Whether machines make themselves an encrypted scratch space.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        credentials: Credentials,
+        pull_secrets: PullSecrets,
+        *,
+        owner: str,
+        initdata: str = "",
+        scratch: bool = False,
+    ) -> None:
+        self._parts = parts
+        self._credentials = credentials
+        self._pull_secrets = pull_secrets
+        self._owner = owner
+        self._initdata = initdata
+        self._scratch = scratch
+        self._pods: dict[str, PeerPod] = {}
+        self._abandoned: dict[str, asyncio.TimerHandle] = {}
+        self._vanished: dict[str, int] = defaultdict(int)
+        self._news = asyncio.Condition()
+        self._announcing = asyncio.Lock()
+
+    async def restore(self) -> None:
+        """Take up the pods that an earlier adaptor had: those that run are reached again, deletions go on.
+
+        Raises:
+            RecordError: A record cannot be read; no pod may be lost by passing it over.
+        """
+        for sandbox_id in await off_loop(lambda: list(self._parts.records.ids())):
+            record = await off_loop(self._parts.records.load, sandbox_id)
+            if record is None:  # an announcement that was never answered
+                await off_loop(self._parts.records.remove, sandbox_id)
+                continue
+            pod = self._add(record)
+            logger.info("%s was %s when the last adaptor ended", record.instance_name, record.state)
+            match record.state:
+                case State.STOPPING:
+                    pod.stop()
+                case State.RUNNING:
+                    pod.begin()
+                case State.STARTING:
+                    pod.begin()
+                    self._expect(sandbox_id)
+                case State.CREATED:
+                    self._expect(sandbox_id)
+
+    async def create(self, request: PodRequest) -> Path:
+        """Announce a pod; returns the socket behind which its agent will be.
+
+        Raises:
+            SandboxExists: There is a sandbox of this id.
+            AdaptorError: Its network cannot be used, or nothing can be written.
+        """
+        auth = await self._pull_secrets.auth_json(request.namespace, request.name)
+        name = instance_name(request.name, request.sandbox_id)
+        async with self._announcing:  # a tunnel's number is free until it is on record
+            network = await self._parts.tunnel.inspect(Path(request.netns))
+            config = replace(
+                await off_loop(self._credentials.issue, name),
+                network=network,
+                pod_name=request.name,
+                pod_namespace=request.namespace,
+            )
+            user_data = render(self._files(apf.dump(config), auth, request.initdata or self._initdata))
+            record = PodRecord(
+                sandbox_id=request.sandbox_id,
+                name=request.name,
+                namespace=request.namespace,
+                netns=request.netns,
+                instance_name=name,
+                token=secrets.token_hex(16),
+                spec=replace(request.spec, multi_nic=network.external_via_pod_vm),
+                network=network,
+            )
+            await off_loop(self._parts.records.create, record, config, user_data)
+        self._add(record)
+        self._expect(request.sandbox_id)
+        return self._parts.records.socket(request.sandbox_id)
+
+    async def start(self, sandbox_id: str) -> None:
+        """Have a pod's machine run.
+
+        Raises:
+            UnknownSandbox: It was not announced.
+            AdaptorError: It cannot run; says why, and is being deleted.
+        """
+        pod = self._find(sandbox_id)
+        self._expected(sandbox_id)
+        try:
+            await pod.start()
+        finally:
+            async with self._news:
+                self._news.notify_all()
+
+    def stop(self, sandbox_id: str) -> None:
+        """Begin to delete a pod's machine; it goes on until the cloud confirms.
+
+        Raises:
+            UnknownSandbox: There is none.
+        """
+        self._expected(sandbox_id)
+        self._find(sandbox_id).stop()
+
+    async def instance_id(self, namespace: str, name: str, *, wait: bool) -> str:
+        """The cloud's id of a pod's machine; empty while there is none. Waiting ends with whoever waits.
+
+        Raises:
+            UnknownSandbox: There is no such pod, and it is not waited for.
+        """
+        async with self._news:
+            while True:
+                found = [
+                    pod for pod in self._pods.values() if (pod.record.namespace, pod.record.name) == (namespace, name)
+                ]
+                for pod in found:
+                    if pod.record.instance_id or not wait:
+                        return pod.record.instance_id
+                if not wait:
+                    raise UnknownSandbox(f"no peer pod {namespace}/{name} on this node")
+                await self._news.wait()
+
+    async def sweep(self) -> int:
+        """Delete what belongs to no sandbox, and stop pods whose namespace has gone; returns how many were found."""
+        await self._stop_vanished()
+        found = await orphans(self._parts.provider, self._owner, self._parts.records)
+        for sandbox_id, objects in found.items():
+            text = ", ".join(f"{each.kind} {each.id}" for each in objects)
+            logger.warning("deleting what no sandbox owns: %s of sandbox %s", text, sandbox_id or "(unknown)")
+            try:
+                await self._parts.provider.delete(target_of(sandbox_id, objects))
+            except ProviderError as error:
+                logger.error("what no sandbox owns cannot be deleted: %s: %s", text, error)
+        return len(found)
+
+    async def aclose(self) -> None:
+        """Let go of all pods, which run on."""
+        for handle in self._abandoned.values():
+            handle.cancel()
+        for pod in list(self._pods.values()):
+            await pod.leave()
+
+    async def _stop_vanished(self) -> None:
+        """Stop pods that the runtime has forgotten: their network namespaces are gone, and so are they."""
+        for sandbox_id, pod in list(self._pods.items()):
+            if await off_loop(Path(pod.record.netns).exists):
+                self._vanished.pop(sandbox_id, None)
+                continue
+            self._vanished[sandbox_id] += 1
+            if self._vanished[sandbox_id] >= VANISHED_AFTER and pod.record.state is not State.STOPPING:
+                logger.warning("%s is stopped: %s is gone", pod.record.instance_name, pod.record.netns)
+                pod.stop()
+
+    def _files(self, config: str, auth: str, initdata: str) -> list[File]:
+        """What a machine is given to read when it boots."""
+        files = [File(userdata.APF, config)]
+        if auth and len(auth.encode()) > userdata.AUTH_MAX:
+            logger.warning("the registries' credentials are left out: more than %d bytes", userdata.AUTH_MAX)
+        elif auth:
+            files.append(File(userdata.AUTH, auth))
+        if initdata:
+            files.append(File(userdata.INITDATA, initdata))
+        if self._scratch:
+            files.append(File(userdata.SCRATCH_MARKER, ""))
+        return files
+
+    def _add(self, record: PodRecord) -> PeerPod:
+        pod = PeerPod(record, self._parts, self._forget)
+        self._pods[record.sandbox_id] = pod
+        return pod
+
+    def _find(self, sandbox_id: str) -> PeerPod:
+        try:
+            return self._pods[sandbox_id]
+        except KeyError:
+            raise UnknownSandbox(f"sandbox {sandbox_id} does not exist") from None
+
+    def _forget(self, sandbox_id: str) -> None:
+        del self._pods[sandbox_id]
+        self._vanished.pop(sandbox_id, None)
+
+    def _expect(self, sandbox_id: str) -> None:
+        """Unless the runtime starts it soon, a pod is deleted: the runtime has died."""
+        loop = asyncio.get_running_loop()
+        self._abandoned[sandbox_id] = loop.call_later(ABANDONED_AFTER, self._abandon, sandbox_id)
+
+    def _expected(self, sandbox_id: str) -> None:
+        if handle := self._abandoned.pop(sandbox_id, None):
+            handle.cancel()
+
+    def _abandon(self, sandbox_id: str) -> None:
+        del self._abandoned[sandbox_id]
+        pod = self._pods.get(sandbox_id)
+        if pod is not None:
+            logger.warning("%s is deleted: the runtime has not asked for it", pod.record.instance_name)
+            pod.stop()

@@ -1,0 +1,385 @@
+"""The life of peer pods: started, stopped, and taken up by the next adaptor, with nothing lost in the cloud."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from kata_caa import apf, peer, pods
+from kata_caa.errors import AdaptorError, Fault, ProviderError, SandboxExists, UnknownSandbox
+from kata_caa.faults import RetryPolicy
+from kata_caa.peer import Parts, Stopped
+from kata_caa.pods import Pods
+from kata_caa.providers.api import Finding, Instance, InstanceRequest, Owned, Target
+from kata_caa.record import PodRecord, PodRecords, State
+from kata_caa.request import PodRequest
+from kata_caa.turns import Turns
+
+BOUND = 10.0  # seconds that anything here may take
+
+
+class News:
+    """Something has happened; whoever waits for something looks again."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def tell(self) -> None:
+        self._event.set()
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(BOUND):
+            while not true():
+                self._event.clear()
+                await self._event.wait()
+
+
+@dataclass
+class Cloud:
+    """A cloud in memory, with machines by sandbox; it can be made to wait, or to fail."""
+
+    news: News
+    machines: dict[str, InstanceRequest] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    failures: list[ProviderError] = field(default_factory=list)
+    delete_failures: list[ProviderError] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    strays: list[Owned] = field(default_factory=list)
+    deleted: list[Target] = field(default_factory=list)
+
+    async def create(self, request: InstanceRequest) -> Instance:
+        self.asked.append(request.token)
+        self.news.tell()
+        if self.failures:
+            raise self.failures.pop(0)
+        self.machines[request.target.sandbox_id] = request
+        await self.gate.wait()
+        return Instance(f"i-{request.target.sandbox_id}", ("192.0.2.1",))
+
+    async def delete(self, target: Target) -> None:
+        self.news.tell()
+        if self.delete_failures:
+            raise self.delete_failures.pop(0)
+        self.machines.pop(target.sandbox_id, None)
+        self.deleted.append(target)
+
+    async def owned(self, owner: str) -> Sequence[Owned]:
+        machines = [Owned("instance", f"i-{id}", id, each.target.name) for id, each in self.machines.items()]
+        return [*machines, *self.strays]
+
+    async def check(self) -> Sequence[Finding]:
+        return []
+
+
+@dataclass
+class Tunnel:
+    up: list[str] = field(default_factory=list)
+    down: list[str] = field(default_factory=list)
+
+    async def inspect(self, netns: Path) -> apf.PodNetwork:
+        return apf.PodNetwork(pod_ip="10.0.0.2/24", vxlan_id=555000)
+
+    async def set_up(self, record: PodRecord) -> None:
+        self.up.append(record.sandbox_id)
+
+    async def tear_down(self, record: PodRecord) -> None:
+        self.down.append(record.sandbox_id)
+
+
+class Proxy:
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def ready(self) -> None:
+        if self._node.agent_error is not None:
+            raise self._node.agent_error
+
+
+class Credentials:
+    def issue(self, name: str) -> apf.ForwarderConfig:
+        return apf.ForwarderConfig(tls_server_key=f"key of {name}")
+
+
+@dataclass
+class Watcher:
+    news: News
+    told: list[str] = field(default_factory=list)
+
+    async def created(self, record: PodRecord) -> None:
+        self.told.append(f"created {record.instance_id}")
+
+    async def failed(self, record: PodRecord, error: AdaptorError) -> None:
+        self.told.append(f"failed {error}")
+
+    async def deleted(self, record: PodRecord) -> None:
+        self.told.append("deleted")
+        self.news.tell()
+        raise RuntimeError("nobody listens")
+
+    async def auth_json(self, namespace: str, pod: str) -> str:
+        return '{"auths": {}}'
+
+
+class Node:
+    """A node: what survives an adaptor, and the adaptor of the moment."""
+
+    def __init__(self, directory: Path) -> None:
+        self.news = News()
+        self.cloud = Cloud(self.news)
+        self.tunnel = Tunnel()
+        self.records = PodRecords(directory / "pods")
+        self.netns = directory / "netns"
+        self.netns.touch()
+        self.watcher = Watcher(self.news)
+        self.proxies: list[str] = []
+        self.agent_error: AdaptorError | None = None
+
+    @asynccontextmanager
+    async def proxy(self, record: PodRecord) -> AsyncIterator[Proxy]:
+        self.proxies.append(record.sandbox_id)
+        try:
+            yield Proxy(self)
+        finally:
+            self.proxies.remove(record.sandbox_id)
+
+    @asynccontextmanager
+    async def adaptor(self) -> AsyncIterator[Pods]:
+        parts = Parts(
+            self.cloud, self.tunnel, self.proxy, self.records, Turns(2), self.watcher, lambda record: (("a", "b"),),
+            RetryPolicy(backoffs={}),
+        )  # fmt: skip
+        adaptor = Pods(parts, Credentials(), self.watcher, owner="node")
+        await adaptor.restore()
+        try:
+            yield adaptor
+        finally:
+            await adaptor.aclose()
+
+    def request(self, id: str = "one") -> PodRequest:
+        return PodRequest(id, f"pod-{id}", "shop", str(self.netns))
+
+    def state(self, id: str = "one") -> State | None:
+        record = self.records.load(id)
+        return record.state if record else None
+
+    async def gone(self, id: str = "one") -> None:
+        """Wait until nothing of a pod is left on record."""
+        await self.news.until(lambda: self.state(id) is None)
+
+    async def asked_for(self, count: int = 1) -> None:
+        """Wait until the cloud was asked for so many machines."""
+        await self.news.until(lambda: len(self.cloud.asked) >= count)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "DELETE_PAUSE", 0.01)
+
+
+async def test_a_pod_is_on_record_before_the_cloud_is_asked(node: Node):
+    async with node.adaptor() as adaptor:
+        socket = await adaptor.create(node.request())
+        assert socket == node.records.socket("one")
+        assert node.state() is State.CREATED
+        assert node.cloud.asked == []
+        starting = asyncio.create_task(adaptor.start("one"))
+        await node.asked_for()
+        assert node.state() is State.STARTING
+        node.cloud.gate.set()
+        await starting
+        assert node.state() is State.RUNNING
+        assert node.tunnel.up == ["one"]
+        assert node.proxies == ["one"]
+        assert node.watcher.told == ["created i-one"]
+
+
+async def test_a_machine_reads_key_network_and_registries_credentials(node: Node):
+    node.cloud.gate.set()
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+    request = node.cloud.machines["one"]
+    assert "key of podvm-pod-one-one" in request.user_data
+    assert "/run/peerpod/auth.json" in request.user_data
+    assert request.tags == (("a", "b"),)
+    assert "key of" not in repr(request)
+
+
+async def test_stopping_answers_at_once_and_goes_on_until_the_cloud_confirms(node: Node):
+    node.cloud.gate.set()
+    node.cloud.delete_failures = [ProviderError(Fault.TRANSIENT, "later")] * 3
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+        adaptor.stop("one")
+        await node.gone()
+        with pytest.raises(UnknownSandbox):
+            adaptor.stop("one")
+    assert node.cloud.machines == {}
+    assert node.tunnel.down == ["one"]
+    assert node.cloud.deleted == [Target("one", "podvm-pod-one-one", "i-one")]
+    assert node.proxies == []
+
+
+async def test_a_failure_reaches_the_runtime_and_the_pod_and_leaves_nothing(node: Node):
+    node.cloud.failures = [ProviderError(Fault.QUOTA, "the quota of vCPUs is used up", code="VcpuLimitExceeded")]
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        with pytest.raises(ProviderError, match="the quota of vCPUs is used up") as caught:
+            await adaptor.start("one")
+        assert caught.value.fault is Fault.QUOTA
+        await node.gone()
+    assert "failed the pod's machine cannot be made: the quota" in node.watcher.told[0]
+    assert [target.sandbox_id for target in node.cloud.deleted] == ["one"]
+
+
+async def test_an_agent_that_does_not_answer_costs_its_machine(node: Node):
+    node.cloud.gate.set()
+    node.agent_error = AdaptorError("no answer from 192.0.2.1:15150 within 300 s")
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        with pytest.raises(AdaptorError, match="no answer"):
+            await adaptor.start("one")
+        await node.gone()
+    assert node.cloud.machines == {}
+
+
+async def test_a_pod_that_is_stopped_while_it_starts_is_deleted(node: Node):
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        starting = asyncio.create_task(adaptor.start("one"))
+        await node.asked_for()
+        adaptor.stop("one")
+        with pytest.raises((Stopped, asyncio.CancelledError)):
+            await starting
+        await node.gone()
+    assert node.cloud.machines == {}
+
+
+async def test_whoever_gives_up_waiting_leaves_the_start_alone(node: Node):
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        waiting = asyncio.create_task(adaptor.start("one"))
+        await node.asked_for()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        node.cloud.gate.set()
+        await adaptor.start("one")
+    assert len(node.cloud.asked) == 1
+
+
+async def test_a_sandbox_is_announced_once(node: Node):
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        with pytest.raises(SandboxExists):
+            await adaptor.create(node.request())
+
+
+async def test_pods_that_run_survive_their_adaptor(node: Node):
+    node.cloud.gate.set()
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+    assert node.proxies == []
+    assert list(node.cloud.machines) == ["one"]
+    async with node.adaptor() as adaptor:
+        await adaptor.start("one")
+        assert node.proxies == ["one"]
+        assert len(node.cloud.asked) == 1
+        assert node.tunnel.up == ["one"]
+
+
+async def test_a_start_that_an_adaptor_did_not_live_to_see_goes_on_with_the_same_token(node: Node):
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        starting = asyncio.create_task(adaptor.start("one"))
+        await node.asked_for()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    node.cloud.gate.set()
+    async with node.adaptor() as adaptor:
+        await adaptor.start("one")
+        assert node.state() is State.RUNNING
+    first, second = node.cloud.asked
+    assert first == second
+
+
+async def test_a_deletion_that_an_adaptor_did_not_live_to_see_goes_on(node: Node, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(peer, "DELETE_PAUSE", 3600.0)
+    node.cloud.gate.set()
+    node.cloud.delete_failures = [ProviderError(Fault.THROTTLE, "slow down")]
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+        adaptor.stop("one")
+        await node.news.until(lambda: not node.cloud.delete_failures)
+    assert node.state() is State.STOPPING
+    async with node.adaptor():
+        await node.gone()
+    assert node.cloud.machines == {}
+
+
+async def test_a_pod_that_nobody_starts_is_deleted(node: Node, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pods, "ABANDONED_AFTER", 0.05)
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await node.gone()
+
+
+async def test_the_sweep_deletes_what_no_sandbox_owns_and_nothing_else(node: Node):
+    node.cloud.gate.set()
+    node.cloud.strays = [Owned("network-interface", "eni-1", "lost"), Owned("instance", "i-9", "lost", "podvm-x-lost")]
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+        assert await adaptor.sweep() == 1
+    assert node.cloud.deleted == [Target("lost", "podvm-x-lost", "i-9")]
+    assert list(node.cloud.machines) == ["one"]
+
+
+async def test_a_pod_whose_namespace_is_gone_is_stopped_by_the_second_sweep(node: Node):
+    node.cloud.gate.set()
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+        node.netns.unlink()
+        await adaptor.sweep()
+        assert node.state() is State.RUNNING
+        await adaptor.sweep()
+        await node.gone()
+    assert node.cloud.machines == {}
+
+
+async def test_a_machine_s_id_is_told_to_whoever_waits_for_it(node: Node):
+    async with node.adaptor() as adaptor:
+        with pytest.raises(UnknownSandbox):
+            await adaptor.instance_id("shop", "pod-one", wait=False)
+        waiting = asyncio.create_task(adaptor.instance_id("shop", "pod-one", wait=True))
+        await adaptor.create(node.request())
+        assert await adaptor.instance_id("shop", "pod-one", wait=False) == ""
+        node.cloud.gate.set()
+        await adaptor.start("one")
+        async with asyncio.timeout(BOUND):
+            assert await waiting == "i-one"
+
+
+async def test_no_more_machines_are_asked_for_at_a_time_than_there_are_turns(node: Node):
+    async with node.adaptor() as adaptor:
+        for id in "abc":
+            await adaptor.create(node.request(id))
+        starting = [asyncio.create_task(adaptor.start(id)) for id in "abc"]
+        await node.asked_for(2)
+        assert len(node.cloud.asked) == 2
+        node.cloud.gate.set()
+        await asyncio.gather(*starting)
+        assert len(node.cloud.asked) == 3
