@@ -10,7 +10,8 @@ BIN         := .venv/bin
 HOST_PACKAGES  := containerd qemu-system-x86 qemu-system-common
 GUEST_PACKAGES := erofs-utils lz4 debian-archive-keyring
 DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-system-misc busybox-static crun cpio \
-                  containernetworking-plugins e2fsprogs iproute2 iptables kmod procps
+                  containernetworking-plugins docker-registry e2fsprogs iproute2 iptables kmod openssl procps skopeo \
+                  zstd
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-functional test-integration test-guest test-cri test-alone check guest bench conformance protos clean
