@@ -49,6 +49,9 @@ class Parameters(NamedTuple):
         debug_console_vport: The vsock port of that shell; 0 is the console.
         hotplug_timeout: Seconds to wait for a device that the host has announced.
         cdi_timeout: Seconds to wait for the specs of CDI devices.
+        https_proxy: Through which images are pulled; empty is directly.
+        no_proxy: The hosts that are asked directly all the same, parted by commas.
+        pause_bundle: Where the guest has what holds a pod together; empty is where upstream's guests have it.
         policy_file: The policy at the beginning; empty is the guest's own, if it has one.
         without_effect: What was asked for and is not there, as it stands on the line.
     """
@@ -61,6 +64,9 @@ class Parameters(NamedTuple):
     debug_console_vport: int = 0
     hotplug_timeout: int = 3
     cdi_timeout: int = 100
+    https_proxy: str = ""
+    no_proxy: str = ""
+    pause_bundle: str = ""
     policy_file: str = ""
     without_effect: tuple[str, ...] = ()
 
@@ -231,6 +237,9 @@ _OPTIONS: dict[str, _Option] = {
     "agent.debug_console_vport": _Option(_port, 0, "debug_console_vport"),
     "agent.container_pipe_size": _Option(_number(" of bytes", 0, 1 << 31), 0, "container_pipe_size"),
     "agent.hotplug_timeout": _Option(_seconds, 3, "hotplug_timeout"),
+    "agent.https_proxy": _Option(_address, "", "https_proxy"),
+    "agent.no_proxy": _Option(str, "", "no_proxy"),
+    "agent.pause_bundle": _Option(str, "", "pause_bundle"),  # ours
     "policy_file": _Option(str, "", "policy_file"),  # not on the line
     # From here on, what this agent has not.
     "agent.devmode": _Option(lambda _: False, False, key="dev_mode"),  # upstream's has no effect either
@@ -244,8 +253,6 @@ _OPTIONS: dict[str, _Option] = {
     "agent.guest_components_procs": _Option(_one_of(*_PROCESSES), "api-server-rest"),
     "agent.guest_components_rest_api": _Option(_one_of(*_REST_APIS), "resource"),
     "agent.secure_storage_integrity": _Option(_boolean, True),
-    "agent.https_proxy": _Option(_address, ""),
-    "agent.no_proxy": _Option(str, ""),
     # Containers are in cgroup v2 here, whatever is asked for.
     "systemd.unified_cgroup_hierarchy": _Option(_boolean, True, key="unified_cgroup_hierarchy"),
     "agent.mem_agent_enable": _Option(_switch, False),
@@ -270,4 +277,5 @@ _VARIABLES = {
     "KATA_AGENT_LOG_LEVEL": "agent.log",
     "KATA_AGENT_TRACING": "agent.trace",
     "KATA_AGENT_POLICY_FILE": "policy_file",
+    "KATA_AGENT_PAUSE_BUNDLE": "agent.pause_bundle",
 }

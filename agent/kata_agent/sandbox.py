@@ -51,6 +51,7 @@ class Sandbox:
         self.finder = workshop.finder
         self.oom_events = OomEvents()
         self._crun = crun
+        self._workshop = workshop
         self._storages = StorageTable(workshop)
         self._devices = devices
         self._containers: dict[str, Container] = {}
@@ -91,11 +92,12 @@ class Sandbox:
         self,
         container_id: str,
         spec: Spec,
-        storages: Iterable[Storage],
+        storages: Sequence[Storage],
         *,
         share_pids: bool,
         devices: Sequence[Device] = (),
         shared_mounts: Sequence[SharedMount] = (),
+        deadline: float | None = None,
     ) -> None:
         """Create a container up to the point where its program would begin.
 
@@ -106,6 +108,7 @@ class Sandbox:
             share_pids: Whether it joins the sandbox's pid namespace, which the first container makes.
             devices: What the host has plugged in for it.
             shared_mounts: Mounts of other containers, by their names, that it shall have as well.
+            deadline: When the host stops waiting, in the event loop's time; None is never.
 
         Raises:
             InvalidArgument: An id with other than letters, digits, `.`, `_`, `-`; a spec without a process.
@@ -119,7 +122,11 @@ class Sandbox:
         self._used[container_id] = []
         try:
             prepared = await self._devices.prepare(container_id, spec, devices)
-            self._used[container_id] = await self._storages.add(storages, container_id)
+            if any(storage.driver == "image_guest_pull" for storage in storages):
+                from kata_agent.storage import guest_pull
+
+                spec = await asyncio.to_thread(guest_pull.with_process, spec, storages, self._workshop)
+            self._used[container_id] = await self._storages.add(storages, container_id, deadline)
             adapted = bundle.adapted(
                 spec,
                 container_id,

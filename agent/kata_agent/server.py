@@ -113,8 +113,19 @@ def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Serv
     crun = Crun(reaper, Path("/run/kata-agent"), pipe_capacity=parameters.container_pipe_size)
     finder = Finder(partial(modules.load, reaper), timeout=parameters.hotplug_timeout)
     devices = DeviceTable(finder, parameters.cdi_timeout)
-    sandbox = Sandbox(crun, ended, Workshop(finder, reaper), devices)
+    workshop = Workshop(finder, reaper, proxies=_proxies(parameters))
+    if parameters.pause_bundle:
+        workshop.pause_bundle = Path(parameters.pause_bundle)
+    sandbox = Sandbox(crun, ended, workshop, devices)
     return Agent(sandbox, reaper, guard, parameters)
+
+
+def _proxies(parameters: Parameters) -> dict[str, str]:
+    """Variables that programs know: for both kinds of registries, as those without TLS are asked by the same way."""
+    if not parameters.https_proxy:
+        return {}
+    proxies = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY"), parameters.https_proxy)
+    return {**proxies, "NO_PROXY": parameters.no_proxy} if parameters.no_proxy else proxies
 
 
 def _warm() -> None:

@@ -75,6 +75,9 @@ class RuntimeConfig:
     emptydir_mode: Literal["shared-fs", "block-encrypted", "block-plain"] = "shared-fs"
     kubelet_root_dir: Path = Path("/var/lib/kubelet")
 
+    # Whether the guest pulls every container's image itself, whatever root file system the manager gives.
+    experimental_force_guest_pull: bool = False
+
     # Whether the guest's kernel drives a device of the host, or hands it on to the container.
     vfio_mode: Literal["guest-kernel", "vfio"] = "guest-kernel"
 

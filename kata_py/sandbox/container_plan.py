@@ -20,6 +20,7 @@ from kata_py.oci.wire import to_agent
 from kata_py.sandbox import confinement, pod, volumes
 from kata_py.sandbox.disks import DiskUse
 from kata_py.sandbox.errors import InvalidArgument
+from kata_py.sandbox.guest_pull import plan_pull
 from kata_py.sandbox.hooks import HostHooks, host_hooks
 from kata_py.sandbox.pod import Role
 from kata_py.sandbox.stdio import StdioSpec
@@ -45,7 +46,7 @@ class ContainerPlan:
         bundle: Its bundle directory.
         stdio: Where its process's streams go.
         rootfs: The mounts that make its root file system, or the directory where it lies; None if it is among the
-            disks.
+            disks, or the guest pulls it.
         volumes: What else of the host's files it sees.
         guest: What the agent is told.
         resources: What it may use, as its manager says.
@@ -115,21 +116,27 @@ def plan_container(
 
     Raises:
         InvalidArgument: The spec has no process, or no root, or asks for what a machine cannot give.
+        UnsupportedMount: The root file system is of a kind that only other runtimes know.
         SpecError: A value of the spec does not fit the agent's protocol.
     """
     if "process" not in spec or not spec["process"]["args"]:
         raise InvalidArgument(f"{bundle}/config.json: process.args is missing: there is nothing to run")
-    if not rootfs and "root" not in spec:
+    annotations = spec.get("annotations", {})
+    pull = plan_pull(
+        rootfs, annotations, role, container_id, forced=configuration.runtime.experimental_force_guest_pull
+    )
+    if pull is None and not rootfs and "root" not in spec:
         raise InvalidArgument(f"{bundle}/config.json: root is missing, and the manager gave no rootfs")
     confinement.refuse_unsupported(spec)
     devices = confinement.guest_devices(spec, vfio=configuration.runtime.vfio_mode == "vfio")
     root_disk = None
-    if not configuration.hypervisor.disable_block_device_use:
+    if pull is None and not configuration.hypervisor.disable_block_device_use:
         root_disk = volumes.root_disk(container_id, rootfs, sources)
-    if root_disk is None and not volumes.shares_files(configuration.hypervisor):
+    if pull is None and root_disk is None and not volumes.shares_files(configuration.hypervisor):
         raise InvalidArgument(
             'shared_fs is "none": the root file system must be a disk of its own, as a snapshotter of block devices'
-            " makes it, and disable_block_device_use must be false"
+            " makes it, and disable_block_device_use must be false; or the guest pulls the image, by a snapshotter for"
+            " that or with experimental_force_guest_pull"
         )
     planned = volumes.plan_volumes(
         container_id,
@@ -148,25 +155,27 @@ def plan_container(
     root = share.guest_rootfs(container_id)
     if root_disk is not None and root_disk.storage is not None:
         root = root_disk.storage.mount_point
+    if pull is not None:
+        root = pull.mount_point
     guest: Spec = {
         "ociVersion": spec["ociVersion"],
         "process": guest_process(spec["process"], terminal=stdio.terminal),
         "root": {"path": root, "readonly": spec.get("root", {}).get("readonly", False)},
         "hostname": spec.get("hostname", ""),
         "mounts": list(planned.mounts),
-        "annotations": {key: value for key, value in spec.get("annotations", {}).items() if key != POLICY},
+        "annotations": {key: value for key, value in annotations.items() if key != POLICY},
         "linux": linux,
     }
     return ContainerPlan(
         id=container_id,
         bundle=bundle,
         stdio=stdio,
-        rootfs=None if root_disk is not None else rootfs or bundle / spec["root"]["path"],
+        rootfs=None if root_disk is not None or pull is not None else rootfs or bundle / spec["root"]["path"],
         volumes=planned.shared,
         guest=agent_pb2.CreateContainerRequest(
             container_id=container_id,
             exec_id=container_id,
-            storages=planned.storages,
+            storages=[*([pull] if pull is not None else ()), *planned.storages],
             OCI=to_agent(guest),
             sandbox_pidns=shares_pids,
         ),
@@ -174,7 +183,7 @@ def plan_container(
         terminal_size=terminal_size(spec["process"]),
         role=role,
         resources=spec.get("linux", {}).get("resources", {}),
-        oom_file=pod.managed_by_crio(spec.get("annotations", {})),
+        oom_file=pod.managed_by_crio(annotations),
         hooks=host_hooks(spec, container_id, bundle),
         vfio=plan_vfio(configuration, found, role),
     )

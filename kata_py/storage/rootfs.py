@@ -43,11 +43,14 @@ class RootfsMount:
         """Mount it on the directory.
 
         Raises:
-            UnsupportedMount: The type, or an option, is for runtimes that pull images inside the guest.
+            UnsupportedMount: A file system of the snapshotter's own, or an option that is for the runtime.
             StorageError: The kernel refused.
         """
         if self.type.startswith("fuse.") or any(o.startswith("io.katacontainers.") for o in self.options):
-            raise UnsupportedMount(f"rootfs of type {self.type!r}: images pulled in the guest are not supported")
+            raise UnsupportedMount(
+                f"rootfs of type {self.type!r} with options {','.join(self.options):.200}: only a snapshotter's"
+                " io.katacontainers.volume of type image_guest_pull is supported"
+            )
         flags, data = _parsed(self.options)
         fstype = "" if flags & mount.MS_BIND else self.type
         try:

@@ -45,6 +45,7 @@ class Bundle:
         self.directory = directory
         self.rootfs = directory / "rootfs"
         self.hook_log = directory / "hooks.log"
+        self._root_is_given = False  # mounted where it is to be, by a storage
 
     def write(self, spec: Spec) -> None:
         """Make the directory, mount the root file system and save the spec.
@@ -57,8 +58,10 @@ class Bundle:
         """
         source = spec["root"]["path"]
         try:
-            self.rootfs.mkdir(parents=True)
-            linux.mount(source, str(self.rootfs), flags=linux.MS_BIND | linux.MS_REC)
+            self._root_is_given = Path(source) == self.rootfs
+            if not self._root_is_given:
+                self.rootfs.mkdir(parents=True)
+                linux.mount(source, str(self.rootfs), flags=linux.MS_BIND | linux.MS_REC)
             document = {**spec, "root": {**spec["root"], "path": str(self.rootfs)}}
             (self.directory / "config.json").write_text(json.dumps(document))
         except OSError as error:
@@ -73,13 +76,15 @@ class Bundle:
 
     def remove(self) -> None:
         """Unmount the root file system and remove the directory; never what is mounted into it."""
-        linux.detach(str(self.rootfs))
-        with contextlib.suppress(FileNotFoundError):
-            self.rootfs.rmdir()
+        if not self._root_is_given:
+            linux.detach(str(self.rootfs))
+            with contextlib.suppress(FileNotFoundError):
+                self.rootfs.rmdir()
         for file in (self.directory / "config.json", self.hook_log):
             file.unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            self.directory.rmdir()
+        if not self._root_is_given:  # else it is its storage's
+            with contextlib.suppress(FileNotFoundError):
+                self.directory.rmdir()
 
 
 def adapted(

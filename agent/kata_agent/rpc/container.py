@@ -32,6 +32,7 @@ class ContainerCalls(Calls):
             share_pids=request.sandbox_pidns,
             devices=request.devices,
             shared_mounts=request.shared_mounts,
+            deadline=context.deadline,
         )
         return Empty()
 

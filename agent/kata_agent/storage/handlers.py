@@ -84,11 +84,19 @@ async def block_device(storage: Storage, context: Context) -> Cleanup:
     return await block.mount_device(storage, context)
 
 
+async def image_guest_pull(storage: Storage, context: Context) -> Cleanup:
+    """An image that the guest pulls."""
+    from kata_agent.storage import guest_pull
+
+    return await guest_pull.present(storage, context)
+
+
 HANDLERS: dict[str, Handler] = {
     "bind": bind,
     "blk": block_device,
     "blk-ccw": block_device,
     "ephemeral": ephemeral,
+    "image_guest_pull": image_guest_pull,
     "local": local,
     "mmioblk": block_device,
     "nvdimm": block_device,
@@ -99,7 +107,7 @@ HANDLERS: dict[str, Handler] = {
 }
 
 # Drivers of upstream's agent that this one does not have.
-UNSUPPORTED = ("erofs.multi-layer", "image_guest_pull")
+UNSUPPORTED = ("erofs.multi-layer",)
 
 
 async def mounted(storage: Storage, *, extra: tuple[str, ...] = (), without: tuple[str, ...] = ()) -> Cleanup:

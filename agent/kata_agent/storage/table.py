@@ -35,12 +35,15 @@ class StorageTable:
         self._workshop = workshop
         self._entries: dict[str, _Entry] = {}
 
-    async def add(self, storages: Iterable[Storage], container_id: str = "") -> list[str]:
+    async def add(
+        self, storages: Iterable[Storage], container_id: str = "", deadline: float | None = None
+    ) -> list[str]:
         """Make storages, in order; one whose mount point is known is only counted.
 
         Args:
             storages: What is asked for.
             container_id: For whom; empty for the sandbox.
+            deadline: When the host stops waiting, in the event loop's time; None is never.
 
         Returns:
             Their mount points, to be given to `release`.
@@ -51,20 +54,20 @@ class StorageTable:
         added: list[str] = []
         try:
             for storage in storages:
-                await self._add(storage, container_id)
+                await self._add(storage, container_id, deadline)
                 added.append(storage.mount_point)
         except BaseException:
             await self.release(added)
             raise
         return added
 
-    async def _add(self, storage: Storage, container_id: str) -> None:
+    async def _add(self, storage: Storage, container_id: str, deadline: float | None) -> None:
         entry = self._entries.setdefault(storage.mount_point, _Entry())
         entry.uses += 1
         try:
             async with entry.turn:
                 if not entry.is_made:
-                    entry.cleanup = await self._make(storage, container_id)
+                    entry.cleanup = await self._make(storage, container_id, deadline)
                     entry.is_made = True
                     if storage.shared or entry.cleanup is None:
                         entry.uses += 1  # the sandbox's own use, which ends with the machine
@@ -74,7 +77,7 @@ class StorageTable:
                 self._entries.pop(storage.mount_point, None)
             raise
 
-    async def _make(self, storage: Storage, container_id: str) -> Cleanup | None:
+    async def _make(self, storage: Storage, container_id: str, deadline: float | None) -> Cleanup | None:
         if storage.driver in UNSUPPORTED or "X-kata.multi-layer=true" in storage.options:
             raise Unimplemented(f"the storage driver {storage.driver} is not supported by this agent")
         handler = HANDLERS.get(storage.driver)
@@ -82,7 +85,7 @@ class StorageTable:
             raise AgentError(f"Failed to find the storage handler {storage.driver}")
         source = storage.source
         try:
-            cleanup = await handler(storage, Context(self._workshop, container_id))
+            cleanup = await handler(storage, Context(self._workshop, container_id, deadline))
             try:
                 if storage.HasField("fs_group"):
                     await asyncio.to_thread(_give_to_group, storage)

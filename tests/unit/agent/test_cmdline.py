@@ -53,6 +53,16 @@ def test_what_the_agent_has_not_is_told_unless_it_changes_nothing() -> None:
     assert parameters == Parameters(without_effect=told)
 
 
+def test_registries_and_the_pause_are_where_the_line_says() -> None:
+    line = "agent.https_proxy=http://proxy:3128 agent.no_proxy=localhost,.svc agent.pause_bundle=/elsewhere"
+
+    parameters = parse(line, {})
+
+    told = {"https_proxy": "http://proxy:3128", "no_proxy": "localhost,.svc", "pause_bundle": "/elsewhere"}
+    assert parameters == Parameters(**told)
+    assert parse("", {"KATA_AGENT_PAUSE_BUNDLE": "/other"}).pause_bundle == "/other"
+
+
 def test_options_of_the_mem_agent_count_behind_its_switch() -> None:
     option = "agent.mem_agent_memcg_swap=true"
 

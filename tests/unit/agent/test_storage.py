@@ -64,7 +64,6 @@ async def test_an_unknown_driver_is_named_and_what_came_before_is_released(table
 @pytest.mark.parametrize(
     "storage",
     [
-        Storage(driver="image_guest_pull", mount_point="/x"),
         Storage(driver="erofs.multi-layer", mount_point="/x"),
         Storage(driver="blk", mount_point="/x", options=["X-kata.multi-layer=true"]),
         Storage(driver="bind", source="/dev", mount_point="/x", options=["io.katacontainers.fs-opt.layer=x"]),

@@ -241,6 +241,7 @@ def test_annotations_of_runtime_and_agent_become_their_keys_values() -> None:
     result = asked(
         {
             f"{RUNTIME}disable_guest_seccomp": "false",
+            f"{RUNTIME}experimental_force_guest_pull": "true",
             f"{RUNTIME}create_container_timeout": "120",
             f"{AGENT}kernel_modules": "e1000e InterruptThrottleRate=3000,3000 EEE=1;i915",
             f"{AGENT}container_pipe_size": "4096",
@@ -248,6 +249,7 @@ def test_annotations_of_runtime_and_agent_become_their_keys_values() -> None:
         }
     )
     assert (result.runtime.disable_guest_seccomp, result.runtime.create_container_timeout) == (False, 120)
+    assert result.runtime.experimental_force_guest_pull
     assert result.agent.kernel_modules == ("e1000e InterruptThrottleRate=3000,3000 EEE=1", "i915")
     assert (result.agent.container_pipe_size, result.agent.cdh_api_timeout) == (4096, 60)
 
@@ -297,7 +299,6 @@ def test_a_pending_key_is_refused_by_the_annotation_s_name(monkeypatch: pytest.M
         (f"{HYPERVISOR}numa_mapping", "", "0 1"),
         (f"{HYPERVISOR}msize_9p", "4096", None),
         (f"{RUNTIME}enable_pprof", "false", "true"),
-        (f"{RUNTIME}experimental_force_guest_pull", "false", "true"),
         (f"{AGENT}enable_tracing", "false", "true"),
         (f"{HYPERVISOR}network_queues", None, "2"),
     ],

@@ -78,6 +78,6 @@ def test_what_the_kernel_refuses_is_an_error_that_names_source_target_and_option
         RootfsMount("overlay", "overlay", ("io.katacontainers.volume=e30=",)),
     ],
 )
-def test_images_pulled_in_the_guest_are_refused(target: Path, unsupported: RootfsMount) -> None:
-    with pytest.raises(UnsupportedMount, match="pulled in the guest"):
+def test_what_only_a_runtime_understands_is_no_mount(target: Path, unsupported: RootfsMount) -> None:
+    with pytest.raises(UnsupportedMount, match="type image_guest_pull is supported"):
         unsupported.perform(target)

@@ -1,0 +1,1 @@
+"""Images that the guest pulls itself: from a registry to a root file system."""
