@@ -5,6 +5,7 @@ MAKEFLAGS   += --no-print-directory
 PYTHON      ?= /usr/bin/python3
 BUILD       := build
 BIN         := .venv/bin
+MACHINE     ?= $(shell uname -m)
 
 # What a node needs to run pods, what building the guest needs, and what developing needs.
 HOST_PACKAGES  := containerd qemu-system-x86 qemu-system-common
@@ -15,7 +16,7 @@ DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-sy
                   gcc libvirt-dev pkg-config python3-dev docker-registry skopeo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-functional test-integration test-guest test-cri test-alone check guest bench conformance protos clean
+.PHONY: help setup demo test test-functional test-integration test-guest test-cri test-alone check guest podvm bench conformance protos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +63,9 @@ check: setup ## ruff, mypy --strict, import-linter, generated code, unit tests
 
 guest: setup ## kernel, initramfs and root image of the guest
 	@$(BIN)/python agent/image/build.py --output $(BUILD)/guest
+
+podvm: setup ## disk of a peer pod's machine, and its kernel, initramfs and root (MACHINE=s390x for another)
+	@$(BIN)/python agent/image/build.py --flavour peer --machine $(MACHINE) --output $(BUILD)/podvm/$(MACHINE)
 
 bench: setup guest ## the figures of docs/performance.md
 	@$(BIN)/python -m bench
