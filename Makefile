@@ -9,11 +9,12 @@ MACHINE     ?= $(shell uname -m)
 
 # What a node needs to run pods, what building the guest needs, and what developing needs.
 HOST_PACKAGES  := containerd qemu-system-x86 qemu-system-common
-GUEST_PACKAGES := erofs-utils lz4 debian-archive-keyring
+GUEST_PACKAGES := erofs-utils lz4 debian-archive-keyring grub-common qemu-utils
 DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-system-misc busybox-static crun cpio \
                   containernetworking-plugins e2fsprogs iproute2 iptables kmod procps \
                   libvirt-daemon-system libvirt-clients dnsmasq-base ovmf \
-                  gcc libvirt-dev pkg-config python3-dev docker-registry skopeo
+                  gcc libvirt-dev pkg-config python3-dev docker-registry skopeo \
+                  dosfstools grub-pc-bin mtools systemd-boot-efi
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-functional test-integration test-guest test-cri test-alone check guest podvm bench conformance protos clean
@@ -39,14 +40,14 @@ demo: setup guest ## a container in a virtual machine, from containerd to crun (
 
 # What boots machines keeps about one processor busy, so two lanes of it run side by side, each in a room of its own:
 # tests compare the machine before and after. Those that compare times come last, alone.
-test: setup guest ## every gate and every test (root)
+test: setup guest podvm ## every gate and every test (root)
 	@tools/check
 	@$(BIN)/pytest -q -n 2 tests/unit
 	@$(BIN)/python -m tools.lanes '$(MAKE) test-integration' '$(MAKE) --keep-going test-functional test-guest test-cri'
 	@$(MAKE) test-alone
 
 test-functional test-integration test-guest test-cri test-alone: setup guest
-test-functional:
+test-functional: podvm
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/functional tests/conformance
 test-integration:
 	@tools/room $(BIN)/pytest -q -m 'not alone' --ignore tests/integration/guest tests/integration

@@ -23,15 +23,17 @@ from pathlib import Path
 
 from image import root, wheel
 from image.archive import Archive, Package
+from image.disk import TOOLS, Content, pack_disk, write_disk
 from image.errors import BuildError
 from image.initramfs import initramfs
 from image.kernel import Kernel
 from image.peer import PEER
 from image.recipe import CODE_ROOT, LOCAL, Architecture, Flavour
-from image.tree import File, Tree
+from image.tree import File, Tree, read_package
 
 KERNEL, INITRAMFS, IMAGE = LOCAL.kernel, "initramfs.img", "kata-containers.img"
 BOOT, MANIFEST = "boot.json", "manifest.json"
+RAW_DISK, DISK = "podvm.raw", "podvm.qcow2"
 CHECKOUT = Path(__file__).parents[2]
 FLAVOURS = {flavour.name: flavour for flavour in (LOCAL, PEER)}
 _HERE = Path(__file__).parent
@@ -100,7 +102,8 @@ class Build:
             fcntl.flock(lock, fcntl.LOCK_EX)  # one build at a time
             self._check_space()
             archive = Archive(self._architecture, self._cache, self._say)
-            packages = archive.packages(self._flavour.packages, update=update)
+            boot_packages = self._architecture.disk_packages
+            packages = archive.packages((*self._flavour.packages, *boot_packages), update=update)
             code = root.code_tree(self._flavour, CHECKOUT)
             debian_inputs = _digest(*_recipe(), *(package.sha256.encode() for package in packages))
             inputs = _digest(debian_inputs.encode(), *_contents(code))
@@ -110,11 +113,12 @@ class Build:
             manifest.unlink(missing_ok=True)
             if not self._holds(debian, debian_inputs):
                 debian.unlink(missing_ok=True)
-                self._make_debian_part([archive.path(package) for package in packages])
-                debian.write_bytes(
-                    _json({"inputs": debian_inputs, "files": self._files(self._flavour.kernel, INITRAMFS)})
-                )
+                self._make_debian_part([archive.path(each) for each in packages if each.name not in boot_packages])
+                files = self._files(self._flavour.kernel, INITRAMFS)
+                debian.write_bytes(_json({"inputs": debian_inputs, "files": files}))
             self._make_image(code)
+            if self._flavour.root_label:
+                self._make_disk([archive.path(each) for each in packages if each.name in boot_packages])
             self._write_manifest(inputs, packages)
             return True
 
@@ -159,6 +163,28 @@ class Build:
         _check_size(image, self._flavour.image_limit)
         image.replace(self._output / IMAGE)
 
+    def _make_disk(self, packages: Sequence[Path]) -> None:
+        flavour = self._flavour
+        self._say("disk")
+        tools = Tree()
+        for package in packages:
+            tools.update(read_package(package, TOOLS))
+        root = (f"root=PARTLABEL={flavour.root_label}", "rootfstype=erofs", "ro")
+        content = Content(
+            kernel=(self._output / flavour.kernel).read_bytes(),
+            initramfs=(self._output / INITRAMFS).read_bytes(),
+            root=self._output / IMAGE,
+            root_label=flavour.root_label,
+            parameters=" ".join((*self._architecture.parameters, *root)),
+            tools=tools,
+        )
+        raw, packed = (self._output / f"{name}.new" for name in (RAW_DISK, DISK))
+        write_disk(self._architecture.machine, content, raw)
+        pack_disk(raw, packed)
+        _check_size(packed, flavour.disk_limit)
+        raw.replace(self._output / RAW_DISK)
+        packed.replace(self._output / DISK)
+
     def _write_manifest(self, inputs: str, packages: Sequence[Package]) -> None:
         boot = {
             "kernel": self._flavour.kernel,
@@ -168,10 +194,11 @@ class Build:
             "parameters": self._architecture.parameters,
         }
         self._write(BOOT, _json(boot))
+        disks = (RAW_DISK, DISK) if self._flavour.root_label else ()
         manifest = {
             "machine": self._architecture.machine,
             "inputs": inputs,
-            "files": self._files(self._flavour.kernel, INITRAMFS, IMAGE, BOOT),
+            "files": self._files(self._flavour.kernel, INITRAMFS, IMAGE, BOOT, *disks),
             "packages": [asdict(package) for package in packages],
             "wheels": [asdict(each) for each in self._architecture.wheels],
         }

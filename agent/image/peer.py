@@ -87,6 +87,7 @@ def _architecture(local: Architecture) -> Architecture:
         boot_modules=(*(("crc32c_generic",) if pc else ()), "erofs"),  # the latter asks for it by no alias
         found_modules=disks,
         modules=(*local.modules, *disks, *network),
+        disk_packages=("grub-pc-bin", "systemd-boot-efi") if pc else (),
         parameters=(*local.parameters, f"console={'ttyS0' if pc else 'ttysclp0'}", *_PARAMETERS),
     )
 
@@ -97,18 +98,18 @@ PEER = replace(
     packages=(*LOCAL.packages, *_PACKAGES),
     keep=(*LOCAL.keep, *_KEEP),
     left_out={reason: names for reason, names in LEFT_OUT.items() if "ssl" not in names},
-    code=CODE | _CODE,
+    code={**CODE, **_CODE},
     programs=(*LOCAL.programs, "peer.py"),
     compressed=(*LOCAL.compressed, *_COMPRESSED),
     directories=(*LOCAL.directories, "media/cidata", "etc/containers"),
-    links=LINKS
-    | {
+    links={
+        **LINKS,
         "etc/resolv.conf": "../run/resolv.conf",  # what DHCP tells
         "usr/lib/ssl/cert.pem": "/etc/ssl/certs/ca-certificates.crt",
         "usr/lib/ssl/certs": "/etc/ssl/certs",
     },
-    texts={path: text for path, text in TEXTS.items() if path not in ("etc/resolv.conf", "usr/sbin/init")}
-    | {
+    texts={
+        **{path: text for path, text in TEXTS.items() if path not in ("etc/resolv.conf", "usr/sbin/init")},
         "etc/containers/policy.json": json.dumps({"default": [{"type": "insecureAcceptAnything"}]}) + "\n",
         "pause_bundle/config.json": json.dumps(_PAUSE, indent=1) + "\n",
     },
@@ -124,5 +125,6 @@ PEER = replace(
     architectures={machine: _architecture(local) for machine, local in ARCHITECTURES.items()},
     image_limit=IMAGE_LIMIT,
     initramfs_limit=INITRAMFS_LIMIT,
+    root_label=ROOT_LABEL,
     disk_limit=DISK_LIMIT,
 )

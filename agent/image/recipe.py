@@ -170,6 +170,7 @@ class Architecture:
         kernel_compressed: Whether `vmlinuz` is a bzImage with a kernel inside that boots by itself.
         boot_modules: What the initramfs loads for the root to be there.
         found_modules: What it has besides, to be loaded for devices that it finds.
+        disk_packages: Packages with what boots a disk, of which the guest itself has nothing.
         modules: What the root has for later: the kernel asks modprobe for the file systems and sockets among
             them when they are first used, the agent for the rest.
         parameters: Kernel parameters that this guest wants on any hypervisor.
@@ -187,6 +188,7 @@ class Architecture:
     parameters: tuple[str, ...]
     wheels: tuple[Wheel, ...] = ()
     found_modules: tuple[str, ...] = ()
+    disk_packages: tuple[str, ...] = ()
 
 
 CHANNEL_MODULES = ("virtio_console", "vmw_vsock_virtio_transport")  # the initramfs loads that of the agent's address
@@ -289,7 +291,8 @@ class Flavour:
         architectures: By what `uname -m` says.
         image_limit: The most bytes of the root.
         initramfs_limit: The most bytes of the initramfs.
-        disk_limit: The most bytes of the disk that is made of it all, packed; 0, none is made.
+        root_label: What the root's partition is called on the disk that is made of it all; none, no disk.
+        disk_limit: The most bytes of that disk, packed.
     """
 
     name: str
@@ -311,6 +314,7 @@ class Flavour:
     architectures: Mapping[str, Architecture]
     image_limit: int
     initramfs_limit: int
+    root_label: str = ""
     disk_limit: int = 0
 
 

@@ -1,0 +1,79 @@
+"""The peer pod's disk boots as clouds boot it, to an agent that serves. `make podvm` builds it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from image.build import CHECKOUT, DISK
+
+PODVM = CHECKOUT / "build/podvm"
+OVMF = Path("/usr/share/OVMF")
+LIMIT = 90.0  # seconds; about twelve are needed
+SERVES = b"serves unix:///run/kata-containers/agent.sock"
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(2 * LIMIT)]
+
+
+def disk(machine: str) -> Path:
+    path = PODVM / machine / DISK
+    if not path.is_file():
+        pytest.fail(f"no {path}: run `make podvm`")
+    return path
+
+
+async def console_until(mark: bytes, command: Sequence[str | Path], *, limit: float = LIMIT) -> bytes:
+    """Start a machine and read its console until a mark; it has then ended."""
+    machine = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    assert machine.stdout is not None
+    console = b""
+    began = time.monotonic()
+    try:
+        async with asyncio.timeout(limit):
+            while mark not in console and (more := await machine.stdout.read(4096)):
+                console += more
+    except TimeoutError:
+        pass  # what is on the console says more
+    finally:
+        if machine.returncode is None:
+            machine.kill()
+        await machine.wait()
+    text = console.decode(errors="replace")
+    assert mark in console, f"no {mark!r} on the console in {time.monotonic() - began:.0f} s:\n{text}"
+    return console
+
+
+def pc(*drive: str) -> list[str | Path]:
+    options = [
+        "-M",
+        "q35,accel=tcg",
+        "-cpu",
+        "max,erms=off",
+        "-m",
+        "512",
+        "-nodefaults",
+        "-no-reboot",
+        "-display",
+        "none",
+    ]
+    options += ["-serial", "stdio", "-drive", f"file={disk('x86_64')},format=qcow2,if=none,id=root,snapshot=on", *drive]
+    return ["qemu-system-x86_64", *options, "-nic", "user,model=virtio-net-pci,restrict=on"]
+
+
+async def test_a_bios_boots_it_from_a_sata_disk() -> None:
+    await console_until(SERVES, pc("-device", "ide-hd,drive=root,bus=ide.0"))
+
+
+async def test_uefi_boots_it_from_an_nvme_disk(tmp_path: Path) -> None:
+    variables = tmp_path / "variables"
+    shutil.copy(OVMF / "OVMF_VARS.fd", variables)
+    flash = ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF}/OVMF_CODE.fd"]
+    flash += ["-drive", f"if=pflash,format=raw,file={variables}"]
+    await console_until(SERVES, [*pc("-device", "nvme,drive=root,serial=root"), *flash])
