@@ -17,7 +17,7 @@ DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-sy
                   dosfstools grub-pc-bin mtools systemd-boot-efi
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-functional test-integration test-guest test-cri test-alone check guest podvm bench conformance protos clean
+.PHONY: help setup demo test test-functional test-integration test-guest test-cri test-alone check guest podvm podvms bench conformance protos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,14 +40,14 @@ demo: setup guest ## a container in a virtual machine, from containerd to crun (
 
 # What boots machines keeps about one processor busy, so two lanes of it run side by side, each in a room of its own:
 # tests compare the machine before and after. Those that compare times come last, alone.
-test: setup guest podvm ## every gate and every test (root)
+test: setup guest podvms ## every gate and every test (root)
 	@tools/check
 	@$(BIN)/pytest -q -n 2 tests/unit
 	@$(BIN)/python -m tools.lanes '$(MAKE) test-integration' '$(MAKE) --keep-going test-functional test-guest test-cri'
 	@$(MAKE) test-alone
 
 test-functional test-integration test-guest test-cri test-alone: setup guest
-test-functional: podvm
+test-functional: podvms
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/functional tests/conformance
 test-integration:
 	@tools/room $(BIN)/pytest -q -m 'not alone' --ignore tests/integration/guest tests/integration
@@ -67,6 +67,9 @@ guest: setup ## kernel, initramfs and root image of the guest
 
 podvm: setup ## disk of a peer pod's machine, and its kernel, initramfs and root (MACHINE=s390x for another)
 	@$(BIN)/python agent/image/build.py --flavour peer --machine $(MACHINE) --output $(BUILD)/podvm/$(MACHINE)
+podvms: setup
+	@$(MAKE) podvm MACHINE=x86_64
+	@$(MAKE) podvm MACHINE=s390x
 
 bench: setup guest ## the figures of docs/performance.md
 	@$(BIN)/python -m bench

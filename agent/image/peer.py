@@ -1,7 +1,7 @@
 """What a peer pod's guest has beyond the local one: the recipe's other flavour.
 
 A cloud boots it from a disk of its own and says nothing on the kernel's line. So it finds its root by the partition's
-label on whatever controller the cloud has, gets its address by DHCP, and beside the agent runs what the node talks to
+label on whatever controller the cloud has, and beside the agent runs what gets its address and what the node talks to
 (guest/peer-side). It pulls images itself.
 """
 
@@ -21,7 +21,6 @@ DISK_LIMIT = 200 << 20
 _PACKAGES = (
     "ca-certificates",
     "skopeo",
-    "udhcpc",  # the script that does what busybox's DHCP client is told
     "umoci",
     # Their libraries, and those of Python's TLS.
     "libassuan0",
@@ -32,7 +31,7 @@ _PACKAGES = (
     "libssl3",
     "libudev1",
 )
-_KEEP = ("etc/udhcpc/default.script", "usr/bin/skopeo", "usr/bin/umoci")
+_KEEP = ("usr/bin/skopeo", "usr/bin/umoci")
 _COMPRESSED = (r"pause_bundle/rootfs/bin/", r"usr/bin/(skopeo|umoci)$")
 
 # The parts of the adaptor that run in the guest; what else it needs of kata_py stands in the local recipe.
@@ -84,7 +83,7 @@ def _architecture(local: Architecture) -> Architecture:
         # The cloud kernel has no AHCI.
         kernel_package="linux-image-amd64" if pc else local.kernel_package,
         kernel_compressed=False,  # as it comes: so a firmware and a boot loader want it
-        boot_modules=(*(("crc32c_generic",) if pc else ()), "erofs"),  # the latter asks for it by no alias
+        boot_modules=("crc32c_generic", "erofs"),  # the latter asks for it by no alias
         found_modules=disks,
         modules=(*local.modules, *disks, *network),
         disk_packages=("grub-pc-bin", "systemd-boot-efi") if pc else (),
@@ -104,7 +103,7 @@ PEER = replace(
     directories=(*LOCAL.directories, "media/cidata", "etc/containers"),
     links={
         **LINKS,
-        "etc/resolv.conf": "../run/resolv.conf",  # what DHCP tells
+        "etc/resolv.conf": "../run/resolv.conf",  # where the DHCP client writes
         "usr/lib/ssl/cert.pem": "/etc/ssl/certs/ca-certificates.crt",
         "usr/lib/ssl/certs": "/etc/ssl/certs",
     },

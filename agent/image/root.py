@@ -5,6 +5,8 @@ from __future__ import annotations
 import fnmatch
 import os
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -178,20 +180,35 @@ def _bundle(certificates: Tree) -> bytes:
 
 
 def _python(architecture: Architecture, root: Path, *arguments: str) -> None:
-    """Run bytecode.py by the guest's interpreter, out of the root: what it writes is what it reads in the guest."""
-    if architecture.machine != os.uname().machine:
-        raise BuildError(
-            f"this machine cannot run {PYTHON} of {architecture.machine}", "build the guest on one that can"
-        )
-    libraries = root / "usr/lib" / architecture.multiarch
-    loader = libraries / Path(architecture.loader).name
-    options = ("--library-path", libraries, root / "usr/bin" / PYTHON, "-s", "-S", "-P", "-B", _HERE / "bytecode.py")
+    """Run bytecode.py on the root, whose libraries in Python it uses: what it writes is what it reads in the guest."""
+    paths = [root / CODE_ROOT, root / DIST_PACKAGES]
+    if architecture.machine == os.uname().machine:
+        libraries = root / "usr/lib" / architecture.multiarch
+        loader = libraries / Path(architecture.loader).name
+        interpreter: list[str | Path] = [loader, "--library-path", libraries, root / "usr/bin" / PYTHON]
+    else:
+        interpreter = [_like_the_guests(architecture)]
+        paths.append(Path(sysconfig.get_config_var("DESTSHARED")))  # modules in C, of which it cannot load the root's
+    options = ("-s", "-S", "-P", "-B", _HERE / "bytecode.py")
     environment = {
         "PYTHONHOME": f"{root}/usr",
-        "PYTHONPATH": f"{root}/{CODE_ROOT}:{root}/{DIST_PACKAGES}",
+        "PYTHONPATH": ":".join(str(path) for path in paths),
         "PYTHONHASHSEED": "0",  # the order of sets in the bytecode
     }
-    command: list[str | Path] = [loader, *options, *arguments]
+    command = [*interpreter, *options, *arguments]
     done = subprocess.run(command, env=environment, umask=0o022, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"the guest's Python cannot be prepared:\n{done.stderr.strip()}", "mend what it says above")
+
+
+def _like_the_guests(architecture: Architecture) -> Path:
+    """This interpreter, if its bytecode is the guest's, which is the same on any processor.
+
+    Packs then hold what is imported where protobuf has no C++: a little more than the guest reads.
+    """
+    if sys.implementation.cache_tag != f"cpython-{PYTHON.removeprefix('python').replace('.', '')}":
+        raise BuildError(
+            f"this machine cannot run {PYTHON} of {architecture.machine}, nor is its own the same",
+            f"build the guest on one that can, or by {PYTHON}",
+        )
+    return Path(sys.executable).resolve()  # not by the way of a virtual environment, which has paths of its own

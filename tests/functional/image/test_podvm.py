@@ -77,3 +77,11 @@ async def test_uefi_boots_it_from_an_nvme_disk(tmp_path: Path) -> None:
     flash = ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF}/OVMF_CODE.fd"]
     flash += ["-drive", f"if=pflash,format=raw,file={variables}"]
     await console_until(SERVES, [*pc("-device", "nvme,drive=root,serial=root"), *flash])
+
+
+async def test_an_s390x_machine_boots_it_from_a_virtio_disk() -> None:
+    options = ["-M", "s390-ccw-virtio,accel=tcg", "-m", "512", "-nodefaults", "-no-reboot", "-display", "none"]
+    options += ["-chardev", "stdio,id=console", "-device", "sclpconsole,chardev=console"]
+    options += ["-drive", f"file={disk('s390x')},format=qcow2,if=none,id=root,snapshot=on"]
+    options += ["-device", "virtio-blk-ccw,drive=root,bootindex=1"]
+    await console_until(SERVES, ["qemu-system-s390x", *options])

@@ -28,7 +28,13 @@ LIMIT = 10.0  # seconds
 @pytest.fixture
 def kernel(tmp_path: Path) -> Kernel:
     package = Package(tmp_path)
-    names = ("erofs", "virtio_console", "vmw_vsock_virtio_transport", *PEER.architectures["s390x"].found_modules)
+    names = (
+        "crc32c_generic",
+        "erofs",
+        "virtio_console",
+        "vmw_vsock_virtio_transport",
+        *PEER.architectures["s390x"].found_modules,
+    )
     names += ("virtio_blk", *PEER.architectures["s390x"].modules)
     for name in dict.fromkeys(names):
         package.add(f"lib/modules/6.1/kernel/{name}.ko", module("depends=", f"alias=for-{name}"))
