@@ -30,7 +30,7 @@ class Blocks(NamedTuple):
     """Consecutive sectors of the boot partition."""
 
     first: int
-    count: int
+    sectors: int
 
 
 def extent(first: int, offset: int, size: int) -> Blocks:
@@ -53,8 +53,8 @@ def core_image(files: Tree, partition: int, kernel: Blocks, initramfs: Blocks, p
         BuildError: It cannot be made.
     """
     commands = (
-        f"linux {kernel.first}+{kernel.count} {parameters}",
-        f"initrd {initramfs.first}+{initramfs.count}",
+        f"linux {kernel.first}+{kernel.sectors} {parameters}",
+        f"initrd {initramfs.first}+{initramfs.sectors}",
         "boot",
     )
     with tempfile.TemporaryDirectory(prefix="grub-") as name:

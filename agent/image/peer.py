@@ -36,7 +36,7 @@ _COMPRESSED = (r"pause_bundle/rootfs/bin/", r"usr/bin/(skopeo|umoci)$")
 
 # The parts of the adaptor that run in the guest; what else it needs of kata_py stands in the local recipe.
 _CODE: Mapping[str, tuple[str, ...]] = {
-    "caa": ("kata_caa/__init__.py", "kata_caa/apf.py", "kata_caa/errors.py"),
+    "caa": ("kata_caa/__init__.py", "kata_caa/apf.py", "kata_caa/errors.py", "kata_caa/forwarder"),
 }
 
 # As an image that was unpacked: the agent runs it where a pod's first container comes without files.
