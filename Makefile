@@ -5,17 +5,18 @@ MAKEFLAGS   += --no-print-directory
 PYTHON      ?= /usr/bin/python3
 BUILD       := build
 BIN         := .venv/bin
+MACHINE     ?= $(shell uname -m)
 
 # What a node needs to run pods, what building the guest needs, and what developing needs.
 HOST_PACKAGES  := containerd qemu-system-x86 qemu-system-common
-GUEST_PACKAGES := erofs-utils lz4 debian-archive-keyring
+GUEST_PACKAGES := erofs-utils lz4 debian-archive-keyring grub-common qemu-utils
 DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-system-misc busybox-static crun cpio \
                   containernetworking-plugins e2fsprogs iproute2 iptables iputils-ping kmod openssl procps zstd \
                   libvirt-daemon-system libvirt-clients dnsmasq-base ovmf docker-registry skopeo \
                   dosfstools grub-pc-bin mtools systemd-boot-efi gcc libvirt-dev pkg-config python3-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-functional test-integration test-guest test-cri test-alone check guest bench conformance protos clean
+.PHONY: help setup demo test test-functional test-integration test-guest test-cri test-alone check guest podvm podvms bench conformance protos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,14 +39,14 @@ demo: setup guest ## a container in a virtual machine, from containerd to crun (
 
 # What boots machines keeps about one processor busy, so two lanes of it run side by side, each in a room of its own:
 # tests compare the machine before and after. Those that compare times come last, alone.
-test: setup guest ## every gate and every test (root)
+test: setup guest podvms ## every gate and every test (root)
 	@tools/check
 	@$(BIN)/pytest -q -n 2 tests/unit
 	@$(BIN)/python -m tools.lanes '$(MAKE) test-integration' '$(MAKE) --keep-going test-functional test-guest test-cri'
 	@$(MAKE) test-alone
 
 test-functional test-integration test-guest test-cri test-alone: setup guest
-test-functional:
+test-functional: podvms
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/functional tests/conformance
 test-integration:
 	@tools/room $(BIN)/pytest -q -m 'not alone' --ignore tests/integration/guest tests/integration
@@ -62,6 +63,12 @@ check: setup ## ruff, mypy --strict, import-linter, generated code, unit tests
 
 guest: setup ## kernel, initramfs and root image of the guest
 	@$(BIN)/python agent/image/build.py --output $(BUILD)/guest
+
+podvm: setup ## disk of a peer pod's machine, and its kernel, initramfs and root (MACHINE=s390x for another)
+	@$(BIN)/python agent/image/build.py --flavour peer --machine $(MACHINE) --output $(BUILD)/podvm/$(MACHINE)
+podvms: setup
+	@$(MAKE) podvm MACHINE=x86_64
+	@$(MAKE) podvm MACHINE=s390x
 
 bench: setup guest ## the figures of docs/performance.md
 	@$(BIN)/python -m bench

@@ -1,6 +1,7 @@
 """Build the guest: kernel, initramfs and root image, from Debian packages and this checkout.
 
     python -m image.build --output build/guest
+    python -m image.build --flavour peer --output build/podvm/x86_64
 
 What is made depends on the packages and the sources alone; it is made again only if one of them changed, and the
 Debian part not for a change of our own code.
@@ -22,15 +23,19 @@ from pathlib import Path
 
 from image import root, wheel
 from image.archive import Archive, Package
+from image.disk import TOOLS, Content, pack_disk, write_disk
 from image.errors import BuildError
 from image.initramfs import initramfs
 from image.kernel import Kernel
-from image.recipe import ARCHITECTURES, CODE_ROOT, IMAGE_LIMIT, INITRAMFS_LIMIT, PACKAGES, Architecture
-from image.tree import File, Tree
+from image.peer import PEER
+from image.recipe import CODE_ROOT, LOCAL, Architecture, Flavour
+from image.tree import File, Tree, read_package
 
-KERNEL, INITRAMFS, IMAGE = "vmlinux", "initramfs.img", "kata-containers.img"
+KERNEL, INITRAMFS, IMAGE = LOCAL.kernel, "initramfs.img", "kata-containers.img"
 BOOT, MANIFEST = "boot.json", "manifest.json"
+RAW_DISK, DISK = "podvm.raw", "podvm.qcow2"
 CHECKOUT = Path(__file__).parents[2]
+FLAVOURS = {flavour.name: flavour for flavour in (LOCAL, PEER)}
 _HERE = Path(__file__).parent
 _SPACE = 600 << 20  # bytes that a first build takes
 
@@ -39,19 +44,21 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser("image.build", description="Build the guest from Debian packages.")
     parser.add_argument("--output", type=Path, default=CHECKOUT / "build/guest", help="directory of the results")
-    parser.add_argument("--machine", choices=ARCHITECTURES, help="the guest's architecture, if not ours")
+    parser.add_argument("--flavour", choices=FLAVOURS, default=LOCAL.name, help="which guest (default: local)")
+    parser.add_argument("--machine", choices=LOCAL.architectures, help="the guest's architecture, if not ours")
     parser.add_argument("--update", action="store_true", help="take the newest packages, not those of the last build")
     options = parser.parse_args(arguments)
     machine = options.machine or os.uname().machine
-    if machine not in ARCHITECTURES:
-        parser.error(f"no guest for {machine}; there are those for {', '.join(ARCHITECTURES)}")
+    flavour = FLAVOURS[options.flavour]
+    if machine not in flavour.architectures:
+        parser.error(f"no guest for {machine}; there are those for {', '.join(flavour.architectures)}")
     began = time.monotonic()
 
     def say(text: str) -> None:
         print(f"==> guest: {text}", flush=True)
 
     try:
-        changed = Build(ARCHITECTURES[machine], options.output, say).run(update=options.update)
+        changed = Build(flavour, flavour.architectures[machine], options.output, say).run(update=options.update)
     except BuildError as error:
         print(f"guest: {error}", file=sys.stderr)
         return 1
@@ -66,12 +73,14 @@ class Build:
     """One guest.
 
     Args:
+        flavour: What it is for.
         architecture: Its architecture.
         output: Directory of the results; `cache/` in it keeps packages and the unpacked root.
         say: Told of each step that takes time.
     """
 
-    def __init__(self, architecture: Architecture, output: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, flavour: Flavour, architecture: Architecture, output: Path, say: Callable[[str], None]) -> None:
+        self._flavour = flavour
         self._architecture = architecture
         self._output = output
         self._cache = output / "cache" / architecture.debian
@@ -93,8 +102,9 @@ class Build:
             fcntl.flock(lock, fcntl.LOCK_EX)  # one build at a time
             self._check_space()
             archive = Archive(self._architecture, self._cache, self._say)
-            packages = archive.packages(PACKAGES, update=update)
-            code = root.code_tree(CHECKOUT)
+            boot_packages = self._architecture.disk_packages
+            packages = archive.packages((*self._flavour.packages, *boot_packages), update=update)
+            code = root.code_tree(self._flavour, CHECKOUT)
             debian_inputs = _digest(*_recipe(), *(package.sha256.encode() for package in packages))
             inputs = _digest(debian_inputs.encode(), *_contents(code))
             manifest, debian = self._output / MANIFEST, self._cache / "root.json"
@@ -103,9 +113,12 @@ class Build:
             manifest.unlink(missing_ok=True)
             if not self._holds(debian, debian_inputs):
                 debian.unlink(missing_ok=True)
-                self._make_debian_part([archive.path(package) for package in packages])
-                debian.write_bytes(_json({"inputs": debian_inputs, "files": self._files(KERNEL, INITRAMFS)}))
+                self._make_debian_part([archive.path(each) for each in packages if each.name not in boot_packages])
+                files = self._files(self._flavour.kernel, INITRAMFS)
+                debian.write_bytes(_json({"inputs": debian_inputs, "files": files}))
             self._make_image(code)
+            if self._flavour.root_label:
+                self._make_disk([archive.path(each) for each in packages if each.name in boot_packages])
             self._write_manifest(inputs, packages)
             return True
 
@@ -125,16 +138,16 @@ class Build:
             return False
 
     def _make_debian_part(self, packages: Sequence[Path]) -> None:
-        architecture = self._architecture
+        flavour, architecture = self._flavour, self._architecture
         self._say("kernel")
         kernel = Kernel(packages[0])
-        self._write(KERNEL, kernel.image(compressed=architecture.kernel_compressed))
+        self._write(flavour.kernel, kernel.image(compressed=architecture.kernel_compressed))
         self._say("initramfs")
         wheels = [(each, wheel.fetch(each, self._cache / "wheels", self._say)) for each in architecture.wheels]
-        files = root.unpack(architecture, packages[1:], wheels)
-        self._write(INITRAMFS, initramfs(architecture, kernel, files).cpio(), INITRAMFS_LIMIT)
+        files = root.unpack(flavour, architecture, packages[1:], wheels)
+        self._write(INITRAMFS, initramfs(flavour, architecture, kernel, files).cpio(), flavour.initramfs_limit)
         self._say("root: Debian's part, byte-compiled")
-        tree = root.debian_tree(architecture, kernel, files)
+        tree = root.debian_tree(flavour, architecture, kernel, files)
         shutil.rmtree(self._root, ignore_errors=True)
         tree.write(self._root)
         root.compile_python(architecture, self._root, "usr/lib")
@@ -144,25 +157,48 @@ class Build:
         shutil.rmtree(self._root / CODE_ROOT, ignore_errors=True)
         code.write(self._root)
         root.compile_python(self._architecture, self._root, CODE_ROOT)
-        root.pack_code(self._architecture, self._root)
+        root.pack_code(self._flavour, self._architecture, self._root)
         image = self._output / f"{IMAGE}.new"
-        root.write_image(self._root, image)
-        _check_size(image, IMAGE_LIMIT)
+        root.write_image(self._flavour, self._root, image)
+        _check_size(image, self._flavour.image_limit)
         image.replace(self._output / IMAGE)
+
+    def _make_disk(self, packages: Sequence[Path]) -> None:
+        flavour = self._flavour
+        self._say("disk")
+        tools = Tree()
+        for package in packages:
+            tools.update(read_package(package, TOOLS))
+        root = (f"root=PARTLABEL={flavour.root_label}", "rootfstype=erofs", "ro")
+        content = Content(
+            kernel=(self._output / flavour.kernel).read_bytes(),
+            initramfs=(self._output / INITRAMFS).read_bytes(),
+            root=self._output / IMAGE,
+            root_label=flavour.root_label,
+            parameters=" ".join((*self._architecture.parameters, *root)),
+            tools=tools,
+        )
+        raw, packed = (self._output / f"{name}.new" for name in (RAW_DISK, DISK))
+        write_disk(self._architecture.machine, content, raw)
+        pack_disk(raw, packed)
+        _check_size(packed, flavour.disk_limit)
+        raw.replace(self._output / RAW_DISK)
+        packed.replace(self._output / DISK)
 
     def _write_manifest(self, inputs: str, packages: Sequence[Package]) -> None:
         boot = {
-            "kernel": KERNEL,
+            "kernel": self._flavour.kernel,
             "initramfs": INITRAMFS,
             "image": IMAGE,
             "image_fstype": "erofs",
             "parameters": self._architecture.parameters,
         }
         self._write(BOOT, _json(boot))
+        disks = (RAW_DISK, DISK) if self._flavour.root_label else ()
         manifest = {
             "machine": self._architecture.machine,
             "inputs": inputs,
-            "files": self._files(KERNEL, INITRAMFS, IMAGE, BOOT),
+            "files": self._files(self._flavour.kernel, INITRAMFS, IMAGE, BOOT, *disks),
             "packages": [asdict(package) for package in packages],
             "wheels": [asdict(each) for each in self._architecture.wheels],
         }

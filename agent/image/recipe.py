@@ -2,6 +2,9 @@
 
 The root is chosen by name. Of the packages below it gets the paths in `KEEP`; of their libraries those that a kept
 program, extension module or library needs. A need that no package meets fails the build.
+
+There are two flavours of it: this is the local guest, which a hypervisor of the node boots; `peer.py` tells what the
+one that a cloud boots has beyond it.
 """
 
 from __future__ import annotations
@@ -166,6 +169,8 @@ class Architecture:
         kernel_package: Depends on the kernel's real package.
         kernel_compressed: Whether `vmlinuz` is a bzImage with a kernel inside that boots by itself.
         boot_modules: What the initramfs loads for the root to be there.
+        found_modules: What it has besides, to be loaded for devices that it finds.
+        disk_packages: Packages with what boots a disk, of which the guest itself has nothing.
         modules: What the root has for later: the kernel asks modprobe for the file systems and sockets among
             them when they are first used, the agent for the rest.
         parameters: Kernel parameters that this guest wants on any hypervisor.
@@ -182,6 +187,8 @@ class Architecture:
     modules: tuple[str, ...]
     parameters: tuple[str, ...]
     wheels: tuple[Wheel, ...] = ()
+    found_modules: tuple[str, ...] = ()
+    disk_packages: tuple[str, ...] = ()
 
 
 CHANNEL_MODULES = ("virtio_console", "vmw_vsock_virtio_transport")  # the initramfs loads that of the agent's address
@@ -258,3 +265,77 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         ),
     )
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """One guest of those that are made from the same recipe.
+
+    Attributes:
+        name: What it is called on the command line.
+        packages: Debian's packages, without the kernel's.
+        keep: Patterns of the paths that the root gets of them.
+        left_out: Of the standard library, by reason.
+        code: The parts of this project, by their place in the checkout.
+        programs: Sources from `guest/` that stand beside them.
+        packs: Of modules, by name; see `PACKS`.
+        compressed: Regular expressions of paths that are packed.
+        directories: Made empty.
+        links: Symbolic links, by path.
+        texts: Files, by path.
+        scripts: Files from `guest/`, by path.
+        copies: Files that stand in the root twice, by the second path.
+        certificates: Patterns of the certificates that are made one file; none, no file.
+        initramfs: The script in `guest/` that the initramfs runs.
+        kernel: The kernel's file name, which tells its form.
+        architectures: By what `uname -m` says.
+        image_limit: The most bytes of the root.
+        initramfs_limit: The most bytes of the initramfs.
+        root_label: What the root's partition is called on the disk that is made of it all; none, no disk.
+        disk_limit: The most bytes of that disk, packed.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    keep: tuple[str, ...]
+    left_out: Mapping[str, tuple[str, ...]]
+    code: Mapping[str, tuple[str, ...]]
+    programs: tuple[str, ...]
+    packs: Mapping[str, tuple[str, ...]]
+    compressed: tuple[str, ...]
+    directories: tuple[str, ...]
+    links: Mapping[str, str]
+    texts: Mapping[str, str]
+    scripts: Mapping[str, str]
+    copies: Mapping[str, str]
+    certificates: tuple[str, ...]
+    initramfs: str
+    kernel: str
+    architectures: Mapping[str, Architecture]
+    image_limit: int
+    initramfs_limit: int
+    root_label: str = ""
+    disk_limit: int = 0
+
+
+LOCAL = Flavour(
+    name="local",
+    packages=PACKAGES,
+    keep=KEEP,
+    left_out=LEFT_OUT,
+    code=CODE,
+    programs=("init.py",),
+    packs=PACKS,
+    compressed=COMPRESSED,
+    directories=DIRECTORIES,
+    links=LINKS,
+    texts=TEXTS,
+    scripts={},
+    copies={},
+    certificates=(),
+    initramfs="initramfs",
+    kernel="vmlinux",
+    architectures=ARCHITECTURES,
+    image_limit=IMAGE_LIMIT,
+    initramfs_limit=INITRAMFS_LIMIT,
+)

@@ -70,6 +70,17 @@ class Tree:
         """All paths and nodes, each directory before what it holds."""
         yield from sorted(self.nodes.items(), key=lambda item: item[0].split("/"))
 
+    def file(self, path: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            BuildError: There is none at that path.
+        """
+        node = self.nodes.get(path)
+        if not isinstance(node, File):
+            raise BuildError(f"no package has /{path}", "see the packages in the recipe")
+        return node.data
+
     def matching(self, patterns: Iterable[str]) -> Tree:
         """What lies at paths of those patterns; `**` at the end is everything below."""
         tree = Tree()
