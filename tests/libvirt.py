@@ -6,6 +6,7 @@ private directories. Its bridge and dnsmasq are in the network namespace of the 
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -20,8 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-POOL, NETWORK, BRIDGE = "pods", "pods", "kplv0"
-SUBNET = "192.168.213"
+POOL, NETWORK = "pods", "pods"
 BASE = "podvm-base.qcow2"
 START_TIMEOUT = 60.0  # seconds; a first start asks each QEMU what it can do
 PLACES = ("/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt", "/run/libvirt")
@@ -62,11 +62,11 @@ NETWORK_XML = """
 """
 
 # What a guest would do, done for one that cannot: asks for a lease for each interface of a machine that has started.
-GIVING_HOOK = f"""#!/bin/sh
+GIVING_HOOK = """#!/bin/sh
 [ "$2" = started ] || exit 0
 for mac in $(sed -n "s/.*<mac address='\\(.*\\)'.*/\\1/p"); do
     ip link add kpg$$ address "$mac" type veth peer name kpp$$
-    ip link set kpp$$ master {BRIDGE} up
+    ip link set kpp$$ master @BRIDGE@ up
     ip link set kpg$$ up
     busybox udhcpc -i kpg$$ -n -q -f -s /bin/true -t 10 -T 1 > /dev/null 2>&1
     ip link del kpg$$
@@ -80,9 +80,13 @@ class Libvirtd:
 
     Attributes:
         top: Its directory; `pool` below holds the volumes.
+        bridge: Its network's.
+        subnet: Its network's addresses begin so.
     """
 
     top: Path
+    bridge: str
+    subnet: str
     _init: int
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -128,16 +132,24 @@ class Libvirtd:
             assert self._children["libvirtd"].poll() is None, f"libvirtd ended: {self.log()}"
             time.sleep(0.05)
 
-    def kill(self) -> None:
-        """Kill it; its machines go on."""
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
         child = self._children["libvirtd"]
         (pid,) = map(int, Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split())
-        os.kill(pid, signal.SIGKILL)
-        child.wait(10)
+        os.kill(pid, number)
+
+    def kill(self) -> None:
+        """Kill it; its machines go on."""
+        self.signal(signal.SIGKILL)
+        self._children["libvirtd"].wait(10)
+
+    def run(self, *argv: str) -> None:
+        """Run a program with its view of the file system."""
+        subprocess.run(["nsenter", f"--target={self._init}", "--mount", *argv], check=True, timeout=20)
 
     def _spawn(self, program: str, environment: Mapping[str, str] | None = None) -> None:
         line = ["nsenter", f"--target={self._init}", "--mount", "--pid", f"/usr/sbin/{program}"]
-        line += ["-f", str(self.top / f"{program}.conf")]
+        line += ["-f", str(self.top / f"{program}.conf"), "-p", str(self.top / f"{program}.pid")]
         with (self.top / f"{program}.out").open("ab") as out:
             self._children[program] = subprocess.Popen(
                 line, env={**os.environ, **(environment or {})}, stdout=out, stderr=out
@@ -169,6 +181,8 @@ def libvirtd(*, hook: str = "") -> Iterator[Libvirtd]:
         hook: A script that is told of each machine's start, /etc/libvirt/hooks/qemu.
     """
     with ExitStack() as stack:
+        number = next(n for n in itertools.count() if not Path(f"/sys/class/net/kplv{n}").exists())
+        bridge, subnet = f"kplv{number}", f"192.168.{200 + number}"
         top = Path(tempfile.mkdtemp(prefix="kp-lv-", dir="/tmp"))
         stack.callback(shutil.rmtree, top, ignore_errors=True)
         for name in ("etc", "lib", "cache", "log", "run", "pool", "bin", "sock"):
@@ -181,18 +195,18 @@ def libvirtd(*, hook: str = "") -> Iterator[Libvirtd]:
                 (top / "bin" / tool).symlink_to(found)
         if hook:
             (top / "etc/hooks").mkdir()
-            (top / "etc/hooks/qemu").write_text(hook)
+            (top / "etc/hooks/qemu").write_text(hook.replace("@BRIDGE@", bridge))
             (top / "etc/hooks/qemu").chmod(0o755)
         for place in PLACES:
             Path(place).mkdir(parents=True, exist_ok=True)
         holder = stack.enter_context(_namespaces(top))
-        daemon = Libvirtd(top, holder)
+        daemon = Libvirtd(top, bridge, subnet, holder)
         stack.callback(_end, daemon)
         daemon.start_virtlogd()
         daemon.start()
         daemon.define("pool-define", POOL_XML.format(name=POOL, path=daemon.pool))
         daemon.virsh("pool-start", POOL)
-        daemon.define("net-define", NETWORK_XML.format(name=NETWORK, bridge=BRIDGE, subnet=SUBNET))
+        daemon.define("net-define", NETWORK_XML.format(name=NETWORK, bridge=bridge, subnet=subnet))
         daemon.virsh("net-start", NETWORK)
         daemon.base()
         yield daemon

@@ -16,21 +16,18 @@ from kata_caa.providers.libvirt import binding, volume
 from kata_caa.providers.libvirt.binding import Connect, Domain, Interface
 from kata_caa.providers.libvirt.connection import Connection
 from kata_caa.providers.libvirt.domain import Machine
+from kata_caa.providers.libvirt.fault import is_lost
 
 PAUSE = 0.5  # seconds
 _TAIL = 2048  # bytes of the console's end, of which
 _TAIL_LINES = 5  # lines go into an error
-_NOT_YET = (  # what a source says that cannot be asked: no agent runs, none is there, or the network is not libvirt's
-    "VIR_ERR_AGENT_UNRESPONSIVE", "VIR_ERR_ARGUMENT_UNSUPPORTED", "VIR_ERR_OPERATION_UNSUPPORTED",
-    "VIR_ERR_CONFIG_UNSUPPORTED", "VIR_ERR_NO_SUPPORT", "VIR_ERR_INVALID_ARG", "VIR_ERR_OPERATION_INVALID",
-)  # fmt: skip
 
 
 async def wait(connection: Connection, machine: Machine, timeout: float) -> tuple[str, ...]:
     """The addresses of a machine's interfaces, one of each in their order.
 
-    Asked are the network's leases; where it gives none, the host's neighbours and the guest agent as well. A broken
-    connection is borne as long as there is time.
+    Asked are the network's leases, or the guest agent where libvirt gives no addresses there, and then the host's
+    neighbours. A broken connection is borne as long as there is time.
 
     Raises:
         ProviderError: The machine has ended, or has no address in time; with the console's last lines.
@@ -65,7 +62,7 @@ def _look(connect: Connect, machine: Machine) -> tuple[bool, tuple[str, ...]]:
     if domain.state(0)[0] not in binding.RUNNING:
         return False, ()
     found: dict[str, str] = {}
-    for source in (binding.LEASE, binding.ARP, *([binding.AGENT] if machine.agent else [])):
+    for source in (binding.AGENT, binding.ARP) if machine.agent else (binding.LEASE, binding.ARP):
         found |= {mac: address for mac, address in _ask(domain, source, machine.macs).items() if mac not in found}
         if len(found) == len(machine.macs):
             break
@@ -76,9 +73,11 @@ def _ask(domain: Domain, source: int, macs: Sequence[str]) -> Mapping[str, str]:
     try:
         interfaces = domain.interfaceAddresses(source, 0)
     except binding.Refused as error:
-        if binding.code(error) in _NOT_YET:
-            return {}
-        raise
+        # Leases are always there to be asked for. The others have many words for not knowing yet: that no agent runs,
+        # or that the kernel's list of neighbours was cut off.
+        if source == binding.LEASE or is_lost(error):
+            raise
+        return {}
     return {
         interface["hwaddr"].lower(): address
         for interface in interfaces.values()

@@ -64,6 +64,9 @@ class LibvirtConfig:
     )
     initrd: str = setting("", "initrd", "LIBVIRT_INITRD", "with a kernel: its initramfs, a path or a volume")
     kernel_args: str = setting("", "kernel-args", "LIBVIRT_KERNEL_ARGS", "with a kernel: its command line")
+    disk_bus: str = setting(
+        "virtio", "disk-bus", "LIBVIRT_DISK_BUS", "virtio, or sata (x86_64 alone), which many cloud kernels lack"
+    )
     console_log: bool = setting(
         True,
         "console-log",
@@ -99,6 +102,8 @@ def _nonsense(config: LibvirtConfig) -> Iterator[str]:
         yield f"LIBVIRT_LAUNCH_SECURITY is {config.launch_security!r}, not empty or {S390_PV}"
     if config.cpuset and not _CPUSET.fullmatch(config.cpuset):
         yield f"LIBVIRT_CPUSET is {config.cpuset!r}, not a list of numbers and ranges"
+    if config.disk_bus not in ("virtio", "sata"):
+        yield f"LIBVIRT_DISK_BUS is {config.disk_bus!r}, not virtio or sata"
     if config.initrd and not config.kernel:
         yield "LIBVIRT_INITRD is set without LIBVIRT_KERNEL"
     if config.vcpus < 1 or config.memory < 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -169,4 +170,4 @@ def _close(connect: Connect) -> None:
 
 def _close_late(opening: asyncio.Future[Connect]) -> None:
     if not opening.cancelled() and not opening.exception():
-        _close(opening.result())
+        threading.Thread(target=_close, args=[opening.result()], name="libvirt close", daemon=True).start()

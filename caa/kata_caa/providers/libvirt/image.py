@@ -12,7 +12,7 @@ from kata_caa.errors import Fault, ProviderError
 from kata_caa.providers.libvirt import binding, volume
 from kata_caa.providers.libvirt.binding import Connect
 from kata_caa.providers.libvirt.config import LibvirtConfig
-from kata_caa.providers.libvirt.connection import Connection, Opener
+from kata_caa.providers.libvirt.connection import CANCEL_TIMEOUT, Connection, Opener
 from kata_caa.providers.libvirt.volume import VolumeFacts
 
 UPLOAD_TIMEOUT = 3600.0  # seconds; an image has gigabytes
@@ -54,14 +54,18 @@ async def upload(
         loop.call_soon_threadsafe(progress, sent, total)
 
     connection = Connection(config.uri, opener)
+    work = connection.call(
+        f"upload {path} as volume {name}", lambda connect: _upload(connect, config, path, name, tell), UPLOAD_TIMEOUT
+    )
+    uploading = asyncio.create_task(work, name=f"upload {name}")
     try:
-        return await connection.call(
-            f"upload {path} as volume {name}",
-            lambda connect: _upload(connect, config, path, name, tell),
-            UPLOAD_TIMEOUT,
-        )
+        return await asyncio.shield(uploading)
+    except asyncio.CancelledError:
+        stop.set()  # whereupon the thread deletes what it has made
+        await asyncio.wait([uploading], timeout=CANCEL_TIMEOUT)
+        uploading.cancel()
+        raise
     finally:
-        stop.set()
         await connection.close()
 
 

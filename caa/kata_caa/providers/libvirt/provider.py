@@ -130,6 +130,7 @@ class LibvirtProvider:
             memory=spec.memory or config.memory,
             firmware=facts.firmware,
             kernel=facts.kernel,
+            sata=config.disk_bus == "sata" and facts.architecture == "x86_64",
             console_log=facts.pool.path(name + machines.CONSOLE_LOG) if config.console_log else "",
             interfaces=2 if spec.multi_nic else 1,
             agent=not facts.network.leases,
