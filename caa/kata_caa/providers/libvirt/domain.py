@@ -1,14 +1,16 @@
 """A machine as libvirt's XML, and the mark by which it is found again.
 
-The machine's UUID comes of the request's token, its hardware addresses of its UUID: whoever tries the same again
-names the same machine. Source: libvirt's "Domain XML format"; cloud-api-adaptor
-`src/cloud-providers/libvirt/libvirt.go`. Unlike there, disks are virtio on x86_64 too, since cloud kernels (Debian's
-for one) have no SATA, and Secure Execution is asked for, where upstream only has the devices go through the IOMMU.
+The machine's UUID comes of the request's token: whoever tries the same again names the same machine. Its hardware
+addresses are new whenever it is defined, so that no lease of an earlier guest is taken for one of its own.
+
+Source: libvirt's "Domain XML format"; cloud-api-adaptor `src/cloud-providers/libvirt/libvirt.go`. Unlike there, disks
+are virtio on x86_64 too, since cloud kernels (Debian's for one) have no SATA, and Secure Execution is asked for, where
+upstream only has the devices go through the IOMMU.
 """
 
 from __future__ import annotations
 
-import hashlib
+import secrets
 import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -32,10 +34,12 @@ class Mark:
     Attributes:
         tags: The request's, among them the owner's and the sandbox's.
         volumes: Paths of the volumes that were made for the machine.
+        macs: Its interfaces' hardware addresses, in order.
     """
 
     tags: Mapping[str, str]
     volumes: tuple[str, ...]
+    macs: tuple[str, ...] = ()
 
     @property
     def owner(self) -> str:
@@ -78,7 +82,7 @@ class Machine:
         sata: Whether its disks are SATA, the second one an optical drive, as upstream's are on x86_64.
         console_log: Path of what its console says; empty keeps nothing.
         network: What its interfaces are attached to.
-        interfaces: How many.
+        macs: Its interfaces' hardware addresses, in order.
         agent: Whether it has a channel to QEMU's guest agent.
         protected: Whether it is an s390-pv guest.
     """
@@ -89,6 +93,7 @@ class Machine:
     root: str
     cidata: str
     network: str
+    macs: tuple[str, ...]
     architecture: str = "x86_64"
     kind: str = KVM
     emulator: str = ""
@@ -99,7 +104,6 @@ class Machine:
     kernel: Kernel | None = None
     sata: bool = False
     console_log: str = ""
-    interfaces: int = 1
     agent: bool = False
     protected: bool = False
 
@@ -108,21 +112,15 @@ class Machine:
         """Paths of all that is made for it."""
         return tuple(filter(None, (self.root, self.cidata, self.console_log)))
 
-    @property
-    def macs(self) -> tuple[str, ...]:
-        """Its interfaces' hardware addresses, in order."""
-        return tuple(mac_of(self.uuid, index) for index in range(self.interfaces))
-
 
 def uuid_of(token: str) -> str:
     """The UUID of the machine that a token asks for."""
     return str(uuid.uuid5(_UUIDS, token))
 
 
-def mac_of(uuid: str, index: int) -> str:
-    """A hardware address of QEMU's range; the same for the same interface."""
-    digest = hashlib.sha256(f"{uuid}/{index}".encode()).digest()
-    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
+def new_macs(count: int) -> tuple[str, ...]:
+    """Hardware addresses of QEMU's range that nobody has had."""
+    return tuple("52:54:00:" + secrets.token_bytes(3).hex(":") for _ in range(count))
 
 
 def read_mark(text: str) -> Mark:
@@ -133,6 +131,7 @@ def read_mark(text: str) -> Mark:
     return Mark(
         {child.get("name", ""): child.get("value", "") for name, child in children if name == "tag"},
         tuple(child.get("path", "") for name, child in children if name == "volume"),
+        tuple(child.get("mac", "") for name, child in children if name == "interface"),
     )
 
 
@@ -173,6 +172,8 @@ def _mark(top: ET.Element, machine: Machine) -> None:
         ET.SubElement(mark, f"{_PREFIX}:tag", name=name, value=value)
     for path in machine.volumes:
         ET.SubElement(mark, f"{_PREFIX}:volume", path=path)
+    for mac in machine.macs:
+        ET.SubElement(mark, f"{_PREFIX}:interface", mac=mac)
 
 
 def _boot(top: ET.Element, machine: Machine) -> None:

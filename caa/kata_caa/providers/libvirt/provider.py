@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kata_caa.errors import Fault, ProviderError
-from kata_caa.providers.api import SANDBOX_TAG, Finding, Instance, InstanceRequest, Owned, Target
+from kata_caa.providers.api import SANDBOX_TAG, Finding, Instance, InstanceRequest, Owned, ProviderFactory, Target
 from kata_caa.providers.libvirt import address, binding, host, machines
 from kata_caa.providers.libvirt.binding import Connect
 from kata_caa.providers.libvirt.check import examine
 from kata_caa.providers.libvirt.config import LibvirtConfig, refuse_nonsense
 from kata_caa.providers.libvirt.connection import Connection, Opener
-from kata_caa.providers.libvirt.domain import Machine, uuid_of
+from kata_caa.providers.libvirt.domain import Machine, new_macs, uuid_of
 from kata_caa.providers.libvirt.host import Host
 
 _GIB = 1 << 30
@@ -74,7 +75,9 @@ class LibvirtProvider:
             running = False
             if same:
                 running = await turn.call(f"ask for machine {name}", lambda _: machines.is_running(same[0]))
-            if not running:
+            if running:
+                machine = replace(machine, macs=same[0].mark.macs)
+            else:
                 if not same:
                     await turn.call(f"look for {name}", lambda connect: machines.refuse_taken(connect, pool, machine))
                 await turn.call(f"define machine {name}", lambda connect: machines.define(connect, machine))
@@ -132,7 +135,11 @@ class LibvirtProvider:
             kernel=facts.kernel,
             sata=config.disk_bus == "sata" and facts.architecture == "x86_64",
             console_log=facts.pool.path(name + machines.CONSOLE_LOG) if config.console_log else "",
-            interfaces=2 if spec.multi_nic else 1,
+            macs=new_macs(2 if spec.multi_nic else 1),
             agent=not facts.network.leases,
             protected=config.confidential,
         )
+
+
+if TYPE_CHECKING:
+    _factory: ProviderFactory[LibvirtConfig] = LibvirtProvider

@@ -13,7 +13,7 @@ from kata_caa.providers.libvirt.connection import Connection
 from tests.unit.caa.providers.libvirt.test_domain import PLAIN
 from tests.unit.caa.providers.libvirt.test_fault import refusal
 
-TWO = replace(PLAIN, interfaces=2)
+TWO = replace(PLAIN, macs=("52:54:00:00:00:01", "52:54:00:00:00:02"))
 RUNNING, SHUT_OFF = 1, 5
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG
-from kata_caa.providers.libvirt.domain import NAMESPACE, Kernel, Machine, describe, mac_of, read_mark, uuid_of
+from kata_caa.providers.libvirt.domain import NAMESPACE, Kernel, Machine, describe, new_macs, read_mark, uuid_of
 
 TAGS = ((OWNER_TAG, "node-1"), (SANDBOX_TAG, "0a1b"), ("note", "<&\"'>"))
-PLAIN = Machine(uuid_of("token"), "podvm-web-0a1b", TAGS, "/pool/web-root.qcow2", "/pool/web-cloudinit.iso", "default")
+PLAIN = Machine(
+    uuid_of("token"),
+    "podvm-web-0a1b",
+    TAGS,
+    "/pool/web-root.qcow2",
+    "/pool/web-cloudinit.iso",
+    "default",
+    ("52:54:00:00:00:01",),
+)
 
 _VIRTIO = ("disk", "interface", "rng", "memballoon")
 
@@ -19,7 +28,9 @@ MACHINES = {
     "sata": replace(PLAIN, sata=True),
     "console": replace(PLAIN, console_log="/pool/web-console.log"),
     "kernel": replace(PLAIN, kind="qemu", kernel=Kernel("/pool/vmlinux", "/pool/initrd", "console=ttyS0")),
-    "two interfaces": replace(PLAIN, interfaces=2, agent=True, emulator="/usr/bin/qemu-system-x86_64"),
+    "two interfaces": replace(
+        PLAIN, macs=("52:54:00:00:00:01", "52:54:00:00:00:02"), agent=True, emulator="/usr/bin/qemu-system-x86_64"
+    ),
     "s390x": replace(PLAIN, architecture="s390x"),
     "s390x emulated": replace(PLAIN, architecture="s390x", kind="qemu"),
     "secure execution": replace(PLAIN, architecture="s390x", protected=True),
@@ -33,13 +44,17 @@ def test_the_mark_of_a_machine_is_read_back():
     mark = read_mark(ET.tostring(element, encoding="unicode"))
     assert mark.tags == dict(TAGS)
     assert (mark.owner, mark.sandbox_id) == ("node-1", "0a1b")
+    assert mark.macs == machine.macs == ("52:54:00:00:00:01",)
     assert mark.volumes == machine.volumes == (machine.root, machine.cidata, machine.console_log)
 
 
-def test_the_same_token_names_the_same_machine_with_the_same_addresses():
+def test_the_same_token_names_the_same_machine():
     assert uuid_of("a") == uuid_of("a") != uuid_of("b")
-    assert replace(PLAIN, interfaces=2).macs == (mac_of(PLAIN.uuid, 0), mac_of(PLAIN.uuid, 1))
-    assert len(set(replace(PLAIN, interfaces=2).macs)) == 2
+
+
+def test_a_machine_has_hardware_addresses_that_no_other_had():
+    assert len({*new_macs(2), *new_macs(2)}) == 4
+    assert all(re.fullmatch(r"52:54:00(:[0-9a-f]{2}){3}", mac) for mac in new_macs(9))
 
 
 def test_an_emulated_machine_has_no_processor_of_the_hosts():
