@@ -41,13 +41,17 @@ async def remove(arm: Arm, target: Target, *, timeout: float, pause: float) -> N
     trouble: ProviderError | None = None
     try:
         async with asyncio.timeout(timeout):
+            deleted: frozenset[str] = frozenset()
             while True:
                 try:
                     left = await find(arm, target)
                     if not left:
                         return
+                    ids = frozenset(each.id for each in left)
+                    if ids <= deleted:  # ARM's lists are late
+                        await asyncio.sleep(pause)
                     await _delete(arm, left)
-                    trouble = None
+                    deleted, trouble = ids, None
                 except ProviderError as error:
                     if error.fault not in _AGAIN:
                         raise
