@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import functools
 import json
 import types
 import typing
@@ -52,15 +53,21 @@ def _space(model: type) -> tuple[Any, dict[str, Any], Any]:
     raise Violation(f"{model} is no model")
 
 
+@functools.cache
+def _fields(model: type) -> dict[str, tuple[Any, Any]]:
+    """A model's fields by their names in JSON: type and what the library knows of them."""
+    _, names, base = _space(model)
+    hints = typing.get_type_hints(model, names)
+    fields: dict[str, Any] = {}
+    for each in reversed(model.__mro__):
+        fields |= {name: value for name, value in vars(each).items() if isinstance(value, base._RestField)}
+    return {field._rest_name_input or name: (hints[name], field) for name, field in fields.items()}
+
+
 def _model(model: type, tree: object, place: str, sent: bool) -> None:
     if not isinstance(tree, dict):
         raise Violation(f"{place} is no object: {tree!r}")
-    fields: dict[str, Any] = {}
-    hints = typing.get_type_hints(model, _space(model)[1])
-    kind = _space(model)[2]._RestField
-    for each in reversed(model.__mro__):
-        fields |= {name: value for name, value in vars(each).items() if isinstance(value, kind)}
-    known = {field._rest_name_input or name: (hints[name], field) for name, field in fields.items()}
+    known = _fields(model)
     for key, value in tree.items():
         if key not in known:
             raise Violation(f"{place}.{key} is unknown")

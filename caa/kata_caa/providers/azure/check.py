@@ -15,9 +15,9 @@ from kata_caa.providers.azure.config import AzureConfig
 from kata_caa.providers.azure.errors import translate
 from kata_caa.providers.azure.ids import ResourceId
 from kata_caa.providers.azure.image import Image, Origin
-from kata_caa.providers.azure.removal import together
 from kata_caa.providers.azure.resource import Kind
 from kata_caa.providers.azure.sizes import Size
+from kata_caa.providers.azure.together import together
 from kata_caa.selection import Spot
 
 _KEPT = 5  # addresses of each subnet that Azure keeps

@@ -23,6 +23,7 @@ from kata_caa.providers.azure.client import Arm, Connection, MachineExists, conn
 from kata_caa.providers.azure.config import AzureConfig, verify
 from kata_caa.providers.azure.resource import Kind
 from kata_caa.providers.azure.sizes import Size
+from kata_caa.providers.azure.together import together
 from kata_caa.selection import Candidate, candidates, choose, fallbacks
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class AzureProvider:
             ProviderError: It cannot be listed.
         """
         kinds = tuple(Kind)
-        everything = [each for kind in await removal.together(*map(self._arm.list, kinds)) for each in kind]
+        everything = [each for kind in await together(*map(self._arm.list, kinds)) for each in kind]
         mine = {each.id.lower(): each for each in everything if each.tags.get(OWNER_TAG) == owner}
         found = [Owned(each.kind.value, each.id, each.tags.get(SANDBOX_TAG, ""), each.name) for each in mine.values()]
         for each in everything:
@@ -209,10 +210,13 @@ class AzureProvider:
         interfaces = [name_of(part) for part in parts if "/networkinterfaces/" in part.lower()]
         if not interfaces:
             raise ProviderError(Fault.TRANSIENT, f"creating {names.machine}: the machine has no network interface")
-        async with _first_error(), asyncio.TaskGroup() as group:
-            seen = [group.create_task(self._addresses(name)) for name in interfaces]
-            group.create_task(self._tag_disk(request, names.disk))
-        by_interface = [task.result() for task in seen]
+        tagging = asyncio.create_task(self._tag_disk(request, names.disk), name=f"tag {names.disk}")
+        try:
+            by_interface = await together(*map(self._addresses, interfaces))
+            await tagging
+        finally:
+            tagging.cancel()
+            await asyncio.gather(tagging, return_exceptions=True)
         # With two interfaces one address each; with one, all of it, the public one first, as upstream has it.
         addresses = by_interface[0] if len(by_interface) == 1 else [each[0] for each in by_interface]
         size = made.properties.hardware_profile if made.properties is not None else None
@@ -241,12 +245,3 @@ class AzureProvider:
         disk = await self._arm.find(Kind.DISK, name)
         if disk is not None and not wanted.items() <= disk.tags.items():
             await self._arm.tag_disk(name, {**disk.tags, **wanted})
-
-
-@asynccontextmanager
-async def _first_error() -> AsyncIterator[None]:
-    try:
-        yield
-    except BaseExceptionGroup as failures:
-        first = failures.exceptions[0]
-        raise first from first.__cause__

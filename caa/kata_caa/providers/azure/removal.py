@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Sequence
 
 from kata_caa.errors import Fault, ProviderError
 from kata_caa.providers.api import SANDBOX_TAG, Target
 from kata_caa.providers.azure.client import Arm, name_of
 from kata_caa.providers.azure.machine import Names
 from kata_caa.providers.azure.resource import Kind, Resource
-
-T = TypeVar("T")
+from kata_caa.providers.azure.together import together
 
 log = logging.getLogger(__name__)
 
@@ -127,18 +125,3 @@ async def _quietly(arm: Arm, resource: Resource, failures: list[ProviderError]) 
         await arm.delete(resource.kind, resource.name)
     except ProviderError as failure:
         failures.append(failure)
-
-
-async def together(*calls: Coroutine[Any, Any, T]) -> list[T]:
-    """Run calls side by side, and give their results in order.
-
-    Raises:
-        ProviderError: The first failure; the other calls are cancelled then.
-    """
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(call) for call in calls]
-    except BaseExceptionGroup as failures:
-        first = failures.exceptions[0]
-        raise first from first.__cause__
-    return [task.result() for task in tasks]
