@@ -13,8 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def make(directory: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's context for 127.0.0.1, and the file of the authority to trust."""
+def make(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's context for 127.0.0.1, and that of a client who trusts it.
+
+    Args:
+        directory: Where the keys are kept.
+    """
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ARM of the tests")])
     now = datetime.datetime.now(datetime.UTC)
     authority_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -50,4 +54,4 @@ def make(directory: Path) -> tuple[ssl.SSLContext, Path]:
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain)
-    return context, trusted
+    return context, ssl.create_default_context(cafile=str(trusted))

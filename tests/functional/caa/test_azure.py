@@ -8,7 +8,6 @@ import dataclasses
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -46,7 +45,7 @@ SHORTAGE = Refusal(409, "AllocationFailed", "Allocation failed. We do not have s
 
 
 @pytest.fixture(scope="session")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return tls.make(tmp_path_factory.mktemp("arm"))
 
 
@@ -60,7 +59,7 @@ async def arm(certificates) -> AsyncIterator[Server]:
 def azure(arm: Server, certificates):
     @asynccontextmanager
     async def opened(config: AzureConfig = CONFIG) -> AsyncIterator[AzureProvider]:
-        connection = Connection(Credential(), str(certificates[1]), backoff=0.001)
+        connection = Connection(Credential(), certificates[1], backoff=0.001)
         async with open_provider(dataclasses.replace(config, endpoint=arm.url), connection, ROUNDS) as provider:
             yield provider
 

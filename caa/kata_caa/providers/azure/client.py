@@ -7,14 +7,17 @@ Single calls are tried again by the library, which heeds Retry-After.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from aiohttp import ClientSession, DummyCookieJar, TCPConnector
 from azure.core import MatchConditions
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+from azure.core.pipeline.transport import AioHttpTransport
 from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredential
 from azure.mgmt.compute.aio import ComputeManagementClient
 from azure.mgmt.compute.models import Disk, DiskUpdate, VirtualMachine
@@ -30,6 +33,7 @@ from kata_caa.providers.azure.resource import Kind, Resource
 
 _CONNECT_TIMEOUT = 15  # seconds
 _READ_TIMEOUT = 60  # seconds without a byte of an answer
+_CONNECTIONS = 16
 _RETRIES = 5
 _GONE = frozenset({"ResourceNotFound", "NotFound", ""})
 
@@ -40,12 +44,12 @@ class Connection:
 
     Attributes:
         credential: Whose tokens are used; those of the configuration if None.
-        ca_file: Who is trusted beside nobody else; the system's if empty.
+        context: Who is trusted; the system's authorities if None.
         backoff: What the waits between tries of a call grow from, in seconds.
     """
 
     credential: AsyncTokenCredential | None = None
-    ca_file: str = ""
+    context: ssl.SSLContext | None = None
     backoff: float = 0.8
 
 
@@ -65,6 +69,15 @@ async def connect(config: AzureConfig, connection: Connection | None = None) -> 
         if (credential := how.credential) is None:
             own: AsyncTokenCredential = await stack.enter_async_context(_credential(config))
             credential = own
+        # One pool of connections for both clients.
+        session = await stack.enter_async_context(
+            ClientSession(
+                connector=TCPConnector(limit=_CONNECTIONS, ssl=how.context or True),
+                cookie_jar=DummyCookieJar(),
+                auto_decompress=False,  # the library does it
+                trust_env=True,  # the cluster's proxy
+            )
+        )
         endpoint = config.endpoint.rstrip("/")
         options: dict[str, Any] = {  # the library's own, for both clients
             "credential_scopes": [f"{endpoint}/.default"],
@@ -73,7 +86,7 @@ async def connect(config: AzureConfig, connection: Connection | None = None) -> 
             "retry_backoff_factor": how.backoff,
             "connection_timeout": _CONNECT_TIMEOUT,
             "read_timeout": _READ_TIMEOUT,
-            "connection_verify": how.ca_file or True,
+            "transport": AioHttpTransport(session=session, session_owner=False),
         }
         compute = ComputeManagementClient(credential, config.subscription_id, endpoint, **options)
         network = NetworkManagementClient(credential, config.subscription_id, endpoint, **options)
