@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -27,10 +29,15 @@ _MODELS: dict[str, type] = {
     "publicIPAddresses": network.PublicIPAddress,
 }
 _PAGE = 2
+_TIMEOUT = 10.0  # seconds
 _KINDS = "|".join(_MODELS)
 _HERE = f"/subscriptions/{SUBSCRIPTION}"
 _OWN = re.compile(rf"{_HERE}/resourceGroups/{GROUP}/providers/Microsoft\.(?:Compute|Network)/({_KINDS})(?:/([^/]+))?")
 _OPERATION = re.compile(rf"{_HERE}/providers/Microsoft\.\w+/locations/{REGION}/(operations|results)/(\d+)")
+
+
+class Broken(Exception):
+    """The connection of a call ends."""
 
 
 class Credential:
@@ -62,6 +69,8 @@ class Server:
         url: Where it is served.
         throttled: How many further calls are answered 429.
         forbidden: Paths with this in them are answered AuthorizationFailed; empty forbids nothing.
+        before: What a test does before each call, of which it is told; it may raise `Broken`.
+        after: The same, before the call is answered.
     """
 
     def __init__(self) -> None:
@@ -72,6 +81,8 @@ class Server:
         self.url = ""
         self.throttled = 0
         self.forbidden = ""
+        self.before: Callable[[str], None] = lambda call: None
+        self.after: Callable[[str], None] = lambda call: None
 
     def harm(self, harm: Harm, at: int) -> Schedule:
         """Do harm to the n-th call from now."""
@@ -105,7 +116,17 @@ class Server:
                 await schedule.released.wait()
                 return _cut(request)
             case None:
-                return await self._do(request)
+                return await self._watched(request)
+
+    async def _watched(self, request: web.Request) -> web.Response:
+        call = f"{request.method} {request.path}"
+        try:
+            self.before(call)
+            answer = await self._do(request)
+            self.after(call)
+        except Broken:
+            return _cut(request)
+        return answer
 
     async def _do(self, request: web.Request) -> web.Response:
         try:
@@ -232,3 +253,19 @@ async def serve(context: ssl.SSLContext) -> AsyncIterator[Server]:
         server.heal()
         await runner.cleanup()
     assert server.violations == []
+
+
+@contextmanager
+def serve_aside(context: ssl.SSLContext) -> Iterator[Server]:
+    """Serve in a thread with a loop of its own, for tests that have a loop each."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="arm")
+    thread.start()
+    serving = serve(context)
+    try:
+        yield asyncio.run_coroutine_threadsafe(serving.__aenter__(), loop).result(_TIMEOUT)
+        asyncio.run_coroutine_threadsafe(serving.__aexit__(None, None, None), loop).result(_TIMEOUT)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(_TIMEOUT)
+        loop.close()

@@ -19,7 +19,8 @@ from kata_caa.providers.azure.config import AzureConfig
 from kata_caa.providers.azure.provider import AzureProvider, open_provider
 from kata_caa.settings import Duration
 from tests.arm import tls
-from tests.arm.cloud import COMMUNITY_IMAGE, GROUP, IMAGE, REGION, SECURITY_GROUP, SUBNET, SUBSCRIPTION, Refusal
+from tests.arm.cloud import COMMUNITY_IMAGE, IMAGE, SECURITY_GROUP, SUBNET, Refusal
+from tests.arm.config import CONFIG
 from tests.arm.faults import Harm
 from tests.arm.server import Credential, Server, serve
 
@@ -27,17 +28,6 @@ SANDBOX = "5" * 64
 TARGET = Target(SANDBOX, "podvm-web-55555555")
 TAGS = ((OWNER_TAG, "node-1"), (SANDBOX_TAG, SANDBOX))
 REQUEST = InstanceRequest(TARGET, "token-1", "#cloud-config\n", tags=TAGS)
-CONFIG = AzureConfig(
-    subscription_id=SUBSCRIPTION,
-    region=REGION,
-    resource_group=GROUP,
-    subnet=SUBNET,
-    image=IMAGE,
-    tags=(("team", "blue"),),
-    poll_interval=Duration(0.01),
-    create_timeout=Duration(20.0),
-    delete_timeout=Duration(20.0),
-)
 PLAIN = dataclasses.replace(CONFIG, disable_cvm=True, size="Standard_D2as_v5")
 ROUNDS = RetryPolicy(backoffs={Fault.QUOTA: Backoff(again=1)})
 BOUND = 30.0  # seconds
