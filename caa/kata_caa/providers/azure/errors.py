@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from azure.core.exceptions import (
     AzureError,
+    ClientAuthenticationError,
     HttpResponseError,
     ODataV4Format,
     ServiceRequestError,
@@ -241,7 +242,9 @@ def translate(error: AzureError, stage: str) -> ProviderError:
     """
     if isinstance(error, HttpResponseError):
         code, words = _said(error)
-        meaning = _meaning(code, words, error.status_code)
+        # What Entra ID answers, or why no token could be asked for, comes so, mostly without a code of ARM's.
+        status = 401 if isinstance(error, ClientAuthenticationError) else error.status_code
+        meaning = _meaning(code, words, status)
         own = f": {words}" if words else ""
         return ProviderError(meaning.fault, f"{stage}: {meaning.words}{own}", code=code, hint=meaning.hint)
     if isinstance(error, ServiceRequestError | ServiceResponseError):

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from azure.core.exceptions import AzureError, HttpResponseError, ODataV4Format, ServiceRequestError
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ODataV4Format,
+    ServiceRequestError,
+)
 
 from kata_caa.errors import Fault
 from kata_caa.providers.azure.errors import TABLE, translate
@@ -82,3 +88,11 @@ def test_long_words_are_cut_and_stand_on_one_line():
 def test_no_answer_at_all_is_a_matter_of_time_and_anything_else_is_not():
     assert translate(ServiceRequestError("refused"), "x").fault is Fault.TRANSIENT
     assert translate(AzureError("?"), "x").fault is Fault.FATAL
+
+
+def test_a_token_that_cannot_be_had_tells_of_the_credentials():
+    error = translate(ClientAuthenticationError("AADSTS7000215: Invalid client secret provided."), "x")
+    assert error.fault is Fault.FATAL
+    assert "credentials" in error.cause
+    assert "AADSTS7000215" in error.cause
+    assert "AZURE_CLIENT_SECRET" in error.hint
