@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Final, Protocol, TypedDict, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from kata_caa.errors import ProviderError
-from kata_caa.providers.api import SANDBOX_TAG, Finding, InstanceRequest, Target
+from kata_caa.providers.api import SANDBOX_TAG, Finding, InstanceRequest, InstanceSpec, Target
 from kata_caa.providers.aws import launch
 from kata_caa.providers.aws.client import Ec2, settings_of_calls
 from kata_caa.providers.aws.config import AwsConfig
 from kata_caa.providers.aws.image import describe_image
-from kata_caa.providers.aws.offers import Offer, offered_zones
-from kata_caa.selection import Candidate
+from kata_caa.providers.aws.offers import Offer, describe_types, offered_zones, ways
+from kata_caa.selection import Candidate, Spot
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import SubnetTypeDef
@@ -24,37 +24,46 @@ if TYPE_CHECKING:
 _QUOTAS: Final = {False: ("L-1216C47A", "on-demand"), True: ("L-34B43A08", "spot")}
 """Service Quotas' codes: vCPUs of the standard families (A, C, D, H, I, M, R, T, Z) that may run."""
 
+_PERMISSION: Final = "permission to start machines"
 _STANDARD: Final = frozenset("acdhimrtz")
 
 
-async def check(ec2: Ec2, config: AwsConfig, offers: Mapping[str, Offer], ways: Sequence[Candidate]) -> list[Finding]:
+async def check(ec2: Ec2, config: AwsConfig, spot: Spot) -> list[Finding]:
     """Look at all that a machine needs; a failed look is a finding too.
 
     Args:
         ec2: The API.
         config: What is set, without gaps.
-        offers: What is known of the types.
-        ways: The candidates of a pod that asks for nothing.
+        spot: Whether spot machines are wanted.
     """
-    checks: list[tuple[str, Callable[[], Awaitable[list[Finding]]]]] = []
     if config.use_launch_template:
-        checks.append((f"launch template {config.launch_template}", lambda: _template(ec2, config)))
+        looks = [
+            _told(f"launch template {config.launch_template}", _template(ec2, config)),
+            _told(_PERMISSION, _permission(ec2, config, Candidate(""))),
+        ]
     else:
-        checks.append((f"image {config.image}", lambda: _image(ec2, config, offers)))
-        checks.append(("subnets", lambda: _network(ec2, config, offers)))
-        checks.append(("quota of vCPUs", lambda: _quota(ec2, config, offers, ways[0])))
-        if config.key_name:
-            checks.append((f"key pair {config.key_name}", lambda: _key_pair(ec2, config)))
-    checks.append(("permission to start machines", lambda: _permission(ec2, config, ways[0])))
-
-    async def run(subject: str, look: Callable[[], Awaitable[list[Finding]]]) -> list[Finding]:
+        names = config.types()
         try:
-            return await look()
+            offers = await describe_types(ec2, names)
+            way = ways(config, offers, spot, InstanceSpec())[0]
         except ProviderError as error:
-            return [Finding(subject, passed=False, detail=str(error))]
+            return [Finding(f"instance types {', '.join(names)}", passed=False, detail=str(error))]
+        looks = [
+            _told(f"image {config.image}", _image(ec2, config, offers)),
+            _told("subnets", _network(ec2, config, offers)),
+            _told("quota of vCPUs", _quota(ec2, config, offers, way)),
+            _told(_PERMISSION, _permission(ec2, config, way)),
+        ]
+        if config.key_name:
+            looks.append(_told(f"key pair {config.key_name}", _key_pair(ec2, config)))
+    return [finding for findings in await asyncio.gather(*looks) for finding in findings]
 
-    found = await asyncio.gather(*(run(subject, look) for subject, look in checks))
-    return [finding for findings in found for finding in findings]
+
+async def _told(subject: str, look: Awaitable[list[Finding]]) -> list[Finding]:
+    try:
+        return await look
+    except ProviderError as error:
+        return [Finding(subject, passed=False, detail=str(error))]
 
 
 async def _image(ec2: Ec2, config: AwsConfig, offers: Mapping[str, Offer]) -> list[Finding]:
@@ -152,8 +161,10 @@ async def _template(ec2: Ec2, config: AwsConfig) -> list[Finding]:
 
 async def _permission(ec2: Ec2, config: AwsConfig, way: Candidate) -> list[Finding]:
     """EC2 is asked for a machine with DryRun: it looks at permissions and values, and makes nothing."""
-    subject = "permission to start machines"
-    image = None if config.use_launch_template else await describe_image(ec2, config.image)
+    try:
+        image = None if config.use_launch_template else await describe_image(ec2, config.image)
+    except ProviderError:
+        return []  # the look at the image tells it
     request = InstanceRequest(
         Target("check", "podvm-check"), "check", "#cloud-config\n", tags=((SANDBOX_TAG, "check"),)
     )
@@ -163,9 +174,9 @@ async def _permission(ec2: Ec2, config: AwsConfig, way: Candidate) -> list[Findi
         await ec2.call("trying to start a machine", lambda: ec2.api.run_instances(**call))
     except ProviderError as error:
         if error.code == "DryRunOperation":
-            return [Finding(subject, passed=True, detail=str(way))]
+            return [Finding(_PERMISSION, passed=True, detail=str(way))]
         raise
-    return [Finding(subject, passed=False, detail="EC2 ignored DryRun: look for a machine podvm-check")]
+    return [Finding(_PERMISSION, passed=False, detail="EC2 ignored DryRun: look for a machine podvm-check")]
 
 
 class _Value(TypedDict):

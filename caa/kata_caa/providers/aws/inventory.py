@@ -13,7 +13,7 @@ from kata_caa.providers.api import SANDBOX_TAG, Owned
 from kata_caa.providers.aws.client import Ec2
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef, TagTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef, NetworkInterfaceAttachmentTypeDef, TagTypeDef
 
     _Look = Callable[[Ec2, FilterTypeDef], Coroutine[None, None, list["Thing"]]]
 
@@ -29,19 +29,6 @@ until they are not there any more, as they cost money, addresses and quota."""
 
 _INSTANCE_ID: Final = re.compile(r"i-[0-9a-f]{8}(?:[0-9a-f]{9})?")
 
-_BUSY: Final = frozenset(
-    {
-        "InvalidParameterValue",  # an interface in use, as EC2 says it of DeleteNetworkInterface
-        "InvalidNetworkInterface.InUse",
-        "InvalidIPAddress.InUse",
-        "VolumeInUse",
-        "DependencyViolation",
-        "IncorrectState",
-        "IncorrectInstanceState",
-        "UnsupportedOperation",
-    }
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Thing:
@@ -52,7 +39,8 @@ class Thing:
         id: Its id.
         sandbox_id: Whose it is, by its tag; empty has none.
         name: Its name tag.
-        link: What ties it to another object: an interface's attachment, an address's association; empty is free.
+        link: What is to be undone first: an address's association, an interface's attachment that will not go with
+            the instance; empty has none.
         state: As EC2 says it; may be empty.
     """
 
@@ -120,17 +108,14 @@ async def look(ec2: Ec2, condition: FilterTypeDef, kinds: Iterable[str]) -> list
 
 
 async def remove(ec2: Ec2, things: Sequence[Thing]) -> None:
-    """Begin to remove objects; what is busy with another of them is left for the next time.
+    """Begin to remove objects; what still serves another of them is left for the next time.
 
     Raises:
         ProviderError: A person has to do something before it can be removed. The others have been begun with.
     """
     outcomes = await asyncio.gather(*(_remove(ec2, thing) for thing in things), return_exceptions=True)
     for outcome in outcomes:
-        if isinstance(outcome, ProviderError):
-            if outcome.fault is Fault.FATAL and outcome.code not in _BUSY:
-                raise outcome
-        elif isinstance(outcome, BaseException):
+        if isinstance(outcome, BaseException) and getattr(outcome, "fault", Fault.FATAL) is Fault.FATAL:
             raise outcome
 
 
@@ -148,7 +133,7 @@ async def _interfaces(ec2: Ec2, condition: FilterTypeDef) -> list[Thing]:
                 INTERFACE,
                 found.get("NetworkInterfaceId", ""),
                 found.get("TagSet", []),
-                found.get("Attachment", {}).get("AttachmentId", ""),
+                _loose(found.get("Attachment", {})),
                 found.get("Status", ""),
             )
             for page in ec2.api.get_paginator("describe_network_interfaces").paginate(Filters=[condition])
@@ -203,9 +188,10 @@ async def _remove(ec2: Ec2, thing: Thing) -> None:
         case "instance":
             await ec2.remove(stage, lambda: api.terminate_instances(InstanceIds=[id]))
         case "network-interface":
-            if link:  # it goes with its instance, unless that is gone already
+            if link:
                 await ec2.remove(stage, lambda: api.detach_network_interface(AttachmentId=link, Force=True))
-            await ec2.remove(stage, lambda: api.delete_network_interface(NetworkInterfaceId=id))
+            if link or thing.state != "in-use":  # otherwise it goes with its instance
+                await ec2.remove(stage, lambda: api.delete_network_interface(NetworkInterfaceId=id))
         case "volume":
             if thing.state != "in-use":
                 await ec2.remove(stage, lambda: api.delete_volume(VolumeId=id))
@@ -215,6 +201,12 @@ async def _remove(ec2: Ec2, thing: Thing) -> None:
             await ec2.remove(stage, lambda: api.release_address(AllocationId=id))
         case "spot-instances-request":
             await ec2.remove(stage, lambda: api.cancel_spot_instance_requests(SpotInstanceRequestIds=[id]))
+
+
+def _loose(attachment: NetworkInterfaceAttachmentTypeDef) -> str:
+    """The id of an attachment that would keep its interface when the instance goes; the first one cannot be undone."""
+    keeps = not attachment.get("DeleteOnTermination", False) and attachment.get("DeviceIndex", 0) > 0
+    return attachment.get("AttachmentId", "") if keeps else ""
 
 
 def _thing(kind: str, id: str, tags: Iterable[TagTypeDef], link: str, state: str) -> Thing:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from kata_caa.errors import Fault, ProviderError
-from kata_caa.faults import CHOICES, RetryPolicy, retrying
+from kata_caa.faults import CALLS, CHOICES, RetryPolicy, retrying
 from kata_caa.providers.api import (
     OWNER_TAG,
     SANDBOX_TAG,
@@ -28,11 +28,11 @@ from kata_caa.providers.aws import inventory, launch, metadata
 from kata_caa.providers.aws.check import check
 from kata_caa.providers.aws.client import Ec2, open_ec2
 from kata_caa.providers.aws.config import AwsConfig
-from kata_caa.providers.aws.errors import meaning, without_cvm
+from kata_caa.providers.aws.errors import meaning
 from kata_caa.providers.aws.image import Image, describe_image
 from kata_caa.providers.aws.network import SecondInterface, add_interface
-from kata_caa.providers.aws.offers import Offer, describe_types
-from kata_caa.selection import Candidate, Spot, candidates, choose, fallbacks
+from kata_caa.providers.aws.offers import Offer, describe_types, ways
+from kata_caa.selection import Candidate, Spot
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import InstanceTypeDef, ReservationResponseTypeDef
@@ -69,7 +69,8 @@ class Aws(AbstractAsyncContextManager[Provider]):
     Args:
         config: What is set.
         fetch: Reads the node's metadata, for what is not set.
-        pace: How fast EC2 is asked again.
+        policy: When single calls are tried again.
+        pace: How fast EC2 is asked again while something is waited for.
 
     Attributes:
         config: The dataclass of its settings.
@@ -77,29 +78,31 @@ class Aws(AbstractAsyncContextManager[Provider]):
 
     config: ClassVar[type] = AwsConfig
 
-    def __init__(self, config: AwsConfig, *, fetch: metadata.Fetch = metadata.fetch, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        config: AwsConfig,
+        *,
+        fetch: metadata.Fetch = metadata.fetch,
+        policy: RetryPolicy = CALLS,
+        pace: Pace | None = None,
+    ) -> None:
         self._config = config
         self._fetch = fetch
+        self._policy = policy
         self._pace = pace or Pace()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> AwsProvider:
-        """Look up what is configured.
+        """Make a client. Image and types are looked up when they are first needed, so that a check can tell of them.
 
         Raises:
-            ProviderError: EC2 cannot be reached, or does not have it.
+            ProviderError: There is no region, or no such profile.
             SettingError: A setting has no such value.
         """
+        spot = self._config.spot()
         config = await metadata.complete(self._config, self._fetch)
-        spot = config.spot()
-        async with AsyncExitStack() as stack:
-            ec2 = await stack.enter_async_context(open_ec2(config))
-            offers = await describe_types(ec2, config.types())
-            image = None
-            if not config.use_launch_template or config.root_volume_size > 0:
-                image = await describe_image(ec2, config.image)
-            self._stack = stack.pop_all()
-        return AwsProvider(config, ec2, offers, image, spot, self._pace)
+        ec2 = await self._stack.enter_async_context(open_ec2(config, self._policy))
+        return AwsProvider(config, ec2, spot, self._pace)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -114,32 +117,21 @@ class AwsProvider(Provider):
     Args:
         config: What is set, without gaps.
         ec2: The API.
-        offers: What is known of the types that pods may have.
-        image: The image that is set; None where a launch template says it.
         spot: Whether spot machines are wanted.
         pace: How fast EC2 is asked again.
         choices: When a round over all candidates is tried again.
     """
 
-    def __init__(
-        self,
-        config: AwsConfig,
-        ec2: Ec2,
-        offers: dict[str, Offer],
-        image: Image | None,
-        spot: Spot,
-        pace: Pace,
-        choices: RetryPolicy = CHOICES,
-    ) -> None:
+    def __init__(self, config: AwsConfig, ec2: Ec2, spot: Spot, pace: Pace, choices: RetryPolicy = CHOICES) -> None:
         self._config = config
         self._ec2 = ec2
-        self._offers = offers
-        self._image = image
         self._spot = spot
         self._pace = pace
         self._choices = choices
-        now = asyncio.get_running_loop().time()
-        self._opened = now
+        self._offers: dict[str, Offer] = {}
+        self._images: dict[str, Image] = {}
+        self._sandboxes: dict[str, tuple[asyncio.Lock, int]] = {}  # who works on one, in turn, and how many want to
+        self._opened = asyncio.get_running_loop().time()
         self._made: dict[str, float] = {}  # when something may have been made for a sandbox last
 
     async def create(self, request: InstanceRequest) -> Instance:
@@ -149,13 +141,11 @@ class AwsProvider(Provider):
             ProviderError: It cannot be made; what was made is found by its tags.
         """
         launch.encoded(request.user_data)  # too long is told before anything is looked up
-        await self._ec2.quiet(request.target.sandbox_id)
-        ways = self._ways(request.spec)
-        image = self._image
-        if request.spec.image and not self._config.use_launch_template:
-            image = await describe_image(self._ec2, request.spec.image)
-        before = await self._made_before(request, ways)
-        return await self._reachable(request, before or await self._chosen(request, ways, image))
+        async with self._alone(request.target.sandbox_id):
+            candidates = await self._candidates(request.spec)
+            image = await self._image_of(request.spec)
+            before = await self._made_before(request, candidates)
+            return await self._reachable(request, before or await self._chosen(request, candidates, image))
 
     async def delete(self, target: Target) -> None:
         """Delete what bears the sandbox's tag, and the instance if its id is known.
@@ -169,10 +159,9 @@ class AwsProvider(Provider):
         sandbox = target.sandbox_id
         if not sandbox and not inventory.is_instance_id(target.instance_id):
             return  # an empty tag would name nobody's objects
-        await self._ec2.quiet(sandbox)
         left: list[inventory.Thing] = []
         try:
-            async with asyncio.timeout(self._config.delete_timeout):
+            async with asyncio.timeout(self._config.delete_timeout), self._alone(sandbox):
                 left = await self._sweep(target)
                 waits = self._pace.waits()
                 kinds: Sequence[str] = inventory.KINDS
@@ -209,24 +198,44 @@ class AwsProvider(Provider):
 
     async def check(self) -> Sequence[Finding]:
         """Look whether machines can be made; nothing is changed."""
-        return await check(self._ec2, self._config, self._offers, self._ways(InstanceSpec()))
+        return await check(self._ec2, self._config, self._spot)
+
+    @asynccontextmanager
+    async def _alone(self, sandbox: str) -> AsyncIterator[None]:
+        """Wait until nothing else is done for a sandbox, calls of cancelled creations among it."""
+        lock, users = self._sandboxes.get(sandbox, (asyncio.Lock(), 0))
+        self._sandboxes[sandbox] = lock, users + 1
+        try:
+            async with lock:
+                await self._ec2.quiet(sandbox)
+                yield
+        finally:
+            lock, users = self._sandboxes.pop(sandbox)
+            if users > 1:
+                self._sandboxes[sandbox] = lock, users - 1
 
     # Section: making
 
-    def _ways(self, spec: InstanceSpec) -> list[Candidate]:
+    async def _image_of(self, spec: InstanceSpec) -> Image | None:
+        """What a pod's machine boots, or with a launch template, what its root disk is measured by."""
+        config = self._config
+        if config.use_launch_template and config.root_volume_size <= 0:
+            return None
+        id = config.image if config.use_launch_template else spec.image or config.image
+        if id not in self._images:
+            image = await describe_image(self._ec2, id)
+            if id != config.image:
+                return image  # pods name any number of them
+            self._images[id] = image
+        return self._images[id]
+
+    async def _candidates(self, spec: InstanceSpec) -> list[Candidate]:
         """All candidates for a pod, in order."""
         if self._config.use_launch_template:
             return [Candidate("")]
-        config = self._config
-        types = [offer.type for offer in self._offers.values()]
-        chosen = choose(spec, types, config.instance_type, config.instance_types)
-        names = [chosen.name, *(type.name for type in fallbacks(chosen, spec, types, config.fallback_types))]
-        if not config.disable_cvm:
-            able = [name for name in names if self._offers[name].confidential]
-            if not able:
-                raise without_cvm(", ".join(names))
-            names = able
-        return list(candidates(names, config.places(), self._spot))
+        if not self._offers:
+            self._offers = await describe_types(self._ec2, self._config.types())
+        return ways(self._config, self._offers, self._spot, spec)
 
     async def _made_before(self, request: InstanceRequest, ways: Sequence[Candidate]) -> InstanceTypeDef | None:
         """The machine that an earlier try with the same token made, whichever candidate it took."""
