@@ -85,7 +85,7 @@ def choose(spec: InstanceSpec, types: Sequence[InstanceType], default: str, allo
 
     A type that the pod names comes first. Then, if it asks for GPUs, or for both processors and memory, the smallest
     that has them, by GPUs, memory and processors in this order; types with GPUs are for those who ask for GPUs. Then
-    the default.
+    the default, which need not be in the list.
 
     Args:
         spec: What the pod asks for.
@@ -98,10 +98,11 @@ def choose(spec: InstanceSpec, types: Sequence[InstanceType], default: str, allo
     """
     names = frozenset(allowed or (default,))
     if spec.instance_type:
-        return _named(spec.instance_type, types, default, allowed)
+        _permit(spec.instance_type, default, allowed)
+        return _known(spec.instance_type, types)
     if spec.gpus > 0 or (spec.vcpus and spec.memory):
         return _smallest(spec, [type for type in types if type.name in names])
-    return _named(default, types, default, allowed)
+    return _known(default, types)
 
 
 def fits(type: InstanceType, spec: InstanceSpec) -> bool:
@@ -154,7 +155,7 @@ def candidates(names: Sequence[str], places: Sequence[str], spot: Spot) -> Itera
                 yield Candidate(name, place, market)
 
 
-def _named(name: str, types: Sequence[InstanceType], default: str, allowed: Sequence[str]) -> InstanceType:
+def _permit(name: str, default: str, allowed: Sequence[str]) -> None:
     if not allowed and name != default:
         raise ProviderError(
             Fault.FATAL,
@@ -167,6 +168,9 @@ def _named(name: str, types: Sequence[InstanceType], default: str, allowed: Sequ
             f'requested instance type ("{name}") is not part of supported instance types list',
             hint=f"there is: {', '.join(allowed)}",
         )
+
+
+def _known(name: str, types: Sequence[InstanceType]) -> InstanceType:
     for type in types:
         if type.name == name:
             return type

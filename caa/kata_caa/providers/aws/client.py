@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from kata_caa.errors import ProviderError
 from kata_caa.faults import CALLS, RetryPolicy, retrying
 from kata_caa.providers.aws.config import AwsConfig
-from kata_caa.providers.aws.errors import is_missing, translate
+from kata_caa.providers.aws.errors import is_busy, is_missing, translate
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.client import EC2Client
@@ -49,7 +49,6 @@ class Ec2:
         api: EC2Client,
         session: boto3.session.Session,
         pool: ThreadPoolExecutor,
-        *,
         policy: RetryPolicy = CALLS,
     ) -> None:
         self.api = api
@@ -95,7 +94,7 @@ class Ec2:
         return await self.retrying(stage, lambda: self.once(function, group=group))
 
     async def remove(self, stage: str, function: Callable[[], object]) -> None:
-        """Call in a thread what removes something; that it is not there is success.
+        """Call in a thread what removes something; that it is not there, or still busy, is no error.
 
         Raises:
             ProviderError: It failed for good.
@@ -105,7 +104,7 @@ class Ec2:
             try:
                 await self.once(function)
             except ProviderError as error:
-                if not is_missing(error):
+                if not (is_missing(error) or is_busy(error)):
                     raise
 
         await self.retrying(stage, attempt)
@@ -128,13 +127,27 @@ class Ec2:
 
         It is bounded by the calls' own time limits.
         """
-        while jobs := self._running.pop(group, set()):
-            await asyncio.wait([asyncio.wrap_future(job) for job in jobs])
+        while jobs := [job for job in self._running.get(group, ()) if not job.done()]:
+            ends = [asyncio.wrap_future(job) for job in jobs]
+            for end in ends:
+                end.add_done_callback(_heeded)
+            await asyncio.wait(ends)
+        self._running.pop(group, None)
+
+
+def _heeded(end: asyncio.Future[Any]) -> None:
+    """Its caller has gone: a failure is nobody's news."""
+    if not end.cancelled():
+        end.exception()
 
 
 @asynccontextmanager
-async def open_ec2(config: AwsConfig) -> AsyncIterator[Ec2]:
+async def open_ec2(config: AwsConfig, policy: RetryPolicy = CALLS) -> AsyncIterator[Ec2]:
     """Open EC2's API; leaving waits for the calls under way, and closes the connections.
+
+    Args:
+        config: What is set.
+        policy: When a call is tried again.
 
     Raises:
         ProviderError: There is no region, or no such profile.
@@ -146,7 +159,7 @@ async def open_ec2(config: AwsConfig) -> AsyncIterator[Ec2]:
         except BotoCoreError as error:
             raise translate(error) from error
         try:
-            yield Ec2(api, session, pool)
+            yield Ec2(api, session, pool, policy)
         finally:
             await asyncio.shield(asyncio.to_thread(pool.shutdown, cancel_futures=True))
             api.close()

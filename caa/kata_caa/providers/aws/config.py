@@ -116,4 +116,4 @@ class AwsConfig:
 
     def types(self) -> tuple[str, ...]:
         """All types that a pod may come to have."""
-        return tuple(dict.fromkeys((*(self.instance_types or (self.instance_type,)), *self.fallback_types)))
+        return tuple(dict.fromkeys((self.instance_type, *self.instance_types, *self.fallback_types)))

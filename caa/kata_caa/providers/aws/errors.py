@@ -186,6 +186,17 @@ _MISSING: Final = frozenset(
         "InvalidAddress.NotFound",
     }
 )
+_BUSY: Final = frozenset(
+    {
+        "InvalidParameterValue",  # so DeleteNetworkInterface says that the interface is in use
+        "InvalidNetworkInterface.InUse",
+        "InvalidIPAddress.InUse",
+        "VolumeInUse",
+        "DependencyViolation",
+        "IncorrectState",
+        "IncorrectInstanceState",
+    }
+)
 _CVM_WORDS: Final = ("amdsevsnp", "amd-sev-snp", "sev-snp", "amd sev", "cpuoptions", "cpu option")
 _MESSAGE_LIMIT: Final = 300
 
@@ -193,6 +204,11 @@ _MESSAGE_LIMIT: Final = 300
 def is_missing(error: ProviderError) -> bool:
     """Whether an error says that the object is not there: for deleting, that is success."""
     return error.code in _MISSING
+
+
+def is_busy(error: ProviderError) -> bool:
+    """Whether an error of removing says that the object still serves another one, which goes first."""
+    return error.code in _BUSY
 
 
 def translate(error: Exception) -> ProviderError:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from kata_caa.providers.api import InstanceSpec
 from kata_caa.providers.aws.client import Ec2
-from kata_caa.providers.aws.errors import meaning
-from kata_caa.selection import InstanceType
+from kata_caa.providers.aws.config import AwsConfig
+from kata_caa.providers.aws.errors import meaning, without_cvm
+from kata_caa.selection import Candidate, InstanceType, Spot, candidates, choose, fallbacks
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.literals import InstanceTypeType
@@ -70,6 +72,27 @@ async def offered_zones(ec2: Ec2, name: str, zones: Iterable[str]) -> frozenset[
         ),
     )
     return frozenset(offering.get("Location", "") for offering in answer["InstanceTypeOfferings"])
+
+
+def ways(config: AwsConfig, offers: Mapping[str, Offer], spot: Spot, spec: InstanceSpec) -> list[Candidate]:
+    """All candidates for a pod, in order. Where pods are confidential, types that cannot be are passed over.
+
+    Args:
+        config: What is set.
+        offers: What is known of the types.
+        spot: Whether spot machines are wanted.
+        spec: What the pod asks for.
+
+    Raises:
+        ProviderError: No type fits, or none that can be confidential.
+    """
+    types = [offer.type for offer in offers.values()]
+    chosen = choose(spec, types, config.instance_type, config.instance_types)
+    names = [chosen.name, *(type.name for type in fallbacks(chosen, spec, types, config.fallback_types))]
+    able = [name for name in names if config.disable_cvm or offers[name].confidential]
+    if not able:
+        raise without_cvm(", ".join(names))
+    return list(candidates(able, config.places(), spot))
 
 
 def literal(name: str) -> InstanceTypeType:
