@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -11,9 +12,15 @@ from typing import Protocol
 import pytest
 
 from kata_caa.providers.api import Provider
+from kata_caa.providers.azure.client import Connection
+from kata_caa.providers.azure.provider import open_provider
 from kata_caa.providers.libvirt import binding
 from kata_caa.providers.libvirt.config import LibvirtConfig
 from kata_caa.providers.libvirt.provider import LibvirtProvider
+from tests.arm import config as azure_config
+from tests.arm import tls
+from tests.arm.cloud import IMAGE
+from tests.arm.server import Broken, Credential, Server, serve_aside
 from tests.drivers.cloud import Calls, MemoryConfig, MemoryProvider, MemoryStore, Thing
 from tests.functional.qemu import stub
 from tests.libvirt import GIVING_HOOK, NETWORK, POOL, Libvirtd, libvirtd
@@ -134,6 +141,48 @@ def _libvirt(top: Path) -> Iterator[Cloud]:
         yield LibvirtCloud(daemon, stub.write(top / "kernel", "up"), Calls())
 
 
+@dataclass
+class AzureCloud:
+    """An Azure Resource Manager of ours; a call is a request, and one that breaks ends its connection."""
+
+    arm: Server
+    trust: ssl.SSLContext
+    missing_image: str = IMAGE.replace("1.0.0", "9.9.9")
+
+    @property
+    def calls(self) -> Calls:
+        return Calls(self.arm.before, self.arm.after)
+
+    @calls.setter
+    def calls(self, calls: Calls) -> None:
+        self.arm.before, self.arm.after = calls.before, calls.after
+
+    def open(self, *, image: str = "") -> AbstractAsyncContextManager[Provider]:
+        config = replace(azure_config.CONFIG, endpoint=self.arm.url, image=image or IMAGE, use_public_ip=True)
+        return open_provider(config, Connection(Credential(), self.trust, backoff=0.001))
+
+    def broken(self) -> Exception:
+        return Broken()
+
+    def objects(self) -> Sequence[str]:
+        return sorted(f"{kind}/{name}" for kind, trees in self.arm.cloud.resources.items() for name in trees)
+
+    @contextmanager
+    def stranger(self, name: str) -> Iterator[Sequence[str]]:
+        parts = {"creationData": {"createOption": "Empty"}, "provisioningState": "Succeeded"}
+        self.arm.cloud.add("virtualMachines", name, {"properties": {"provisioningState": "Succeeded"}})
+        self.arm.cloud.add("disks", f"{name}-disk", {"properties": parts})
+        yield [f"disks/{name}-disk", f"virtualMachines/{name}"]
+        del self.arm.cloud.resources["virtualMachines"][name], self.arm.cloud.resources["disks"][f"{name}-disk"]
+
+
+@contextmanager
+def _azure(top: Path) -> Iterator[Cloud]:
+    context, trust = tls.make(top)
+    with serve_aside(context) as arm:
+        yield AzureCloud(arm, trust)
+
+
 @dataclass(frozen=True)
 class Case:
     """A provider: its name, and a cloud for all of its tests, which they leave as it was."""
@@ -147,6 +196,7 @@ CASES = {
     case.name: case
     for case in (
         Case("memory", _memory),
+        Case("azure", _azure),
         Case("libvirt", _libvirt, (pytest.mark.root, pytest.mark.qemu)),
     )
 }

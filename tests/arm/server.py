@@ -1,0 +1,271 @@
+"""The fake ARM as an HTTPS server: routes, authorisation, paging, operations, and verification of all that passes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import ssl
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from aiohttp import web
+from azure.core.credentials import AccessToken
+from azure.mgmt.compute import models as compute
+from azure.mgmt.network import models as network
+
+from tests.arm import surroundings
+from tests.arm.cloud import GROUP, REGION, SUBSCRIPTION, Cloud, Operation, Refusal, Tree
+from tests.arm.faults import Harm, Schedule
+from tests.arm.schema import Violation, verify
+
+TOKEN = "a token of the tests"
+_MODELS: dict[str, type] = {
+    "virtualMachines": compute.VirtualMachine,
+    "networkInterfaces": network.NetworkInterface,
+    "disks": compute.Disk,
+    "publicIPAddresses": network.PublicIPAddress,
+}
+_PAGE = 2
+_TIMEOUT = 10.0  # seconds
+_KINDS = "|".join(_MODELS)
+_HERE = f"/subscriptions/{SUBSCRIPTION}"
+_OWN = re.compile(rf"{_HERE}/resourceGroups/{GROUP}/providers/Microsoft\.(?:Compute|Network)/({_KINDS})(?:/([^/]+))?")
+_OPERATION = re.compile(rf"{_HERE}/providers/Microsoft\.\w+/locations/{REGION}/(operations|results)/(\d+)")
+
+
+class Broken(Exception):
+    """The connection of a call ends."""
+
+
+class Credential:
+    """A credential whose token the fake takes."""
+
+    async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        """The token."""
+        assert scopes[0].endswith("/.default")
+        return AccessToken(TOKEN, 2**33)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def __aenter__(self) -> Credential:
+        return self
+
+    async def __aexit__(self, *reason: object) -> None:
+        return None
+
+
+class Server:
+    """The fake.
+
+    Attributes:
+        cloud: What it holds.
+        schedule: What harm is done to calls.
+        calls: Method and path of each call that came.
+        violations: What did not fit the models, of either side; a test fails if there is one.
+        url: Where it is served.
+        throttled: How many further calls are answered 429.
+        forbidden: Paths with this in them are answered AuthorizationFailed; empty forbids nothing.
+        before: What a test does before each call, of which it is told; it may raise `Broken`.
+        after: The same, before the call is answered.
+    """
+
+    def __init__(self) -> None:
+        self.cloud = Cloud()
+        self.schedule = Schedule()
+        self.calls: list[tuple[str, str]] = []
+        self.violations: list[str] = []
+        self.url = ""
+        self.throttled = 0
+        self.forbidden = ""
+        self.before: Callable[[str], None] = lambda call: None
+        self.after: Callable[[str], None] = lambda call: None
+
+    def harm(self, harm: Harm, at: int) -> Schedule:
+        """Do harm to the n-th call from now."""
+        self.schedule = Schedule(harm, at)
+        return self.schedule
+
+    def heal(self) -> None:
+        """Let whoever hangs go, and do no more harm."""
+        self.schedule.released.set()
+        self.schedule = Schedule()
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """A call, with the harm that is done to it."""
+        self.calls.append((request.method, request.path))
+        schedule = self.schedule
+        match schedule.harm_to(request.method, request.path):
+            case Harm.REFUSED:
+                return self._answer(Refusal(403, "AuthorizationFailed"))
+            case Harm.FAILED:
+                return self._answer(Refusal(500, "InternalServerError"))
+            case Harm.CUT_BEFORE | Harm.LOST:
+                return _cut(request)
+            case Harm.HUNG_BEFORE:
+                await schedule.released.wait()
+                return _cut(request)
+            case Harm.CUT_AFTER:
+                await self._do(request)
+                return _cut(request)
+            case Harm.HUNG_AFTER:
+                await self._do(request)
+                await schedule.released.wait()
+                return _cut(request)
+            case None:
+                return await self._watched(request)
+
+    async def _watched(self, request: web.Request) -> web.Response:
+        call = f"{request.method} {request.path}"
+        try:
+            self.before(call)
+            answer = await self._do(request)
+            self.after(call)
+        except Broken:
+            return _cut(request)
+        return answer
+
+    async def _do(self, request: web.Request) -> web.Response:
+        try:
+            if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+                raise Refusal(401, "InvalidAuthenticationToken")
+            version = request.query.get("api-version", "")
+            if not re.fullmatch(r"\d{4}-\d\d-\d\d(-preview)?", version):
+                raise Refusal(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
+            if self.forbidden and self.forbidden in request.path:
+                raise Refusal(403, "AuthorizationFailed", "does not have authorization to perform action")
+            if self.throttled:
+                self.throttled -= 1
+                raise Refusal(429, "TooManyRequests", headers={"Retry-After": "1"})
+            if found := _OWN.fullmatch(request.path):
+                return await self._own(request, found[1], found[2])
+            if found := _OPERATION.fullmatch(request.path):
+                return self._operation(found[1], found[2])
+            return self._surroundings(request)
+        except Refusal as refusal:
+            return self._answer(refusal)
+        except Violation as violation:
+            self.violations.append(f"{request.method} {request.path}: {violation}")
+            return self._answer(Refusal(400, "InvalidRequestContent", str(violation)))
+        except Exception as defect:
+            self.violations.append(f"{request.method} {request.path}: the fake itself: {defect!r}")
+            raise
+
+    async def _own(self, request: web.Request, kind: str, name: str | None) -> web.Response:
+        model = _MODELS[kind]
+        match request.method, kind:
+            case "GET", _ if name is None:
+                return self._page(request, model, list(self.cloud.resources[kind].values()))
+            case "GET", _:
+                return self._give(model, self.cloud.get(kind, name or ""))
+            case "PUT", "virtualMachines":
+                body = await self._body(request, compute.VirtualMachine)
+                only_new = request.headers.get("If-None-Match") == "*"
+                machine, number = self.cloud.put_machine(name or "", body, only_new=only_new)
+                return self._give(model, machine, 201, {"Azure-AsyncOperation": self._link("operations", number)})
+            case "PATCH", "disks":
+                body = await self._body(request, compute.DiskUpdate)
+                return self._give(model, self.cloud.tag_disk(name or "", body["tags"]))
+            case "DELETE", _:
+                number = self.cloud.delete(kind, name or "") or ""
+                if not number:
+                    return web.Response(status=204)
+                headers = {"Location": self._link("results", number)}
+                if kind == "virtualMachines":
+                    headers["Azure-AsyncOperation"] = self._link("operations", number)
+                return web.Response(status=202, headers=headers)
+        raise Refusal(405, "MethodNotAllowed")
+
+    async def _body(self, request: web.Request, model: type) -> Tree:
+        tree: Tree = json.loads(await request.read())
+        verify(model, tree, sent=True)
+        return tree
+
+    def _operation(self, how: str, number: str) -> web.Response:
+        operation: Operation = self.cloud.operations[number]
+        operation.look()
+        if how == "results":
+            return web.Response(status=202 if operation.status == "InProgress" else 200, headers=(
+                {"Location": self._link("results", number)} if operation.status == "InProgress" else {}
+            ))  # fmt: skip
+        tree: Tree = {"name": number, "status": operation.status, "startTime": "2026-01-01T00:00:00+00:00"}
+        if operation.failure is not None and operation.status == "Failed":
+            tree["error"] = operation.failure.error()
+            verify(compute.CloudError, {"error": tree["error"]}, sent=False)
+        return web.json_response(tree)
+
+    def _surroundings(self, request: web.Request) -> web.Response:
+        if request.method != "GET":
+            raise Refusal(405, "MethodNotAllowed")
+        model, found = surroundings.find(self.cloud, request.path.removeprefix(_HERE))
+        if isinstance(found, list):
+            return self._page(request, model, found)
+        return self._give(model, found)
+
+    def _page(self, request: web.Request, model: type, trees: list[Tree]) -> web.Response:
+        for tree in trees:
+            verify(model, tree, sent=False)
+        start = int(request.query.get("$skiptoken", "0"))
+        answer: Tree = {"value": trees[start : start + _PAGE]}
+        if start + _PAGE < len(trees):
+            query = f"api-version={request.query['api-version']}&$skiptoken={start + _PAGE}"
+            answer["nextLink"] = f"{self.url}{request.path}?{query}"
+        return web.json_response(answer)
+
+    def _give(self, model: type, tree: Tree, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+        verify(model, tree, sent=False)
+        return web.json_response(tree, status=status, headers=headers)
+
+    def _answer(self, refusal: Refusal) -> web.Response:
+        tree = {"error": refusal.error()}
+        verify(compute.CloudError, tree, sent=False)
+        return web.json_response(tree, status=refusal.status, headers=refusal.headers)
+
+    def _link(self, how: str, number: str) -> str:
+        place = f"{_HERE}/providers/Microsoft.Compute/locations/{REGION}/{how}/{number}"
+        return f"{self.url}{place}?p=1&api-version=2026-04-01"
+
+
+def _cut(request: web.Request) -> web.Response:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+@asynccontextmanager
+async def serve(context: ssl.SSLContext) -> AsyncIterator[Server]:
+    """Serve on a free port of 127.0.0.1 until left; violations fail whoever leaves."""
+    server = Server()
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", server.handle)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        server.url = f"https://{host}:{port}"
+        yield server
+    finally:
+        server.heal()
+        await runner.cleanup()
+    assert server.violations == []
+
+
+@contextmanager
+def serve_aside(context: ssl.SSLContext) -> Iterator[Server]:
+    """Serve in a thread with a loop of its own, for tests that have a loop each."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="arm")
+    thread.start()
+    serving = serve(context)
+    try:
+        yield asyncio.run_coroutine_threadsafe(serving.__aenter__(), loop).result(_TIMEOUT)
+        asyncio.run_coroutine_threadsafe(serving.__aexit__(None, None, None), loop).result(_TIMEOUT)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(_TIMEOUT)
+        loop.close()
