@@ -32,7 +32,7 @@ _CONFIG = """\
 version: 0.1
 log: {{level: info}}
 storage: {{filesystem: {{rootdirectory: {root}}}}}
-http: {{addr: "127.0.0.1:0"{tls}}}
+http: {{addr: "{host}:0"{tls}}}
 {auth}
 """
 _TLS = ", tls: {{certificate: {certificate}, key: {key}}}"
@@ -232,13 +232,19 @@ def digest_of(layer: tuple[bytes, str]) -> str:
 
 @asynccontextmanager
 async def serving(
-    directory: Path, *, netns: Path = Path("/proc/self/ns/net"), protected: bool = False, encrypted: bool = False
+    directory: Path,
+    *,
+    netns: Path = Path("/proc/self/ns/net"),
+    host: str = "127.0.0.1",
+    protected: bool = False,
+    encrypted: bool = False,
 ) -> AsyncIterator[Registry]:
     """Serve a registry whose files lie below the directory.
 
     Args:
         directory: For its files.
-        netns: The network namespace whose loopback it listens on.
+        netns: The network namespace in which it listens.
+        host: The address that it listens on.
         protected: Whether it wants to know who asks.
         encrypted: Whether it speaks TLS, with the certificate `certificate` of its own making.
     """
@@ -249,7 +255,7 @@ async def serving(
     if encrypted:
         tls = _TLS.format(certificate=directory / "certificate", key=directory / "key")
         await _certify(directory)
-    (directory / "config.yml").write_text(_CONFIG.format(root=directory / "data", auth=auth, tls=tls))
+    (directory / "config.yml").write_text(_CONFIG.format(host=host, root=directory / "data", auth=auth, tls=tls))
     process = await asyncio.create_subprocess_exec(
         "nsenter", f"--net={netns}", "docker-registry", "serve", str(directory / "config.yml"),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -266,7 +272,7 @@ async def serving(
     following: asyncio.Task[None] | None = None
     try:
         async with asyncio.timeout(_START_TIMEOUT):
-            while not (found := re.search(r"listening on (127\.0\.0\.1:\d+)", (await output.readline()).decode())):
+            while not (found := re.search(r"listening on ([0-9.]+:\d+)", (await output.readline()).decode())):
                 assert not output.at_eof(), "docker-registry has ended"
         following = asyncio.create_task(follow(), name="registry's log")
         yield Registry(found[1], process.pid, directory, netns, lines)

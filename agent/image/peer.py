@@ -20,9 +20,12 @@ DISK_LIMIT = 200 << 20
 
 _PACKAGES = (
     "ca-certificates",
+    "gzip",
     "skopeo",
-    "umoci",
+    "tar",
+    "zstd",
     # Their libraries, and those of Python's TLS.
+    "libacl1",
     "libassuan0",
     "libdevmapper1.02.1",
     "libgpgme11",
@@ -31,12 +34,19 @@ _PACKAGES = (
     "libssl3",
     "libudev1",
 )
-_KEEP = ("usr/bin/skopeo", "usr/bin/umoci")
-_COMPRESSED = (r"pause_bundle/rootfs/bin/", r"usr/bin/(skopeo|umoci)$")
+_KEEP = ("usr/bin/gzip", "usr/bin/skopeo", "usr/bin/tar", "usr/bin/zstd")
+_COMPRESSED = (r"pause_bundle/rootfs/bin/", r"usr/bin/(skopeo|zstd)$")
 
 # The parts of the adaptor that run in the guest; what else it needs of kata_py stands in the local recipe.
 _CODE: Mapping[str, tuple[str, ...]] = {
-    "caa": ("kata_caa/__init__.py", "kata_caa/apf.py", "kata_caa/errors.py", "kata_caa/forwarder"),
+    "caa": (
+        "kata_caa/__init__.py",
+        "kata_caa/apf.py",
+        "kata_caa/errors.py",
+        "kata_caa/forwarder",
+        "kata_caa/tunnel",
+        "kata_caa/userdata.py",
+    ),
 }
 
 # As an image that was unpacked: the agent runs it where a pod's first container comes without files.

@@ -36,6 +36,12 @@ class AdaptorConfig:
     proxy_timeout: Duration = setting(
         Duration(300.0), "proxy-timeout", "PROXY_TIMEOUT", "how long a pod VM may take until its forwarder answers"
     )
+    redial_timeout: Duration = setting(
+        Duration(60.0),
+        "redial-timeout",
+        "REDIAL_TIMEOUT",
+        "how long a pod VM that was reached is dialled again, before its pod is given up; ours",
+    )
     tunnel_type: str = setting("vxlan", "tunnel-type", "TUNNEL_TYPE", "how pods are connected: vxlan")
     vxlan_port: int = setting(4789, "vxlan-port", "VXLAN_PORT", "UDP port of the tunnels; 9000 on OpenShift")
     vxlan_min_id: int = setting(555000, "vxlan-min-id", "", "the first tunnel's number")

@@ -56,7 +56,8 @@ class Gateway:
         """The proxy of a pod whose machine has an address."""
         name = record.instance_name if self._authority is not None else CUSTOM_NAME
         endpoint = Endpoint(record.addresses[0], self._config.forwarder_port, name, self._context)
-        return AgentProxy(self._records.socket(record.sandbox_id), endpoint, timeout=self._config.proxy_timeout)
+        config, socket = self._config, self._records.socket(record.sandbox_id)
+        return AgentProxy(socket, endpoint, timeout=config.proxy_timeout, redial=config.redial_timeout)
 
     def _trust(self) -> tls.Trust:
         config = self._config

@@ -24,13 +24,15 @@ from kata_protos import health_pb2
 from kata_protos.health_ttrpc import HealthClient
 from kata_py.resource.blocking import off_loop
 from kata_py.ttrpc.client import Client
+from kata_py.ttrpc.context import Context
 from kata_py.ttrpc.errors import ConnectionClosed, StatusError
+from kata_py.ttrpc.server import Server
 from kata_py.ttrpc.splice import Splice
+from kata_py.ttrpc.status import Code
 
 logger = logging.getLogger(__name__)
 
 ATTEMPT_TIMEOUT = 10.0  # seconds for one connection, or one answer of the agent
-REDIAL_TIMEOUT = 60.0  # seconds that a lost VM is dialled before the runtime's connection is ended, too
 PAUSE, PAUSE_MAX, JITTER = 0.2, 5.0, 0.1  # seconds between attempts: the first doubles up to the second
 
 
@@ -80,15 +82,20 @@ class AgentProxy:
         path: The socket that the runtime connects to; one of an earlier adaptor is replaced.
         endpoint: Where the VM's forwarder is.
         timeout: Seconds until it must have answered for the first time.
+        redial: Seconds that it is dialled once it was lost; then the runtime is told that the VM is gone.
 
     Attributes:
         stats: What has passed.
     """
 
-    def __init__(self, path: Path, endpoint: Endpoint, *, timeout: float) -> None:
+    def __init__(self, path: Path, endpoint: Endpoint, *, timeout: float, redial: float) -> None:
         self._path = path
         self._endpoint = endpoint
         self._timeout = timeout
+        self._redial = redial
+        self._lost: ProxyError | None = None
+        self._obituary = Server()
+        self._obituary.add_raw("grpc.Health", "Check", self._tell_loss)
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self.stats = Stats()
@@ -105,6 +112,8 @@ class AgentProxy:
             task.cancel()
         if self._serving:
             await asyncio.wait(self._serving)
+        self._obituary.close()
+        await self._obituary.wait_closed(ATTEMPT_TIMEOUT)
 
     async def ready(self) -> None:
         """Wait until the agent behind the forwarder has answered.
@@ -123,7 +132,12 @@ class AgentProxy:
             await self._connect(lambda: client.link)
             await HealthClient(client).Check(health_pb2.CheckRequest(), timeout=ATTEMPT_TIMEOUT)
 
+    async def _tell_loss(self, payload: bytes, context: Context) -> bytes:
+        raise StatusError(Code.FAILED_PRECONDITION, f"the pod VM is lost: {self._lost}")
+
     def _accept(self) -> asyncio.BaseProtocol:
+        if self._lost is not None:
+            return self._obituary.accept()
         lost = asyncio.Event()
         splice = Splice(
             _hook, [(rewrite.SERVICE, rewrite.METHOD)], server_lost=lambda error: lost.set()
@@ -149,13 +163,14 @@ class AgentProxy:
         try:
             while True:
                 lost.clear()
-                await self._persist(partial(self._connect, splice.server), loop.time() + REDIAL_TIMEOUT)
+                await self._persist(partial(self._connect, splice.server), loop.time() + self._redial)
                 self.stats.dials += 1
                 await lost.wait()
                 self.stats.losses += 1
                 logger.warning("the connection to %s is lost, dialling", self._endpoint)
         except ProxyError as error:
             logger.error("%s", error)
+            self._lost = error
             splice.close("server", error)
 
     async def _connect(self, protocol: Callable[[], asyncio.BaseProtocol]) -> None:

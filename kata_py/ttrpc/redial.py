@@ -20,6 +20,7 @@ from kata_py.ttrpc.status import Code
 logger = logging.getLogger(__name__)
 
 PAUSE: Final = 0.2  # seconds between attempts: nothing tells when a peer listens again
+_PASSING: Final = (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)  # what a probe may say of a peer that comes back
 _PROBE_TIMEOUT: Final = 30.0  # seconds for one probe; whoever is between may wait for the peer itself
 
 Probe = Callable[[Client], Awaitable[None]]
@@ -34,7 +35,8 @@ async def redialling(
 
     Args:
         address: Where it listens.
-        probe: Asks whether it is there. Raises a `TtrpcError` if it is not.
+        probe: Asks whether it is there. Raises a `TtrpcError` if it is not; a status that is not of those that pass, as
+            UNAVAILABLE does, says that it is gone for good.
         timeout: Seconds until it must be reached at first.
         patience: Seconds that a lost connection may take to come back.
         repeatable: Names of the methods that are called again when their answer was lost.
@@ -143,6 +145,8 @@ class RedialingClient:
                 self._usable.set()
         except TimeoutError:
             logger.error("%s did not come back within %g s", self._address, self._patience)
+        except StatusError as error:
+            logger.error("%s does not come back: %s", self._address, error.message)
         finally:
             self._gone.set()
             self._usable.set()
@@ -158,6 +162,11 @@ class RedialingClient:
                         await self._probe(client)
                     self._client = client
                     return attempt.pop_all()
-            except (ConnectError, ConnectionClosed, StatusError, TimeoutError) as error:
-                logger.debug("%s is not back yet: %s", self._address, error)
+            except StatusError as error:
+                if error.code not in _PASSING:
+                    raise
+                cause: Exception = error
+            except (ConnectError, ConnectionClosed, TimeoutError) as error:
+                cause = error
+            logger.debug("%s is not back yet: %s", self._address, cause)
             await asyncio.sleep(PAUSE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -36,6 +37,8 @@ from kata_py.resource.file import replace
 from kata_py.resource.process import kill, start_time
 from kata_py.resource.undo import RemoveCgroup
 from tests.drivers.namespace import Hierarchy, script
+
+logger = logging.getLogger(__name__)
 
 AGENT = "/run/kata-containers/agent.sock"
 _RECORD = "instance.json"
@@ -128,10 +131,12 @@ class NamespaceCloud:
         inside = script(home / "run", [], hierarchies, cgroups)
         line = ["unshare", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
         line += ["sh", "-euc", f"read go\n{inside}", "machine", "sh", "-euc", _machine(home)]
+        environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        environ.pop("NOTIFY_SOCKET", None)  # the adaptor's; crun would wait for containers that say they are ready
         with (home / "console").open("w") as console:
             child = subprocess.Popen(
                 line, stdin=subprocess.PIPE, stdout=console, stderr=console, start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                env=environ,
             )  # fmt: skip
         link = f"kpm{address.rpartition('.')[2]}"
         prefix = ip_interface(self._settings.network).network.prefixlen
@@ -159,6 +164,8 @@ class NamespaceCloud:
         for home, content in list(self._machines()):
             if content["sandbox"] != sandbox_id:
                 continue
+            console = (home / "console").read_text(errors="replace") if (home / "console").exists() else ""
+            logger.info("the console of %s:\n%s", content["name"], console)
             if content["pid"]:
                 kill(content["pid"], content["born"], 9, name="machine")
             for hierarchy in Hierarchy.all():
@@ -173,10 +180,15 @@ def _machine(home: Path) -> str:
         "mount -n -t tmpfs tmpfs /media && mkdir /media/cidata",
         f"cp {shlex.quote(str(home))}/user-data /media/cidata/user-data",
         "mkdir -p /run/kata-containers /run/netns",
-        f"{python} -m kata_caa.forwarder.provision provision-files",
-        f"(while :; do {python} -m kata_caa.forwarder.command || sleep 1; done) &",
+        'mkdir /run/peerpod && cp "$KATA_TEST_REGISTRIES" /run/peerpod/registries.conf',
+        f"{python} -c {_called('provision')} provision-files",
+        f"(while :; do {python} -c {_called('command')} || sleep 1; done) &",
         f"exec {python} -m kata_agent --server-addr unix://{AGENT} --log debug",
     ])  # fmt: skip
+
+
+def _called(module: str) -> str:
+    return shlex.quote(f"import sys; from kata_caa.forwarder.{module} import main; sys.exit(main())")
 
 
 def _cgroup(hierarchy: Hierarchy, name: str) -> Path:

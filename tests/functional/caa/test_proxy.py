@@ -146,8 +146,10 @@ def path(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def proxied(path: Path, machine: Machine, timeout: float = BOUND) -> AsyncIterator[AgentProxy]:
-    async with AgentProxy(path, endpoint(machine, machine.authority), timeout=timeout) as proxy:
+async def proxied(
+    path: Path, machine: Machine, timeout: float = BOUND, redial: float = BOUND
+) -> AsyncIterator[AgentProxy]:
+    async with AgentProxy(path, endpoint(machine, machine.authority), timeout=timeout, redial=redial) as proxy:
         yield proxy
 
 
@@ -189,14 +191,14 @@ async def test_a_machine_of_another_name_or_authority_is_refused_at_once(
     other = Endpoint(HOST, machine.port, "podvm-other", Trust(authority.ca.certificate, authority.client).context())
     stranger = endpoint(machine, kept(tmp_path / "others"))
     for wrong in (other, stranger):
-        async with AgentProxy(path, wrong, timeout=60) as proxy, asyncio.timeout(BOUND):
+        async with AgentProxy(path, wrong, timeout=60, redial=60) as proxy, asyncio.timeout(BOUND):
             with pytest.raises(ProxyError, match="is not podvm-"):
                 await proxy.ready()
 
 
 async def test_whoever_is_not_the_adaptor_is_not_let_in(machine: Machine, path: Path, tmp_path: Path) -> None:
     stranger = Trust(machine.authority.ca.certificate, kept(tmp_path / "others").client).context()
-    async with AgentProxy(path, Endpoint(HOST, machine.port, NAME, stranger), timeout=0.2) as proxy:
+    async with AgentProxy(path, Endpoint(HOST, machine.port, NAME, stranger), timeout=0.2, redial=1) as proxy:
         with pytest.raises(ProxyError, match="does not answer"):
             await proxy.ready()
 
@@ -218,15 +220,17 @@ async def test_a_lost_machine_answers_what_was_under_way_and_is_dialled_anew(mac
         assert (proxy.stats.dials, proxy.stats.losses) == (2, 1)
 
 
-async def test_a_machine_that_stays_away_ends_the_runtime_s_connection(
-    machine: Machine, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(proxies, "REDIAL_TIMEOUT", 0.2)
-    async with proxied(path, machine), connect(UnixAddress(str(path)), timeout=5) as client:
-        await client.call(SERVICE, "Echo", b"")
-        await machine.away()
-        async with asyncio.timeout(BOUND):
-            await client.wait_closed()
+async def test_a_machine_that_stays_away_is_told_to_be_lost(machine: Machine, path: Path) -> None:
+    async with proxied(path, machine, redial=0.2):
+        address = UnixAddress(str(path))
+        async with redialling(address, probe, timeout=5, patience=60, repeatable=REPEATABLE) as client:
+            await client.call(SERVICE, "Echo", b"")
+            await machine.away()
+            async with asyncio.timeout(BOUND):
+                await client.wait_closed()
+        async with connect(address, timeout=5) as client:
+            with pytest.raises(StatusError, match="the pod VM is lost: the forwarder at 127.0.0.1"):
+                await probe(client)
 
 
 async def test_the_next_adaptor_s_proxy_takes_the_place_of_the_last_one_s(machine: Machine, path: Path) -> None:

@@ -128,6 +128,13 @@ async def test_a_connection_alone_is_not_the_peer(client, cutter, peer, monkeypa
     assert peer.probe_errors == []
 
 
+async def test_a_peer_that_is_said_to_be_gone_is_not_waited_for(client, cutter, peer):
+    peer.probe_errors = [StatusError(Code.FAILED_PRECONDITION, "the VM is lost")]
+    cutter.cut()
+    async with asyncio.timeout(BOUND / 2):
+        await client.wait_closed()
+
+
 async def test_after_its_patience_the_peer_is_gone(cutter, tmp_path):
     address = UnixAddress(str(tmp_path / "between"))
     async with redialling(address, probe, timeout=5, patience=0.2, repeatable={"Again"}) as client:
