@@ -254,7 +254,7 @@ async def serving(
     tls = ""
     if encrypted:
         tls = _TLS.format(certificate=directory / "certificate", key=directory / "key")
-        await _certify(directory)
+        await _certify(directory, host)
     (directory / "config.yml").write_text(_CONFIG.format(host=host, root=directory / "data", auth=auth, tls=tls))
     process = await asyncio.create_subprocess_exec(
         "nsenter", f"--net={netns}", "docker-registry", "serve", str(directory / "config.yml"),
@@ -283,12 +283,12 @@ async def serving(
             await following
 
 
-async def _certify(directory: Path) -> None:
-    """Make a key and a certificate for the loopback."""
+async def _certify(directory: Path, host: str) -> None:
+    """Make a key and a certificate for an address."""
     process = await asyncio.create_subprocess_exec(
         "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
         "-keyout", str(directory / "key"), "-out", str(directory / "certificate"), "-subj", "/CN=registry",
-        "-addext", "subjectAltName=IP:127.0.0.1",
+        "-addext", f"subjectAltName=IP:{host}",
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     async with asyncio.timeout(_START_TIMEOUT):

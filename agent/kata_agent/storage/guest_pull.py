@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kata_py.oci.spec import Spec
 
 DRIVER = "image_guest_pull"
+_TOLD = Path("/run/kata-containers/registries")  # what came with the pod's initdata
 
 
 async def present(storage: Storage, context: Context) -> Cleanup:
@@ -97,11 +98,13 @@ def with_process(spec: Spec, storages: Sequence[Storage], workshop: Workshop) ->
 
 def _images(workshop: Workshop) -> ImageStore:
     if workshop.images is None:
+        from kata_agent.image import hub
         from kata_agent.image.registry import Settings
         from kata_agent.image.store import ImageStore
 
         environment = {**os.environ, **workshop.proxies} if workshop.proxies else None
-        workshop.images = ImageStore(workshop.reaper, Settings(environment=environment))
+        settings = hub.told(Settings(environment=environment), _TOLD)
+        workshop.images = ImageStore(workshop.reaper, settings)
     return workshop.images
 
 

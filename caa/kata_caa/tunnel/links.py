@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from kata_caa.apf import Interface, PodNetwork
 from kata_caa.errors import TunnelError
-from kata_py.netlink.vxlan import MAX_VNI
+from kata_py.netlink import vxlan
+from kata_py.netlink.rtnetlink import Link, Rtnetlink
+from kata_py.netlink.vxlan import MAX_VNI, Vxlan
 
 DEFAULT_PORT: Final = 4789
 DEFAULT_VNI: Final = 555_000
@@ -42,6 +44,29 @@ def ends(network: PodNetwork) -> tuple[End, ...]:
         End(first, network.vxlan_id or DEFAULT_VNI),
         *(End(each, each.vxlan_id) for each in network.interfaces),
     )
+
+
+def add(here: Rtnetlink, inside: Rtnetlink, namespace: int, name: str, tunnel: Vxlan, **values: Any) -> Link:
+    """Make a tunnel's device in a namespace; what carries its packets is ours.
+
+    Older kernels refuse a name that somebody has here, though the device is for there: it gets its own afterwards.
+
+    Args:
+        here: Our network.
+        inside: The namespace's.
+        namespace: Its descriptor.
+        name: What it is called in the end.
+        tunnel: Its other end.
+        values: As for `Rtnetlink.add_link`.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
+    first = f"pp{tunnel.vni}"
+    here.add_link(first, vxlan.KIND, vxlan.encode(tunnel), namespace=namespace, **values)
+    link = next(link for link in inside.links() if link.name == first)
+    inside.set_link(link, name=name)
+    return link._replace(name=name)
 
 
 def remote_of(text: str) -> Remote:

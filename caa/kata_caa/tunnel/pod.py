@@ -16,7 +16,7 @@ from kata_caa.apf import PodNetwork
 from kata_caa.apf import Route as PodRoute
 from kata_caa.errors import TunnelError
 from kata_caa.tunnel.inspection import PROTOCOLS, SCOPES
-from kata_caa.tunnel.links import DEFAULT_PORT, End, ends, inner_mtu, remote_of
+from kata_caa.tunnel.links import DEFAULT_PORT, End, add, ends, inner_mtu, remote_of
 from kata_py.netlink import namespace as namespaces
 from kata_py.netlink import rtnetlink as rt
 from kata_py.netlink import vxlan
@@ -67,21 +67,18 @@ def _set_up(network: PodNetwork, namespace: Path) -> None:
 
 def _interface(here: Rtnetlink, inside: Rtnetlink, namespace: int, end: End, tunnel: Vxlan) -> None:
     interface = end.interface
-    present = {link.name: link for link in inside.links()}.get(interface.name)
-    if present is not None and vxlan.tunnel(present) != tunnel:
-        inside.delete_link(present)
-        present = None
-    if present is None:
+    link = None
+    for present in inside.links():
+        found = vxlan.tunnel(present)
+        if present.name == interface.name and found == tunnel:
+            link = present
+        elif present.name == interface.name or (found is not None and found.vni == tunnel.vni):
+            inside.delete_link(present)  # of another start, which may have got half way
+    if link is None:
         assert tunnel.remote is not None
-        here.add_link(
-            interface.name,
-            vxlan.KIND,
-            vxlan.encode(tunnel),
-            namespace=namespace,
-            address=bytes.fromhex(interface.hardware_address.replace(":", "")),
-            mtu=inner_mtu(interface.mtu, tunnel.remote),
-        )
-    link = {link.name: link for link in inside.links()}[interface.name]
+        address = bytes.fromhex(interface.hardware_address.replace(":", ""))
+        mtu = inner_mtu(interface.mtu, tunnel.remote)
+        link = add(here, inside, namespace, interface.name, tunnel, address=address, mtu=mtu)
     for text in interface.addresses:
         inside.add_address(link, _address(text), prefix_route=False)  # the pod's routes say what there is
     inside.set_link(link, up=True)

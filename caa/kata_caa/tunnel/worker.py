@@ -14,7 +14,7 @@ from pathlib import Path
 from kata_caa.apf import PodNetwork
 from kata_caa.errors import TunnelError
 from kata_caa.tunnel import notrack
-from kata_caa.tunnel.links import DEFAULT_PORT, End, ends, remote_of
+from kata_caa.tunnel.links import DEFAULT_PORT, End, add, ends, remote_of
 from kata_py.netlink import traffic, vxlan
 from kata_py.netlink.namespace import connect
 from kata_py.netlink.rtnetlink import Link, Rtnetlink
@@ -70,8 +70,7 @@ def _join(here: Rtnetlink, inside: Rtnetlink, namespace: int, name: str, end: En
     if pod is None:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), end.interface.name)
     # Larger packets than fit are cut by the kernel after they were wrapped, and so none is lost silently.
-    here.add_link(name, vxlan.KIND, vxlan.encode(tunnel), namespace=namespace, mtu=pod.mtu)
-    device = next(link for link in inside.links() if link.name == name)
+    device = add(here, inside, namespace, name, tunnel, mtu=pod.mtu)
     inside.keep_silent(device)
     for link in (pod, device):
         traffic.add_ingress(inside, link)

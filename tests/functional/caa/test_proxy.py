@@ -229,7 +229,7 @@ async def test_a_machine_that_stays_away_is_told_to_be_lost(machine: Machine, pa
             async with asyncio.timeout(BOUND):
                 await client.wait_closed()
         async with connect(address, timeout=5) as client:
-            with pytest.raises(StatusError, match="the pod VM is lost: the forwarder at 127.0.0.1"):
+            with pytest.raises(StatusError, match=r"the pod VM is lost: the forwarder at 127\.0\.0\.1"):
                 await probe(client)
 
 

@@ -1,0 +1,104 @@
+"""A peer pod in a real virtual machine: libvirtd boots the disk that `make podvm` builds, and all of it goes again."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests import registry as registries
+from tests.adaptor import Adaptor
+from tests.conftest import REPOSITORY
+from tests.integration.peer.conftest import CONFIGURATION
+from tests.integration.peer.pods import container, network, pod
+from tests.libvirt import BASE, NETWORK, POOL, Libvirtd, libvirtd
+from tests.manager import Manager
+
+pytestmark = [pytest.mark.root, pytest.mark.qemu, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
+
+DISK = REPOSITORY / "build" / "podvm" / os.uname().machine / "podvm.qcow2"
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Libvirtd]:
+    """A libvirt host that has the disk."""
+    assert DISK.exists(), f"no {DISK}: run `make podvm`"
+    with libvirtd() as daemon:
+        daemon.virsh("vol-upload", "--pool", POOL, BASE, str(DISK))
+        yield daemon
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def served(host: Libvirtd, bridges: None, short_tmp: Path) -> AsyncIterator[registries.Registry]:
+    """A registry that machines reach, by TLS."""
+    async with registries.serving(short_tmp / "libvirt-registry", host=f"{host.subnet}.1", encrypted=True) as registry:
+        yield registry
+
+
+def initdata(registry: registries.Registry) -> str:
+    """What lets machines trust the registry, as an operator gives it: the hub's configuration, in initdata."""
+    certificate = json.dumps((registry.directory / "certificate").read_text())
+    hub = f"[image]\nextra_root_certificates = [{certificate}]\n"
+    text = f'algorithm = "sha256"\nversion = "0.1.0"\n[data]\n"cdh.toml" = \'\'\'\n{hub}\'\'\'\n"aa.toml" = ""\n'
+    return base64.b64encode(gzip.compress(text.encode())).decode()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def libvirt_adaptor(host: Libvirtd, served: registries.Registry, short_tmp: Path) -> AsyncIterator[Adaptor]:
+    """The adaptor over that host."""
+    directory = short_tmp / "libvirt"
+    directory.mkdir()
+    environ = {
+        "LIBVIRT_URI": host.uri, "LIBVIRT_POOL": POOL, "LIBVIRT_NET": NETWORK, "LIBVIRT_VOL_NAME": BASE,
+        "LIBVIRT_DOMAIN_TYPE": "qemu", "LIBVIRT_CPU": "2", "LIBVIRT_MEMORY": "1024", "LIBVIRT_ROOT_DISK_SIZE": "1",
+        "INITDATA": initdata(served), "OWNER": "tests",
+    }  # fmt: skip
+    flags = ["-firmware=", "-host-interface", host.bridge, "-log-level", "debug", "-proxy-timeout", "120s"]
+    adaptor = Adaptor(directory, ["libvirt", *flags], environ)
+    await adaptor.start()
+    yield adaptor
+    await adaptor.end()
+    print(adaptor.log.read_text())
+
+
+@pytest.fixture(scope="module")
+def machines(launcher: Path, libvirt_adaptor: Adaptor, rootfs: Path, short_tmp: Path) -> Manager:
+    path = short_tmp / "libvirt.toml"
+    path.write_text(CONFIGURATION.format(socket=libvirt_adaptor.socket).replace("timeout = 60", "timeout = 180"))
+    return Manager(launcher, short_tmp / "libvirt-pods", path, rootfs)
+
+
+def left(host: Libvirtd) -> list[str]:
+    """What libvirt has of machines."""
+    return [*host.virsh("list", "--all", "--name").split(), *host.virsh("vol-list", POOL).split()]
+
+
+@pytest.mark.usefixtures("clean")
+async def test_a_peer_pod_runs_in_a_domain_of_libvirt_and_nothing_of_it_stays(
+    machines: Manager, host: Libvirtd, served: registries.Registry, rootfs: Path, libvirt_adaptor: Adaptor
+) -> None:
+    image = await served.push("lib/busybox:1", registries.layer_of(rootfs))
+    before = left(host)
+    with network() as net, network() as other:
+        async with (
+            pod(machines, "peer", net),
+            container(machines, "peer", "app", image, "sh", "-c", "echo started; exec sleep 1000") as app,
+        ):
+            await app.io.until(b"started\n")
+            _, kernel = await app.run("uname", "-r")
+            assert kernel.decode().strip() != os.uname().release
+            code, said = await app.run("ping", "-c", "2", "-W", "5", other.address, timeout=60)
+            assert code == 0, said
+            other.namespace.run("ping", "-c", "2", "-W", "5", net.address)
+            assert len(left(host)) > len(before)
+    async with asyncio.timeout(60):
+        while left(host) != before:  # noqa: ASYNC110 libvirt has no event for volumes
+            await asyncio.sleep(0.2)
+    assert list(libvirt_adaptor.pods.iterdir()) == []
