@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
-from bench import guest, shim_start, splice, ttrpc
+from bench import guest, proxy, shim_start, splice, ttrpc
 
 Figure = tuple[str, str, str]
 
 PARTS: dict[str, Callable[[], list[Figure]]] = {
     "ttrpc": ttrpc.figures,
     "splice": splice.figures,
+    "proxy": proxy.figures,
     "shim": shim_start.figures,
     "guest": guest.figures,
 }

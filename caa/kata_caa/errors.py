@@ -29,6 +29,14 @@ class MalformedConfig(AdaptorError):
     """A text of the pod VM (apf.json, user data, initdata) does not have its form; names the place in it."""
 
 
+class TlsError(AdaptorError):
+    """Keys or certificates cannot be used: names the file, and what to do next."""
+
+
+class ProxyError(AdaptorError):
+    """The agent in a pod VM cannot be reached: says where, what was met last, and how long it was tried."""
+
+
 class ForwarderError(AdaptorError):
     """The forwarder in a pod VM cannot do its part: says at which stage, and what it waited for."""
 

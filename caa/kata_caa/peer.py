@@ -94,7 +94,7 @@ class Parts:
 
     provider: Provider
     tunnel: Tunnel
-    proxy: Callable[[PodRecord], AbstractAsyncContextManager[Proxy]]
+    proxy: Callable[[PodRecord], Awaitable[AbstractAsyncContextManager[Proxy]]]
     records: PodRecords
     turns: Turns
     observer: Observer
@@ -161,7 +161,7 @@ class PeerPod:
             if self.record.state is not State.RUNNING:
                 await self._make()
                 await self._parts.tunnel.set_up(self.record)
-            proxy = await self._open.enter_async_context(self._parts.proxy(self.record))
+            proxy = await self._open.enter_async_context(await self._parts.proxy(self.record))
             if self.record.state is State.RUNNING:
                 return  # the runtime has known the agent for long; the proxy goes on dialling by itself
             await proxy.ready()

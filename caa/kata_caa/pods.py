@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -26,11 +26,28 @@ ABANDONED_AFTER = 120.0  # seconds that a pod which was announced, or not yet up
 VANISHED_AFTER = 2  # sweeps that a pod's namespace is not there any more
 
 
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What a new machine is given to prove itself with.
+
+    Attributes:
+        material: With what it is dialled; kept with its pod.
+        config: Key, certificate, whom to trust and how; the rest of the value is empty.
+    """
+
+    material: str
+    config: apf.ForwarderConfig
+
+
 class Credentials(Protocol):
     """Makes what a machine's forwarder proves itself with."""
 
-    def issue(self, name: str) -> apf.ForwarderConfig:
-        """Key, certificate, whom to trust and how, for a machine of that name; the rest of the value is empty."""
+    def issue(self, name: str) -> Issued:
+        """For a machine of that name. Blocks for some milliseconds.
+
+        Raises:
+            AdaptorError: There is nothing to make it with.
+        """
 
 
 class PullSecrets(Protocol):
@@ -109,8 +126,9 @@ class Pods:
         name = instance_name(request.name, request.sandbox_id)
         async with self._announcing:  # a tunnel's number is free until it is on record
             network = await self._parts.tunnel.inspect(Path(request.netns))
+            issued = await off_loop(self._credentials.issue, name)
             config = replace(
-                await off_loop(self._credentials.issue, name),
+                issued.config,
                 network=network,
                 pod_name=request.name,
                 pod_namespace=request.namespace,
@@ -122,6 +140,7 @@ class Pods:
                 namespace=request.namespace,
                 netns=request.netns,
                 instance_name=name,
+                material=issued.material,
                 token=secrets.token_hex(16),
                 spec=replace(request.spec, multi_nic=network.external_via_pod_vm),
                 network=network,

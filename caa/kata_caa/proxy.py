@@ -1,239 +1,343 @@
-"""A pod's agent behind a socket of this node: what the runtime asks goes to the pod VM, over TLS.
+"""The agent's socket of a pod on its node: what the runtime asks there, the agent in the pod VM answers.
 
-The runtime's connection stays when the VM's is lost: what was under way is answered UNAVAILABLE, what comes then waits
-until the VM is dialled anew. Frames pass whole; the one request that must change is decoded (`kata_caa.rewrite`).
-Source: cloud-api-adaptor `pkg/adaptor/proxy/proxy.go`; that its proxy dials once is not kept.
+Each connection of the runtime has one of its own to the forwarder in the machine. Calls pass whole, but for the few
+that are rewritten. If the machine's side breaks, the runtime's stays: what was under way is answered `UNAVAILABLE`,
+as nobody knows whether it took effect, or asked again, if that does no harm. What comes next waits a while for a new
+connection to the machine.
+Source: cloud-api-adaptor `pkg/adaptor/proxy/proxy.go`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import socket
-import ssl
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final
 
-from kata_caa import rewrite
-from kata_caa.errors import AdaptorError
-from kata_protos import health_pb2
-from kata_protos.health_ttrpc import HealthClient
-from kata_py.resource.blocking import off_loop
-from kata_py.ttrpc.client import Client
+from kata_caa import dialing
+from kata_caa.dialing import Endpoint as Endpoint
+from kata_caa.errors import ProxyError
+from kata_caa.rewrite import HOOKED, Rewrite
+from kata_py.ttrpc import transport
+from kata_py.ttrpc.address import UnixAddress
 from kata_py.ttrpc.context import Context
-from kata_py.ttrpc.errors import ConnectionClosed, StatusError
+from kata_py.ttrpc.errors import ListenError, StatusError
 from kata_py.ttrpc.server import Server
 from kata_py.ttrpc.splice import Splice
 from kata_py.ttrpc.status import Code
 
 logger = logging.getLogger(__name__)
 
-ATTEMPT_TIMEOUT = 10.0  # seconds for one connection, or one answer of the agent
-PAUSE, PAUSE_MAX, JITTER = 0.2, 5.0, 0.1  # seconds between attempts: the first doubles up to the second
+SOCKET_NAME: Final = "agent.ttrpc"
+"""The socket's name in the directory of its pod."""
 
+REDIAL_PATIENCE: Final = 30.0
+"""Seconds that calls wait for a new connection to the machine; after that they are answered at once until it stands."""
 
-class ProxyError(AdaptorError):
-    """A pod VM's forwarder cannot be reached; says for how long, and what was met last."""
+LOSS_AFTER: Final = 60.0
+"""Seconds that a machine is dialled before it is given up, and its pod with it."""
+
+_CLOSE_TIMEOUT: Final = 5.0  # seconds
+
+REPEATED: Final = (
+    ("grpc.Health", "Check"),
+    ("grpc.AgentService", "WaitProcess"),
+    ("grpc.AgentService", "GetOOMEvent"),
+)
+"""Calls that wait for news, which a runtime has under way at any time: answered with an error, they would be taken for
+the end of a container that lives. They change nothing and are made again. Reads of output are not: what was read and
+got lost would be missing without a word."""
+
+LOST: Final = "the connection to the pod VM was lost before the agent answered; whether the call took effect is unknown"
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a pod VM's forwarder is.
-
-    Attributes:
-        host: The VM's address.
-        port: TCP port.
-        server_name: What its certificate must say.
-        context: How TLS is spoken; None is without.
-    """
-
-    host: str
-    port: int
-    server_name: str
-    context: ssl.SSLContext | None = field(repr=False)
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(slots=True)
 class Stats:
-    """What has passed through a proxy.
+    """What a proxy has done so far.
 
     Attributes:
-        connections: Of the runtime.
-        dials: Connections to the VM that stood.
-        losses: Those that were lost while the runtime's stood.
+        connections: Of the runtime, that stand now.
+        accepted: Connections of the runtime, in all.
+        redials: Connections to the machine that followed a lost one.
+        requests: Calls that went on to the machine.
+        refused: Calls that were answered here.
+        bytes_to_vm: Of calls.
+        bytes_to_shim: Of answers.
     """
 
     connections: int = 0
-    dials: int = 0
-    losses: int = 0
+    accepted: int = 0
+    redials: int = 0
+    requests: int = 0
+    refused: int = 0
+    bytes_to_vm: int = 0
+    bytes_to_shim: int = 0
 
 
 class AgentProxy:
-    """One pod's proxy; entering it listens, leaving ends all connections.
+    """Listens while its context lasts. A socket that an earlier adaptor has left in its place is replaced.
 
     Args:
-        path: The socket that the runtime connects to; one of an earlier adaptor is replaced.
-        endpoint: Where the VM's forwarder is.
-        timeout: Seconds until it must have answered for the first time.
-        redial: Seconds that it is dialled once it was lost; then the runtime is told that the VM is gone.
-
-    Attributes:
-        stats: What has passed.
+        socket: Where the runtime connects.
+        endpoint: The forwarder in the machine.
+        timeout: Seconds for the machine to come up.
+        rewrite: Changes the calls that pod VMs want otherwise; None is by this node's volumes.
+        patience: Seconds that calls wait for a lost connection to the machine.
+        loss_after: Seconds that it is dialled before it is given up: whoever asks then is told that it is lost.
     """
 
-    def __init__(self, path: Path, endpoint: Endpoint, *, timeout: float, redial: float) -> None:
-        self._path = path
+    def __init__(
+        self,
+        socket: Path,
+        endpoint: Endpoint,
+        *,
+        timeout: float,
+        rewrite: Rewrite | None = None,
+        patience: float = REDIAL_PATIENCE,
+        loss_after: float = LOSS_AFTER,
+    ) -> None:
+        self._socket = socket
         self._endpoint = endpoint
         self._timeout = timeout
-        self._redial = redial
-        self._lost: ProxyError | None = None
+        self._rewrite = rewrite or Rewrite()
+        self._patience = patience
+        self._listener: transport.Listener | None = None
+        self._inode = 0
+        self._is_ready = False
+        self._loss_after = loss_after
+        self._loss = ""  # what is told of a machine that was given up
         self._obituary = Server()
         self._obituary.add_raw("grpc.Health", "Check", self._tell_loss)
-        self._server: asyncio.Server | None = None
-        self._serving: set[asyncio.Task[None]] = set()
-        self.stats = Stats()
+        self._passages: dict[_Passage, asyncio.Task[None]] = {}
+        self._accepted = 0
+        self._done = Stats()
 
-    async def __aenter__(self) -> Self:
-        listener = await off_loop(_bound, self._path)
-        self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=listener)
+    async def __aenter__(self) -> AgentProxy:
+        """Listen.
+
+        Raises:
+            ProxyError: The socket cannot be made.
+        """
+        try:
+            self._socket.unlink(missing_ok=True)  # also of an adaptor that lives, whose place we take
+            self._listener = await transport.listen(UnixAddress(str(self._socket)), self._accept)
+            self._inode = self._socket.stat().st_ino
+        except (ListenError, OSError) as error:
+            raise ProxyError(f"the agent's socket for {self._endpoint}: {error}") from error
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._serving:
-            task.cancel()
-        if self._serving:
-            await asyncio.wait(self._serving)
+        """End all connections, and remove the socket unless it is another one by now."""
+        if self._listener is not None:
+            self._listener.close()
+        try:
+            if self._socket.lstat().st_ino == self._inode:
+                self._socket.unlink()
+        except FileNotFoundError:
+            pass  # with its directory, mostly
+        tasks = list(self._passages.values())
+        for passage in self._passages:
+            passage.splice.close("server")
+        if tasks:
+            await asyncio.wait(tasks)
         self._obituary.close()
-        await self._obituary.wait_closed(ATTEMPT_TIMEOUT)
+        await self._obituary.wait_closed(_CLOSE_TIMEOUT)
 
     async def ready(self) -> None:
-        """Wait until the agent behind the forwarder has answered.
+        """Wait until the agent answers; any number of times, and as long as it takes, so be ready to cancel it.
 
         Raises:
-            ProxyError: It does not in time, or a certificate is not what it must be.
+            ProxyError: It did not in time, or is the wrong one.
         """
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        await self._persist(self._asked, began + self._timeout)
-        logger.info("the agent at %s answers after %.1f s", self._endpoint, loop.time() - began)
+        met = _Met()
+        attempts = 0
+        try:
+            async with asyncio.timeout(self._timeout):
+                for pause in dialing.pauses():
+                    attempts += 1
+                    try:
+                        await dialing.probe(self._endpoint, met.note)
+                        break
+                    except dialing.FAILURES as error:
+                        met.note(dialing.reason(error))
+                    await asyncio.sleep(pause)
+        except TimeoutError:
+            raise ProxyError(
+                f"{self._endpoint} was not ready within {self._timeout:g} s, in {attempts} attempts: {met}; "
+                "look at the machine's console, and whether the node reaches its port"
+            ) from None
+        self._is_ready = True
+        logger.info("%s is ready after %d attempts", self._endpoint, attempts)
 
-    async def _asked(self) -> None:
-        """Ask the agent, over a connection of its own, whether it is there."""
-        async with Client(str(self._endpoint)) as client:
-            await self._connect(lambda: client.link)
-            await HealthClient(client).Check(health_pb2.CheckRequest(), timeout=ATTEMPT_TIMEOUT)
-
-    async def _tell_loss(self, payload: bytes, context: Context) -> bytes:
-        raise StatusError(Code.FAILED_PRECONDITION, f"the pod VM is lost: {self._lost}")
+    @property
+    def stats(self) -> Stats:
+        """What it has done so far."""
+        stats = self._done
+        for passage in self._passages:
+            stats = passage.added_to(stats)
+        return Stats(
+            len(self._passages), self._accepted, stats.redials, stats.requests, stats.refused, stats.bytes_to_vm,
+            stats.bytes_to_shim,
+        )  # fmt: skip
 
     def _accept(self) -> asyncio.BaseProtocol:
-        if self._lost is not None:
+        # Before the machine was ready once, it may be booting still.
+        if self._loss:
             return self._obituary.accept()
-        lost = asyncio.Event()
-        splice = Splice(
-            _hook, [(rewrite.SERVICE, rewrite.METHOD)], server_lost=lambda error: lost.set()
-        )  # fmt: skip
-        self.stats.connections += 1
-        task = asyncio.create_task(self._serve(splice, lost), name=f"runtime of {self._endpoint.server_name}")
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
-        return splice.client
+        patience = self._patience if self._is_ready else self._timeout
+        passage = _Passage(self._endpoint, self._rewrite, patience, self._patience, self._loss_after, self._lose)
+        self._accepted += 1
+        task = asyncio.get_running_loop().create_task(passage.run(), name=f"runtime of {self._endpoint.server_name}")
+        self._passages[passage] = task
+        task.add_done_callback(lambda task: self._ended(passage))
+        return passage.splice.client
 
-    async def _serve(self, splice: Splice, lost: asyncio.Event) -> None:
-        keeping = asyncio.create_task(self._keep(splice, lost), name=f"connection to {self._endpoint}")
+    def _lose(self, text: str) -> None:
+        self._loss = text
+
+    async def _tell_loss(self, payload: bytes, context: Context) -> bytes:
+        raise StatusError(Code.FAILED_PRECONDITION, f"the pod VM is lost: {self._loss}")
+
+    def _ended(self, passage: _Passage) -> None:
+        del self._passages[passage]
+        self._done = passage.added_to(self._done)
+
+
+class _Passage:
+    """A connection of the runtime, and the one to the machine that belongs to it.
+
+    Args:
+        endpoint: The machine.
+        rewrite: Changes the calls that pod VMs want otherwise.
+        first_patience: Seconds that calls wait for the first connection to the machine.
+        patience: Seconds that they wait for each further one.
+        loss_after: Seconds after which the machine is given up.
+        lose: Called then, with what is to be told.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        rewrite: Rewrite,
+        first_patience: float,
+        patience: float,
+        loss_after: float,
+        lose: Callable[[str], None],
+    ) -> None:
+        self._endpoint = endpoint
+        self._first_patience = first_patience
+        self._patience = patience
+        self._loss_after = loss_after
+        self._lose = lose
+        self._lost: asyncio.Future[Exception | None] | None = None  # while a connection to the machine stands
+        self._redials = 0
+        self.splice = Splice(rewrite, HOOKED, server_lost=self._server_lost, lost=LOST, repeated=REPEATED)
+
+    async def run(self) -> None:
+        """Keep a connection to the machine until the runtime's ends."""
+        logger.info("%s: the runtime has connected", self._endpoint)
+        keeping = asyncio.create_task(self._keep_connected(), name=f"connection to {self._endpoint.server_name}")
+        keeping.add_done_callback(self._kept)
         try:
-            await splice.wait()
+            ending = await self.splice.wait()
         finally:
             keeping.cancel()
-            splice.abort()
+            self.splice.close()
             await asyncio.wait([keeping])
+        side = "the runtime's connection" if ending.side == "client" else "the proxy"
+        why = f": {ending.error}" if ending.error is not None else ""
+        logger.info("%s: %s has ended after %d calls%s", self._endpoint, side, self.splice.counters.requests, why)
 
-    async def _keep(self, splice: Splice, lost: asyncio.Event) -> None:
-        """Have the VM connected, as long as the runtime is."""
+    def added_to(self, stats: Stats) -> Stats:
+        """The sums with this one's."""
+        counters = self.splice.counters
+        return Stats(
+            redials=stats.redials + self._redials,
+            requests=stats.requests + counters.requests,
+            refused=stats.refused + counters.refused,
+            bytes_to_vm=stats.bytes_to_vm + counters.bytes_to_server,
+            bytes_to_shim=stats.bytes_to_shim + counters.bytes_to_client,
+        )
+
+    def _kept(self, keeping: asyncio.Task[None]) -> None:
+        error = None if keeping.cancelled() else keeping.exception()
+        if error is not None:
+            logger.error("%s: dialling failed", self._endpoint, exc_info=error)
+        self.splice.close("server", error if isinstance(error, Exception) else None)
+
+    async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()
+        pauses = dialing.pauses()
+        patience = self._first_patience
+        was_connected = False
+        giving_up = loop.call_later(patience, self._give_up_waiting, patience)
+        losing = loop.call_later(max(patience, self._loss_after), self._give_up, max(patience, self._loss_after))
         try:
             while True:
-                lost.clear()
-                await self._persist(partial(self._connect, splice.server), loop.time() + self._redial)
-                self.stats.dials += 1
-                await lost.wait()
-                self.stats.losses += 1
-                logger.warning("the connection to %s is lost, dialling", self._endpoint)
-        except ProxyError as error:
-            logger.error("%s", error)
-            self._lost = error
-            splice.close("server", error)
+                answered = self.splice.counters.frames_to_client
+                lost = self._lost = loop.create_future()
+                try:
+                    await dialing.connect(self._endpoint, self.splice.server)
+                    giving_up.cancel()
+                    losing.cancel()
+                    connected = loop.time()
+                    self._redials += was_connected
+                    was_connected = True
+                    cause = await lost
+                    if (refusal := dialing.refused(self._endpoint, cause)) is not None:
+                        raise refusal
+                except OSError as error:
+                    logger.debug("%s: %s", self._endpoint, dialing.reason(error))
+                except ProxyError as error:
+                    logger.error("%s", error)
+                    self.splice.close("server", error)
+                    return
+                else:
+                    logger.warning("%s: the connection was lost: %s", self._endpoint, cause or "closed by the machine")
+                    giving_up = loop.call_later(self._patience, self._give_up_waiting, self._patience)
+                    losing = loop.call_later(self._loss_after, self._give_up, self._loss_after)
+                    lasted = loop.time() - connected
+                    if self.splice.counters.frames_to_client > answered or lasted > dialing.PAUSE_MAX:
+                        pauses = dialing.pauses()
+                        continue  # it was a good one: at once
+                if self.splice.client.hung_up():
+                    self.splice.close()
+                    return
+                await asyncio.sleep(next(pauses))
+        finally:
+            giving_up.cancel()
+            losing.cancel()
 
-    async def _connect(self, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
-        endpoint = self._endpoint
-        async with asyncio.timeout(ATTEMPT_TIMEOUT):
-            transport, _ = await asyncio.get_running_loop().create_connection(
-                protocol,
-                endpoint.host,
-                endpoint.port,
-                ssl=endpoint.context,
-                server_hostname=endpoint.server_name if endpoint.context else None,
-            )
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4)):
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    def _give_up(self, after: float) -> None:
+        text = f"{self._endpoint} has not been reached for {after:g} s"
+        logger.error("%s; it is given up", text)
+        self._lose(text)
+        self.splice.close("server", ProxyError(text))
 
-    async def _persist(self, attempt: Callable[[], Awaitable[None]], deadline: float) -> None:
-        """Try until it succeeds.
+    def _give_up_waiting(self, patience: float) -> None:
+        text = f"{self._endpoint} has not been reached for {patience:g} s"
+        logger.warning("%s; its runtime's calls wait no longer", text)
+        self.splice.refuse(text)
 
-        Raises:
-            ProxyError: It did not in time, or cannot ever.
-        """
-        loop = asyncio.get_running_loop()
-        began, pause, tries = loop.time(), PAUSE, 0
-        while True:
-            tries += 1
-            try:
-                return await attempt()
-            except ssl.SSLCertVerificationError as error:
-                raise ProxyError(
-                    f"{self._endpoint} is not {self._endpoint.server_name}: {error.verify_message}; has another machine"
-                    " the address, or was the adaptor's directory of certificates lost?"
-                ) from error
-            except (OSError, TimeoutError, ConnectionClosed, StatusError) as error:
-                cause = str(error) or "no answer"
-                if loop.time() + pause > deadline:
-                    raise ProxyError(
-                        f"the forwarder at {self._endpoint} does not answer, tried {tries} times in"
-                        f" {loop.time() - began:.0f} s: {cause}; does the pod VM boot, and may the node reach its port?"
-                    ) from error
-                logger.debug("%s: %s", self._endpoint, cause)
-            await asyncio.sleep(pause + random.random() * JITTER)
-            pause = min(2 * pause, PAUSE_MAX)
+    def _server_lost(self, error: Exception | None) -> None:
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(error)
 
 
-async def _hook(service: str, method: str, payload: bytes) -> bytes | None:
-    return await off_loop(rewrite.create_container, payload)
+class _Met:
+    """What attempts have met last, and since when."""
 
+    def __init__(self) -> None:
+        self._text = "nothing was met"
+        self._loop = asyncio.get_running_loop()
+        self._since = self._loop.time()
 
-def _bound(path: Path) -> socket.socket:
-    """A listening socket in the place of whatever was there, for nobody else.
+    def note(self, text: str) -> None:
+        """It is this now."""
+        if text != self._text:
+            self._text, self._since = text, self._loop.time()
 
-    Raises:
-        ProxyError: It cannot be bound.
-    """
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-        path.chmod(0o600)
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        raise ProxyError(f"{path} cannot be listened at: {error.strerror or error}") from error
-    return listener
+    def __str__(self) -> str:
+        return f"{self._text}, for {self._loop.time() - self._since:.1f} s"

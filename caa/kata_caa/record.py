@@ -52,6 +52,7 @@ class PodRecord:
         namespace: Its Kubernetes namespace.
         netns: The path of its network namespace.
         instance_name: Its machine's name.
+        material: With what its machine's forwarder is dialled (`kata_caa.tls`).
         token: Makes the creation of its machine one, however often it is tried.
         spec: How large its machine shall be.
         state: Where it is in its life.
@@ -65,6 +66,7 @@ class PodRecord:
     namespace: str
     netns: str
     instance_name: str
+    material: str
     token: str
     spec: InstanceSpec
     state: State = State.CREATED

@@ -1,44 +1,102 @@
-"""What must change in a CreateContainer on its way to a pod VM: what only the node can know. Pure but for one look.
+"""What the adaptor changes in the calls to a pod VM's agent: one of them, which it decodes; no other.
 
-Source: cloud-api-adaptor `pkg/adaptor/proxy/service.go`, `pkg/util/cdi.go`.
+Source: cloud-api-adaptor `pkg/adaptor/proxy/service.go`. Its cloud volumes (annotation
+`io.confidentialcontainers.org.cloud_volumes`) are not made here yet: they need the order in which a provider has
+attached disks to the machine, and no provider attaches any so far.
 """
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
+import base64
+import logging
+import os
+import posixpath
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from kata_protos import agent_pb2
+from google.protobuf.message import DecodeError
 
-SERVICE, METHOD = "grpc.AgentService", "CreateContainer"
-DIRECT_VOLUMES = Path("/run/kata-containers/shared/direct-volumes")
-TARGET_PATHS = "io.confidentialcontainers.org.peerpodvolumes.target_path"
-_CSI = "/volumes/kubernetes.io~csi/"
-_GPUS = "io.katacontainers.config.hypervisor.default_gpus"
-_CDI, _ALL_GPUS = "cdi.k8s.io/peer-pods", "nvidia.com/gpu=all"
+from kata_protos import agent_pb2, oci_pb2
+from kata_py.resource.blocking import off_loop
+from kata_py.ttrpc.errors import StatusError
+from kata_py.ttrpc.status import Code
+
+logger = logging.getLogger(__name__)
+
+HOOKED: Final = (("grpc.AgentService", "CreateContainer"),)
+"""The calls that are decoded."""
+
+DIRECT_VOLUMES: Final = Path("/run/kata-containers/shared/direct-volumes")
+"""Where storage drivers describe the volumes that they hand to machines."""
+
+TARGET_PATH: Final = "io.confidentialcontainers.org.peerpodvolumes.target_path"
+GPUS: Final = "io.katacontainers.config.hypervisor.default_gpus"
+CDI: Final = "cdi.k8s.io/peer-pods"
+CDI_DEVICES: Final = "nvidia.com/gpu=all"
+GUEST_PULL: Final = "image_guest_pull"
+
+_CSI: Final = "/volumes/kubernetes.io~csi/"
 
 
-def create_container(payload: bytes, direct_volumes: Path = DIRECT_VOLUMES) -> bytes | None:
-    """The request with what the node adds; None where that is nothing.
+def rewrite_spec(spec: oci_pb2.Spec, is_direct_volume: Callable[[str], bool]) -> bool:
+    """Change a container's spec as a pod VM wants it; tells whether anything was changed.
 
-    Volumes of storage drivers that were handed to the VM directly are named, so that it waits for them; and a pod that
-    asked for graphics processors gets all of its VM's.
+    Volumes that a storage driver gives to the machine are named to the forwarder, which waits for their mounts; a
+    pod that asked for graphics processors gets all that its machine has.
+
+    Args:
+        spec: What is changed.
+        is_direct_volume: Whether the volume that pods name by this path is one for the machine.
     """
-    request = agent_pb2.CreateContainerRequest.FromString(payload)
-    annotations = request.OCI.Annotations
-    volumes = [
-        mount.source
-        for mount in request.OCI.Mounts
-        if _CSI in mount.source and _is_direct(mount.source, direct_volumes)
-    ]
-    if volumes:
-        present = annotations.get(TARGET_PATHS, "")
-        annotations[TARGET_PATHS] = ",".join([*filter(None, [present]), *volumes])
-    gpus = annotations.get(_GPUS, "") not in ("", "0")
-    if gpus:
-        annotations[_CDI] = _ALL_GPUS
-    return request.SerializeToString() if volumes or gpus else None
+    changed = False
+    annotations = spec.Annotations
+    targets = [path for path in annotations.get(TARGET_PATH, "").split(",") if path]
+    for mount in spec.Mounts:
+        if mount.source not in targets and is_csi(mount.source) and is_direct_volume(mount.source):
+            targets.append(mount.source)
+            changed = True
+    if changed:
+        annotations[TARGET_PATH] = ",".join(targets)
+    if annotations.get(GPUS) and annotations.get(CDI) != CDI_DEVICES:
+        annotations[CDI] = CDI_DEVICES
+        changed = True
+    return changed
 
 
-def _is_direct(source: str, direct_volumes: Path) -> bool:
-    return (direct_volumes / urlsafe_b64encode(source.encode()).decode()).is_dir()
+def is_csi(source: str) -> bool:
+    """Whether a mount's source is where a kubelet has a CSI driver publish a volume."""
+    return _CSI in posixpath.normpath(source)
+
+
+class Rewrite:
+    """The hook of a splice: sees the calls in `HOOKED`.
+
+    Args:
+        direct_volumes: Where storage drivers describe volumes.
+    """
+
+    def __init__(self, direct_volumes: Path = DIRECT_VOLUMES) -> None:
+        self._direct_volumes = direct_volumes
+
+    async def __call__(self, service: str, method: str, payload: bytes) -> bytes | None:
+        """The request as it goes on; None leaves it as it is.
+
+        Raises:
+            StatusError: It is malformed.
+        """
+        try:
+            request = agent_pb2.CreateContainerRequest.FromString(payload)
+        except DecodeError as error:
+            raise StatusError(Code.INVALID_ARGUMENT, f"{method}: the request cannot be decoded: {error}") from None
+        changed = await off_loop(rewrite_spec, request.OCI, self._is_direct_volume)
+        pulled = any(storage.driver == GUEST_PULL for storage in request.storages)
+        logger.info(
+            "container %s: %s, %s", request.container_id, "changed for a pod VM" if changed else "passed as it is",
+            "its image is pulled there" if pulled else "no image is to be pulled there",
+        )  # fmt: skip
+        return request.SerializeToString() if changed else None
+
+    def _is_direct_volume(self, source: str) -> bool:
+        name = base64.urlsafe_b64encode(source.encode()).decode()
+        return os.path.isdir(self._direct_volumes / name)  # noqa: PTH112 a name too long is none, and no error

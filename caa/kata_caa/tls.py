@@ -1,260 +1,230 @@
-"""Certificates: an authority of this node, which vouches for pod VMs, and what the adaptor proves itself with.
+"""The adaptor's TLS: what a new pod VM is given, and how a pod VM is dialled, also after a restart.
 
-They are made once and kept, so that VMs which were started by an earlier adaptor are reached by the next one.
-Source: cloud-api-adaptor `pkg/util/tlsutil/certgen.go`, `tls.go`, `pkg/adaptor/proxy/factory.go`; Go's `crypto/x509`
-wants names in the alternative names, and usages.
+There are three ways, and a pod VM stays with the one that it was started with, whatever is configured later:
+
+    1-0123456789abcdef  an authority of our own signs a certificate for each pod VM (`kata_caa.authorities`)
+    files               the operator's: pod VMs' images have a pair of his, all for one name; nothing is issued
+    none                without TLS
+
+Source: cloud-api-adaptor `pkg/util/tlsutil/tls.go`, `pkg/adaptor/proxy/factory.go`, `docs/tls-proxy-forwarder.md`.
 """
 
 from __future__ import annotations
 
-import os
 import ssl
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from kata_caa.authorities import Authorities, Clock, utc_now
+from kata_caa.certificates import Pair
+from kata_caa.errors import MalformedConfig, SettingError, TlsError
+from kata_caa.forwarder.tls import VERSIONS, openssl_ciphers, pem_file
 
-from kata_caa.errors import AdaptorError
+CUSTOM_SERVER_NAME: Final = "podvm-server"
+"""The name in the certificate of pod VMs whose image has the operator's pair."""
 
-VALIDITY = timedelta(days=2 * 365)
-BACKDATED = timedelta(minutes=5)  # clocks differ
-RENEWED_BEFORE = timedelta(days=180)  # a VM lives as long as its pod
-
-_ADAPTOR, _FORWARDER = "cloud-api-adaptor", "agent-protocol-forwarder"
-_FILES = ("ca.crt", "ca.key", "client.crt", "client.key")
-
-
-class TlsError(AdaptorError):
-    """Certificates or keys cannot be used, or kept; names the file."""
+_FILES: Final = "files"
+_NONE: Final = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A certificate and its key, PEM."""
-
-    certificate: str
-    key: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Authority:
-    """Who vouches for pod VMs, and what the adaptor proves itself with.
+class Profile:
+    """How TLS is used.
 
     Attributes:
-        ca: Signs the VMs' certificates.
-        client: The adaptor's own, self-signed: forwarders are told to trust this one certificate.
+        ca_file: PEM of whom to trust; with it nothing is issued.
+        cert_file: PEM of the adaptor's own certificate, or chain; with `key_file`, in the place of a made one.
+        key_file: PEM of its key.
+        skip_verify: Do not look at the pod VM's certificate; for tests.
+        min_version: `VersionTLS12` or `VersionTLS13`; empty is 1.2.
+        cipher_suites: IANA names, comma-separated; empty is OpenSSL's choice.
+        disable: No TLS at all; for tests.
     """
 
-    ca: Pair
-    client: Pair
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    skip_verify: bool = False
+    min_version: str = ""
+    cipher_suites: str = ""
+    disable: bool = False
 
-    def issue(self, name: str, now: datetime | None = None) -> Pair:
-        """What a pod VM of that name proves itself with. Blocks for some milliseconds."""
-        issuer = x509.load_pem_x509_certificate(self.ca.certificate.encode())
-        signer = _load_key(self.ca.key)
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([*_organisation(_FORWARDER), x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = _builder(
-            subject, issuer.subject, key, now, ExtendedKeyUsageOID.SERVER_AUTH, ends=issuer.not_valid_after_utc
-        )
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        builder = builder.add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
-        )
-        return _signed(builder, key, signer)
-
-
-def kept(directory: Path, now: datetime | None = None) -> Authority:
-    """The authority kept in a directory, made if there is none yet. Blocks.
-
-    Near its end it is made anew: a VM of the old one is not reached any more then, which is why that is half a year
-    before the end. What is damaged is never replaced, as pods may run on it.
-
-    Raises:
-        TlsError: Something in it cannot be read or written; names the file, and what to do.
-    """
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        present = [name for name in _FILES if (directory / name).exists()]
-    except OSError as error:
-        raise TlsError(f"{directory} cannot be used for certificates: {error.strerror}") from error
-    if present and len(present) < len(_FILES) and "client.key" in present:
-        missing = ", ".join(name for name in _FILES if name not in present)
-        raise TlsError(
-            f"{directory}: {missing} is missing; pods that run need it: restore it, or stop them and remove all"
-        )
-    if len(present) == len(_FILES):
-        authority = _read(directory)
-        if _ends(authority, directory) - (now or datetime.now(UTC)) > RENEWED_BEFORE:
-            return authority
-    authority = Authority(_self_signed(_FORWARDER, now, ca=True), _self_signed(_ADAPTOR, now, ca=False))
-    texts = (authority.ca.certificate, authority.ca.key, authority.client.certificate, authority.client.key)
-    for name, text in zip(_FILES, texts, strict=True):  # the last one says that all are there
-        _write(directory / name, text)
-    return authority
-
-
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """What a connection to a pod VM is made with.
-
-    Attributes:
-        ca: PEM of whom the VM's certificate must come from; empty takes any, for debugging.
-        client: What the adaptor proves itself with.
-        minimum: The lowest version of TLS.
-        ciphers: OpenSSL's names, for TLS 1.2; empty is its choice.
-    """
-
-    ca: str
-    client: Pair | None
-    minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
-    ciphers: str = ""
-
-    def context(self) -> ssl.SSLContext:
-        """A client's context.
+    def check(self) -> None:
+        """See whether it can be.
 
         Raises:
-            TlsError: A part cannot be used.
+            SettingError: A value cannot be used, or two do not go together; names them.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = self.minimum
+        if self.min_version not in ("", *VERSIONS):
+            raise SettingError(f"-tls-min-version: {self.min_version!r:.80} is neither of {', '.join(VERSIONS)}")
+        if self.cipher_suites and self.min_version == "VersionTLS13":
+            raise SettingError("-tls-cipher-suites does not go with VersionTLS13, whose suites are not for choice")
         try:
-            if self.ciphers:
-                context.set_ciphers(self.ciphers)
-            if self.ca:
-                context.load_verify_locations(cadata=self.ca)
-            else:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            if self.client is not None:
-                _load_pair(context, self.client)
+            openssl_ciphers(self.cipher_suites)
+        except MalformedConfig as error:
+            raise SettingError(f"-{error}") from None
+        if self.skip_verify and self.ca_file:
+            raise SettingError(
+                "-tls-skip-verify does not go with -ca-cert-file: whom to trust, if nobody is looked at?"
+            )
+        if bool(self.cert_file) != bool(self.key_file):
+            raise SettingError("-cert-file and -cert-key go together: one of them is missing")
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """What a new pod VM is given.
+
+    Attributes:
+        material: With what it is dialled from now on: for `Tls.dialer`, and to be kept with the pod.
+        server: Its pair; None if its image has one, or needs none.
+        client_ca: PEM of whom it trusts; empty if its image says so, or it needs nobody.
+    """
+
+    material: str
+    server: Pair | None = None
+    client_ca: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialer:
+    """How a pod VM is dialled.
+
+    Attributes:
+        server_name: The name that its certificate must have.
+        context: None is without TLS.
+    """
+
+    server_name: str
+    context: ssl.SSLContext | None = field(repr=False)
+
+
+class Tls:
+    """TLS by a profile. Its methods read and write small files: call them off the event loop.
+
+    Args:
+        profile: How.
+        directory: Where authorities are kept.
+        clock: Gives the time.
+
+    Raises:
+        SettingError: The profile cannot be.
+    """
+
+    def __init__(self, profile: Profile, directory: Path, clock: Clock = utc_now) -> None:
+        profile.check()
+        self._profile = profile
+        self._clock = clock
+        self._authorities = Authorities(directory, clock)
+        self._contexts: dict[str, ssl.SSLContext] = {}
+
+    def check(self) -> None:
+        """Read, or make, all that new pod VMs need, so that what is wrong is known at the start.
+
+        Raises:
+            TlsError: A file cannot be used.
+        """
+        self._context(self._material())
+
+    def issue(self, name: str) -> Issued:
+        """What a new pod VM is given.
+
+        Args:
+            name: The machine's.
+
+        Raises:
+            TlsError: A file cannot be used.
+        """
+        material = self._material()
+        if material in (_NONE, _FILES):
+            return Issued(material)
+        authority = self._authorities.find(material)
+        client = self._own_pair() or authority.client
+        return Issued(material, authority.issue(name, self._clock()), client.certificate)
+
+    def dialer(self, material: str, name: str) -> Dialer:
+        """How a pod VM is dialled.
+
+        Args:
+            material: As it was issued.
+            name: The machine's.
+
+        Raises:
+            TlsError: A file is gone, or cannot be used.
+        """
+        if material == _NONE:
+            return Dialer(name, None)
+        return Dialer(CUSTOM_SERVER_NAME if material == _FILES else name, self._context(material))
+
+    def _material(self) -> str:
+        if self._profile.disable:
+            return _NONE
+        return _FILES if self._profile.ca_file else self._authorities.current()[0]
+
+    def _own_pair(self) -> Pair | None:
+        profile = self._profile
+        if not profile.cert_file:
+            return None
+        return Pair(_read(profile.cert_file, "-cert-file"), _read(profile.key_file, "-cert-key"))
+
+    def _context(self, material: str) -> ssl.SSLContext | None:
+        if material == _NONE:
+            return None
+        if (context := self._contexts.get(material)) is None:
+            context = self._contexts[material] = self._make_context(material)
+        return context
+
+    def _make_context(self, material: str) -> ssl.SSLContext:
+        profile = self._profile
+        if material == _FILES:
+            if not profile.ca_file:
+                raise TlsError(
+                    "the pod VM was started with -ca-cert-file, which is not set now: set it, or delete the pod"
+                )
+            trusted, source = _read(profile.ca_file, "-ca-cert-file"), f"-ca-cert-file {profile.ca_file}"
+            client = self._own_pair() or self._authorities.current()[1].client
+        else:
+            authority = self._authorities.find(material)
+            trusted, source = authority.ca.certificate, f"authority {material}"
+            # A file's pair beside a file's CA is of other pod VMs.
+            client = (None if profile.ca_file else self._own_pair()) or authority.client
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = VERSIONS.get(profile.min_version, ssl.TLSVersion.TLSv1_2)
+        if suites := openssl_ciphers(profile.cipher_suites):
+            context.set_ciphers(suites)
+        elif profile.cipher_suites:
+            context.minimum_version = ssl.TLSVersion.TLSv1_3  # it has TLS 1.3's suites alone
+        try:
+            context.load_verify_locations(cadata=trusted)
         except (ssl.SSLError, ValueError) as error:
-            raise TlsError(f"certificates cannot be used: {error}") from error
+            raise TlsError(f"{source} has no certificates in PEM: {_reason(error)}") from None
+        # As in Go, what is trusted is trusted by itself, whoever signed it.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if profile.skip_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        try:
+            with pem_file(client.certificate) as certificate, pem_file(client.key) as key:
+                context.load_cert_chain(certificate, key, password=_no_password)
+        except (ssl.SSLError, ValueError) as error:
+            raise TlsError(
+                f"-cert-file {profile.cert_file} and -cert-key {profile.key_file} cannot be used: {_reason(error)}"
+            ) from None
         return context
 
 
-def read_pair(certificate: Path, key: Path) -> Pair:
-    """A certificate and its key from files of a person's own.
-
-    Raises:
-        TlsError: One cannot be read.
-    """
-    return Pair(read(certificate), read(key))
-
-
-def read(path: Path) -> str:
-    """The text of a PEM file.
-
-    Raises:
-        TlsError: It cannot be read.
-    """
+def _read(path: str, flag: str) -> str:
     try:
-        return path.read_text()
+        return Path(path).read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
-        raise TlsError(f"{path} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no PEM"
+        raise TlsError(f"{flag} {path} cannot be read: {reason}") from error
 
 
-def _load_pair(context: ssl.SSLContext, pair: Pair) -> None:
-    """Python's context takes files alone: one in memory, so that the key is on no disk for this."""
-    with os.fdopen(os.memfd_create("pair", os.MFD_CLOEXEC), "w") as file:
-        file.write(pair.certificate + pair.key)
-        file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
+def _no_password() -> str:
+    raise ValueError("the key is locked by a password")
 
 
-def _read(directory: Path) -> Authority:
-    ca_certificate, ca_key, certificate, key = (read(directory / name) for name in _FILES)
-    for name, text in (("ca.key", ca_key), ("client.key", key)):
-        try:
-            _load_key(text)
-        except ValueError as error:
-            raise _damaged(directory / name) from error
-    return Authority(Pair(ca_certificate, ca_key), Pair(certificate, key))
-
-
-def _ends(authority: Authority, directory: Path) -> datetime:
-    ends = []
-    for name, pair in (("ca.crt", authority.ca), ("client.crt", authority.client)):
-        try:
-            ends.append(x509.load_pem_x509_certificate(pair.certificate.encode()).not_valid_after_utc)
-        except ValueError as error:
-            raise _damaged(directory / name) from error
-    return min(ends)
-
-
-def _damaged(path: Path) -> TlsError:
-    return TlsError(f"{path} is damaged; pods that run need it: restore it, or stop them and remove {path.parent}")
-
-
-def _load_key(text: str) -> ec.EllipticCurvePrivateKey:
-    key = serialization.load_pem_private_key(text.encode(), None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("no key on an elliptic curve")
-    return key
-
-
-def _self_signed(organisation: str, now: datetime | None, *, ca: bool) -> Pair:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name(_organisation(organisation))
-    usage = ExtendedKeyUsageOID.SERVER_AUTH if ca else ExtendedKeyUsageOID.CLIENT_AUTH
-    return _signed(_builder(name, name, key, now, usage, ca=ca), key, key)
-
-
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
-    now: datetime | None,
-    usage: x509.ObjectIdentifier,
-    *,
-    ca: bool = False,
-    ends: datetime | None = None,
-) -> x509.CertificateBuilder:
-    begins = (now or datetime.now(UTC)) - BACKDATED
-    until = begins + BACKDATED + VALIDITY
-    key_usage = x509.KeyUsage(
-        digital_signature=True, key_cert_sign=True, content_commitment=False, key_encipherment=False,
-        data_encipherment=False, key_agreement=False, crl_sign=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number() >> 32)  # below 2^128, as upstream's
-        .not_valid_before(begins)
-        .not_valid_after(min(until, ends) if ends else until)
-        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-        .add_extension(key_usage, critical=True)
-        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-
-
-def _signed(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey, by: ec.EllipticCurvePrivateKey) -> Pair:
-    certificate = builder.sign(by, hashes.SHA256())
-    return Pair(
-        certificate.public_bytes(serialization.Encoding.PEM).decode(),
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ).decode(),
-    )
-
-
-def _organisation(name: str) -> list[x509.NameAttribute[str]]:
-    return [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)]
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f"{path.name}.new")
-    try:
-        beside.unlink(missing_ok=True)
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        beside.rename(path)
-    except OSError as error:
-        raise TlsError(f"{path} cannot be written: {error.strerror}") from error
+def _reason(error: Exception) -> str:
+    return getattr(error, "reason", None) or str(error) or type(error).__name__

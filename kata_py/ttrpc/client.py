@@ -83,6 +83,7 @@ class Client:
         self._inboxes: dict[int, Inbox] = {}
         self._gone = asyncio.Event()
         self._cause = "was closed by the peer"
+        self._error: Exception | None = None  # what ended the connection, if not in order
 
     @classmethod
     async def over(cls, sock: socket.socket, name: str = "peer") -> Client:
@@ -245,7 +246,8 @@ class Client:
                 assert timeout is not None
                 raise _late(f"{service}/{method}", timeout) from None
         if self.link.closed:
-            raise ConnectionClosed(f"{service}/{method} not sent: connection to {self._name} {self._cause}")
+            text = f"{service}/{method} not sent: connection to {self._name} {self._cause}"
+            raise ConnectionClosed(text) from self._error
         nanoseconds = 0 if timeout is None else max(1, int(timeout * 1e9))
         stream_id = self._connection.request(
             service, method, payload, timeout_nano=nanoseconds, metadata=metadata, flags=flags
@@ -264,17 +266,22 @@ class Client:
                     answer.set_result(event.response)
 
     def _lost(self, error: Exception | None) -> None:
+        self._error = error
         if error is not None:
             self._cause = f"was lost: {error}"
         elif self._connection.mid_frame:
             self._cause += " in the middle of a frame"
         self._gone.set()
-        text = f"no answer: connection to {self._name} {self._cause}"
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(ConnectionClosed(text))
+                answer.set_exception(self._unanswered())
         for inbox in self._inboxes.values():
-            inbox.end(ConnectionClosed(text))
+            inbox.end(self._unanswered())
+
+    def _unanswered(self) -> ConnectionClosed:
+        closed = ConnectionClosed(f"no answer: connection to {self._name} {self._cause}")
+        closed.__cause__ = self._error
+        return closed
 
 
 def _id_by_the_clock() -> int:

@@ -26,7 +26,10 @@ class ListenError(TtrpcError):
 
 
 class ConnectionClosed(TtrpcError):
-    """The connection is gone. Whether a pending call took effect at the peer is unknown."""
+    """The connection is gone; its cause is what ended it, if that was not in order.
+
+    Whether a pending call took effect at the peer is unknown.
+    """
 
 
 class StatusError(TtrpcError):

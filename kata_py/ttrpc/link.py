@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -156,6 +157,15 @@ class Link(asyncio.BufferedProtocol):
         self._holds -= 1
         if self._holds == 0 and self._transport is not None:
             self._transport.resume_reading()
+
+    def hung_up(self) -> bool:
+        """Whether the peer is gone: while a connection is on hold, nothing else tells. Sockets only."""
+        sock = None if self._transport is None else self._transport.get_extra_info("socket")
+        if self.closed or sock is None:
+            return self.closed
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """Send what is queued, then close."""

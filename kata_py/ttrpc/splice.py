@@ -95,7 +95,10 @@ class Splice:
             there already.
         server_lost: Called when the server's connection is gone, with the error, if it did not end in order: the
             owner then connects another `server()`, or closes. Without it the client's connection is closed, too.
-            Either way the calls in flight are answered `UNAVAILABLE`.
+            Either way the calls in flight are answered `UNAVAILABLE`, but for those in `repeated`.
+        lost: In words, for who made those calls.
+        repeated: Pairs of service and method, of unary calls that do no harm if they are made twice: another server
+            is asked those that its predecessor has not answered.
         limit: Bytes a frame's body may have.
 
     Attributes:
@@ -110,12 +113,16 @@ class Splice:
         *,
         client_opened: Callable[[], None] | None = None,
         server_lost: Callable[[Exception | None], None] | None = None,
+        lost: str = "the server's connection ended before it answered",
+        repeated: Iterable[tuple[str, str]] = (),
         limit: int = MESSAGE_LENGTH_MAX,
     ) -> None:
         self._hook = hook
         self._hooked = frozenset(hooked) if hook is not None else frozenset()
         self._tell_client_opened = client_opened
         self._tell_server_lost = server_lost
+        self._lost = lost
+        self._repeated = frozenset(repeated) if server_lost is not None else frozenset()
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._core = _Core(limit)
@@ -125,6 +132,8 @@ class Splice:
         self._last_id = 0  # the client's
         self._held = False  # the client, because no server stands
         self._early: list[Frame] = []  # what came from it nevertheless, with bytes that were read already
+        self._repeatable: dict[int, bytes | bytearray] = {}  # requests in flight, by the client's stream id
+        self._absent = ""  # what it is answered while no server stands; empty lets it wait
         self._client_paused = False
         self._waiting: dict[int, _Waiting] = {}  # by the client's stream id
         self._waiting_bytes = 0
@@ -136,7 +145,7 @@ class Splice:
     @property
     def in_flight(self) -> int:
         """Calls that are not answered yet."""
-        return len(self._waiting) + (len(self._server.clients) if self._server is not None else 0)
+        return len(self._waiting) + len(self._server.clients if self._server is not None else self._repeatable)
 
     @property
     def ended(self) -> bool:
@@ -161,6 +170,24 @@ class Splice:
         if self._tasks:
             await asyncio.wait(self._tasks)
         return ending
+
+    def refuse(self, message: str) -> None:
+        """Let the client wait no longer: until a server stands, its calls are answered `UNAVAILABLE`.
+
+        Args:
+            message: Why, in words.
+        """
+        if self._server is not None or self._ending.done():
+            return
+        self._absent = message
+        for stream_id in sorted(self._repeatable):
+            self._refuse(stream_id, Code.UNAVAILABLE, message)
+        early, self._early = self._early, []
+        for frame in early:
+            self._frame_refused(frame)
+        if self._held:
+            self._held = False
+            self.client.release()
 
     def close(self, side: Literal["client", "server"] = "client", error: Exception | None = None) -> None:
         """End it: send what is queued, then close both sides. A side that does not take it in time is cut off.
@@ -211,7 +238,9 @@ class Splice:
         for frame in self._core.received(count):
             if self._ending.done():
                 return
-            if self._server is None:
+            if self._server is None and self._absent:
+                self._frame_refused(frame)
+            elif self._server is None:
                 self._early.append(frame)
             else:
                 self._frame(frame)
@@ -225,6 +254,12 @@ class Splice:
             self._data(frame)
         # Others are ignored, as servers do.
 
+    def _frame_refused(self, frame: Frame) -> None:
+        # Data that follows a refused request is late, and no fault.
+        if frame.type == REQUEST and frame.stream_id > self._last_id:
+            self._last_id = frame.stream_id
+            self._refuse(frame.stream_id, Code.UNAVAILABLE, self._absent)
+
     def _request(self, frame: Frame) -> None:
         stream_id, body = frame.stream_id, frame.body
         if body is None:
@@ -233,16 +268,22 @@ class Splice:
             self._refuse(stream_id, Code.INVALID_ARGUMENT, "a client's stream id must be odd")
         elif stream_id <= self._last_id:
             self._refuse(stream_id, Code.INVALID_ARGUMENT, "a stream id must be above the ones before it")
-        elif self._hooked and (request := self._to_hook(body)) is not None:
-            self._last_id = stream_id
-            self._wait_for_hook(stream_id, frame.flags, request, len(body))
         else:
             self._last_id = stream_id
+            target = self._target(body)
+            if target in self._hooked and (request := _decoded(body)) is not None:
+                self._wait_for_hook(stream_id, frame.flags, request, len(body))
+                return
+            if target in self._repeated and not frame.flags:
+                self._repeatable[stream_id] = body
             self._forward_request(stream_id, frame.flags, body)
 
-    def _to_hook(self, body: bytes | bytearray) -> Request | None:
+    def _target(self, body: bytes | bytearray) -> tuple[str, str] | None:
+        """Service and method, if they matter."""
+        if not self._hooked and not self._repeated:
+            return None
         try:
-            return envelope.decode_request(body) if envelope.decode_target(body) in self._hooked else None
+            return envelope.decode_target(body)
         except DecodeError:
             return None  # the server will say so
 
@@ -287,6 +328,7 @@ class Splice:
         if (waiting := self._waiting.pop(stream_id, None)) is not None:
             waiting.task.cancel()
             self._weigh(waiting, -waiting.weight)
+        self._repeatable.pop(stream_id, None)
         server = self._server
         if server is not None and (ours := server.ids.pop(stream_id, None)) is not None:
             del server.clients[ours]
@@ -370,8 +412,11 @@ class Splice:
             server.link.abort()
             return
         self._server = server
+        self._absent = ""
         if self._client_paused:
             server.link.hold()
+        for stream_id, body in sorted(self._repeatable.items()):
+            self._forward_request(stream_id, 0, body)
         early, self._early = self._early, []
         for frame in early:
             self._frame(frame)
@@ -391,10 +436,10 @@ class Splice:
         if self._ending.done():
             self._server = None
             return
-        calls = sorted({*server.ids, *self._waiting})
+        calls = sorted({*server.ids, *self._waiting} - self._repeatable.keys())
         server.uploads.clear()  # nobody is there to be told
         for stream_id in calls:
-            self._refuse(stream_id, Code.UNAVAILABLE, "the server's connection ended before it answered")
+            self._refuse(stream_id, Code.UNAVAILABLE, self._lost)
         self._server = None
         if self._tell_server_lost is None:
             self.close("server", error)
@@ -416,6 +461,7 @@ class Splice:
                 continue
             if frame.type == RESPONSE or frame.flags & REMOTE_CLOSED:
                 del server.clients[frame.stream_id], server.ids[stream_id]
+                self._repeatable.pop(stream_id, None)
                 server.uploads.discard(stream_id)
             counters.frames_to_client += 1
             counters.bytes_to_client += frame.length
@@ -426,6 +472,13 @@ class Splice:
     def _settled(self, link: Link) -> None:
         if (timer := self._cut_offs.pop(link, None)) is not None:
             timer.cancel()
+
+
+def _decoded(body: bytes | bytearray) -> Request | None:
+    try:
+        return envelope.decode_request(body)
+    except DecodeError:
+        return None  # the server will say so
 
 
 class _Core(Connection):

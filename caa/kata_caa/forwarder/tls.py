@@ -78,7 +78,7 @@ def server_context(material: Material) -> ssl.SSLContext:
     if not material.certificate or not material.key:
         raise MalformedConfig("there is no tls-server-cert or no tls-server-key, and no file was named for them")
     try:
-        with _file(material.certificate) as certificate, _file(material.key) as key:
+        with pem_file(material.certificate) as certificate, pem_file(material.key) as key:
             context.load_cert_chain(certificate, key, password=_no_password)
     except (ssl.SSLError, ValueError) as error:
         raise MalformedConfig(f"tls-server-cert and tls-server-key cannot be used: {_reason(error)}") from None
@@ -110,7 +110,7 @@ def openssl_ciphers(suites: str) -> str:
 
 
 @contextmanager
-def _file(text: str) -> Iterator[str]:
+def pem_file(text: str) -> Iterator[str]:
     """A file in memory for what takes files only: no key is written to a disk."""
     fd = os.memfd_create("pem", os.MFD_CLOEXEC)
     try:

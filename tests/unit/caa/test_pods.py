@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from kata_caa import apf, peer, pods
 from kata_caa.errors import AdaptorError, Fault, ProviderError, SandboxExists, UnknownSandbox
 from kata_caa.faults import RetryPolicy
 from kata_caa.peer import Parts, Stopped
-from kata_caa.pods import Pods
+from kata_caa.pods import Issued, Pods
 from kata_caa.providers.api import Finding, Instance, InstanceRequest, Owned, Target
 from kata_caa.record import PodRecord, PodRecords, State
 from kata_caa.request import PodRequest
@@ -101,8 +101,8 @@ class Proxy:
 
 
 class Credentials:
-    def issue(self, name: str) -> apf.ForwarderConfig:
-        return apf.ForwarderConfig(tls_server_key=f"key of {name}")
+    def issue(self, name: str) -> Issued:
+        return Issued("material", apf.ForwarderConfig(tls_server_key=f"key of {name}"))
 
 
 @dataclass
@@ -139,8 +139,11 @@ class Node:
         self.proxies: list[str] = []
         self.agent_error: AdaptorError | None = None
 
+    async def proxy(self, record: PodRecord) -> AbstractAsyncContextManager[Proxy]:
+        return self._proxy(record)
+
     @asynccontextmanager
-    async def proxy(self, record: PodRecord) -> AsyncIterator[Proxy]:
+    async def _proxy(self, record: PodRecord) -> AsyncIterator[Proxy]:
         self.proxies.append(record.sandbox_id)
         try:
             yield Proxy(self)

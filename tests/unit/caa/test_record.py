@@ -16,7 +16,7 @@ NETWORK = apf.PodNetwork(
     pod_ip="10.0.0.2/24", vxlan_id=555000, interfaces=(apf.Interface("net1", "02:00:00:00:00:01", (), 0, 555001),)
 )
 RECORD = PodRecord(
-    "id", "web", "shop", "/run/netns/pod", "podvm-web-id", "token", InstanceSpec(vcpus=2), network=NETWORK
+    "id", "web", "shop", "/run/netns/pod", "podvm-web-id", "material", "token", InstanceSpec(vcpus=2), network=NETWORK
 )
 CONFIG = apf.ForwarderConfig(NETWORK, "web", "shop", tls_server_key="KEY")
 

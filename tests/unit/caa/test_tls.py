@@ -1,108 +1,214 @@
-"""Certificates: what is in them, that they are kept, and that they serve."""
+"""What pod VMs are given, and how they are dialled: profiles, and handshakes in memory."""
 
 from __future__ import annotations
 
+import datetime
 import ssl
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from kata_caa.tls import RENEWED_BEFORE, VALIDITY, Pair, TlsError, Trust, kept
+from kata_caa.authorities import RENEW_BEFORE
+from kata_caa.errors import SettingError, TlsError
+from kata_caa.forwarder.tls import Material, server_context
+from kata_caa.tls import CUSTOM_SERVER_NAME, Profile, Tls
+from tests.pki import pair
 
-
-def certificate(pair: Pair) -> x509.Certificate:
-    return x509.load_pem_x509_certificate(pair.certificate.encode())
+NAME = "podvm-web-12345678"
 
 
-def test_a_vm_s_certificate_is_what_upstream_s_sides_expect(tmp_path: Path):
-    authority = kept(tmp_path)
-    pair = authority.issue("podvm-web-01234567")
-    issued, ca = certificate(pair), certificate(authority.ca)
-    assert issued.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
-        x509.DNSName
-    ) == ["podvm-web-01234567"]
-    assert issued.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "podvm-web-01234567"
-    assert issued.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value == "agent-protocol-forwarder"
-    assert list(issued.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
-        ExtendedKeyUsageOID.SERVER_AUTH
-    ]
-    assert not issued.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    assert ca.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    issued.verify_directly_issued_by(ca)
-    assert issued.serial_number < 1 << 128
-    assert issued.not_valid_after_utc <= ca.not_valid_after_utc
-    key = serialization.load_pem_private_key(pair.key.encode(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    assert key.curve.name == "secp256r1"
-    assert pair.key.startswith("-----BEGIN PRIVATE KEY-----")
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "tls"
 
 
-def test_the_adaptor_s_own_is_for_clients(tmp_path: Path):
-    own = certificate(kept(tmp_path).client)
-    assert list(own.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
-        ExtendedKeyUsageOID.CLIENT_AUTH
-    ]
-    assert own.subject == own.issuer
-    assert own.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value == "cloud-api-adaptor"
+@pytest.fixture
+def files(tmp_path):
+    """An operator's own certificates."""
+    ca = pair("operator", ca=True)
+    made = {"ca": ca, "server": pair(CUSTOM_SERVER_NAME, issuer=ca), "client": pair("adaptor", client=True)}
+    for name, each in made.items():
+        (tmp_path / f"{name}.crt").write_text(each.certificate)
+        (tmp_path / f"{name}.key").write_text(each.key)
+    return made
 
 
-def test_the_next_adaptor_finds_the_same(tmp_path: Path):
-    first = kept(tmp_path / "tls")
-    assert kept(tmp_path / "tls") == first
-    assert (tmp_path / "tls").stat().st_mode & 0o777 == 0o700
-    for name in ("ca.key", "client.key"):
-        assert (tmp_path / "tls" / name).stat().st_mode & 0o777 == 0o600
+def custom(tmp_path, **more):
+    paths = {"ca_file": "ca.crt", "cert_file": "client.crt", "key_file": "client.key"}
+    return Profile(**({name: str(tmp_path / path) for name, path in paths.items()} | more))
 
 
-def test_they_are_made_anew_near_their_end(tmp_path: Path):
-    then = datetime.now(UTC)
-    first = kept(tmp_path, then)
-    assert kept(tmp_path, then + VALIDITY - RENEWED_BEFORE - timedelta(hours=1)) == first
-    assert kept(tmp_path, then + VALIDITY - RENEWED_BEFORE + timedelta(hours=1)) != first
+def handshake(dialer, material):
+    """Shake hands in memory, as the forwarder listens; gives the dialler's end."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = dialer.context.wrap_bio(to_client, to_server, server_hostname=dialer.server_name)
+    server = server_context(material).wrap_bio(to_server, to_client, server_side=True)
+    ends = [client, server]
+    for _ in range(10):
+        for end in list(ends):
+            try:
+                end.do_handshake()
+                ends.remove(end)
+            except ssl.SSLWantReadError:
+                pass
+        if not ends:
+            return client
+    raise AssertionError("the handshake did not end")
 
 
-def test_a_kill_while_they_are_made_leaves_what_is_made_anew(tmp_path: Path):
-    kept(tmp_path)
-    (tmp_path / "client.key").unlink()  # the last one to be written
-    kept(tmp_path)
-    assert kept(tmp_path) == kept(tmp_path)
+def listener(issued, **more):
+    return Material(issued.server.certificate, issued.server.key, issued.client_ca, **more)
 
 
-@pytest.mark.parametrize("name", ["ca.crt", "ca.key", "client.crt"])
-def test_what_is_missing_is_told_and_not_replaced(tmp_path: Path, name: str):
-    kept(tmp_path)
-    (tmp_path / name).unlink()
-    with pytest.raises(TlsError, match=f"{name} is missing; pods that run need it"):
-        kept(tmp_path)
+def test_a_new_pod_vm_is_dialled_with_what_it_was_given(directory):
+    tls = Tls(Profile(), directory)
+    issued = tls.issue(NAME)
+    assert handshake(tls.dialer(issued.material, NAME), listener(issued)).version() == "TLSv1.3"
 
 
-@pytest.mark.parametrize("name", ["ca.crt", "ca.key", "client.crt", "client.key"])
-def test_what_is_damaged_is_told_and_not_replaced(tmp_path: Path, name: str):
-    kept(tmp_path)
-    (tmp_path / name).write_text("x")
-    with pytest.raises(TlsError, match=f"{name} is damaged"):
-        kept(tmp_path)
-    assert (tmp_path / name).read_text() == "x"
+def test_a_pod_vm_is_dialled_also_after_a_restart(directory):
+    issued = Tls(Profile(), directory).issue(NAME)
+    handshake(Tls(Profile(), directory).dialer(issued.material, NAME), listener(issued))
 
 
-def test_keys_are_not_shown(tmp_path: Path):
-    assert "PRIVATE" not in repr(kept(tmp_path))
+def test_a_pod_vm_is_dialled_also_after_its_authority_was_followed_by_another(directory):
+    tls = Tls(Profile(), directory)
+    old = tls.issue(NAME)
+    later = datetime.datetime.now(datetime.UTC) + RENEW_BEFORE + datetime.timedelta(days=1)
+    restarted = Tls(Profile(), directory, lambda: later)
+    new = restarted.issue(NAME)
+    assert new.material != old.material
+    handshake(restarted.dialer(old.material, NAME), listener(old))
+    with pytest.raises(ssl.SSLError):
+        handshake(restarted.dialer(new.material, NAME), listener(old))
 
 
-def test_a_connection_without_anybody_to_trust_takes_any_certificate(tmp_path: Path):
-    authority = kept(tmp_path)
-    assert Trust("", authority.client).context().verify_mode == ssl.CERT_NONE
-    context = Trust(authority.ca.certificate, authority.client, ssl.TLSVersion.TLSv1_3).context()
-    assert context.verify_mode == ssl.CERT_REQUIRED
-    assert context.check_hostname
-    assert context.minimum_version is ssl.TLSVersion.TLSv1_3
+def test_a_pod_vm_of_another_name_is_not_taken_for_this_one(directory):
+    tls = Tls(Profile(), directory)
+    issued = tls.issue("podvm-db-12345678")
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        handshake(tls.dialer(issued.material, NAME), listener(issued))
 
 
-def test_what_is_no_certificate_cannot_be_trusted(tmp_path: Path):
-    with pytest.raises(TlsError, match="cannot be used"):
-        Trust("x", None).context()
+def test_a_pod_vm_of_another_node_is_not_taken_for_one_of_this(directory, tmp_path):
+    tls = Tls(Profile(), directory)
+    other = Tls(Profile(), tmp_path / "other").issue(NAME)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(tls.dialer(tls.issue(NAME).material, NAME), listener(other))
+
+
+def test_an_adaptor_of_another_node_is_not_let_in(directory, tmp_path):
+    tls = Tls(Profile(), directory)
+    issued = tls.issue(NAME)
+    other = Tls(Profile(skip_verify=True), tmp_path / "other")
+    with pytest.raises(ssl.SSLError, match=r"(?i)certificate verify failed"):
+        handshake(other.dialer(other.issue(NAME).material, NAME), listener(issued))
+
+
+def test_nobody_is_looked_at_if_that_is_asked_for(directory):
+    tls = Tls(Profile(skip_verify=True), directory)
+    issued = tls.issue("podvm-db-12345678")
+    handshake(tls.dialer(issued.material, NAME), listener(issued))
+
+
+def test_with_the_operator_s_certificates_nothing_is_issued(directory, tmp_path, files):
+    tls = Tls(custom(tmp_path), directory)
+    issued = tls.issue(NAME)
+    assert (issued.server, issued.client_ca) == (None, "")
+    dialer = tls.dialer(issued.material, NAME)
+    assert dialer.server_name == "podvm-server"
+    handshake(dialer, Material(files["server"].certificate, files["server"].key, files["client"].certificate))
+    assert not directory.exists()
+
+
+def test_with_the_operator_s_client_alone_pod_vms_trust_it(directory, tmp_path, files):
+    tls = Tls(custom(tmp_path, ca_file=""), directory)
+    issued = tls.issue(NAME)
+    assert issued.client_ca == files["client"].certificate
+    handshake(tls.dialer(issued.material, NAME), listener(issued))
+
+
+def test_with_the_operator_s_ca_alone_the_adaptor_shows_its_own_certificate(directory, tmp_path, files):
+    tls = Tls(custom(tmp_path, cert_file="", key_file=""), directory)
+    dialer = tls.dialer(tls.issue(NAME).material, NAME)
+    client_ca = Tls(Profile(), directory).issue(NAME).client_ca
+    handshake(dialer, Material(files["server"].certificate, files["server"].key, client_ca))
+
+
+def test_a_pod_vm_stays_with_what_it_was_started_with(directory, tmp_path, files):
+    issued = Tls(Profile(), directory).issue(NAME)
+    now_custom = Tls(custom(tmp_path), directory)
+    handshake(now_custom.dialer(issued.material, NAME), listener(issued))
+    now_without = Tls(Profile(disable=True), directory)
+    handshake(now_without.dialer(issued.material, NAME), listener(issued))
+    started_with_files = now_custom.issue(NAME).material
+    with pytest.raises(TlsError, match="started with -ca-cert-file, which is not set now"):
+        Tls(Profile(), directory).dialer(started_with_files, NAME)
+
+
+def test_without_tls_nothing_is_made(directory):
+    tls = Tls(Profile(disable=True), directory)
+    tls.check()
+    issued = tls.issue(NAME)
+    assert (issued.server, issued.client_ca) == (None, "")
+    assert tls.dialer(issued.material, NAME).context is None
+    assert Tls(Profile(), directory).dialer(issued.material, NAME).context is None
+    assert not directory.exists()
+
+
+def test_versions_and_suites_are_the_profile_s(directory):
+    tls = Tls(Profile(min_version="VersionTLS13"), directory)
+    issued = tls.issue(NAME)
+    dialer = tls.dialer(issued.material, NAME)
+    assert dialer.context.minimum_version is ssl.TLSVersion.TLSv1_3
+    tls = Tls(Profile(cipher_suites="TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"), directory)
+    dialer = tls.dialer(issued.material, NAME)
+    assert dialer.context.minimum_version is ssl.TLSVersion.TLSv1_2
+    dialer.context.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert handshake(dialer, listener(issued)).cipher()[0] == "ECDHE-ECDSA-AES256-GCM-SHA384"
+
+
+def test_suites_of_tls_1_3_alone_make_it_the_floor(directory):
+    tls = Tls(Profile(cipher_suites="TLS_AES_128_GCM_SHA256"), directory)
+    dialer = tls.dialer(tls.issue(NAME).material, NAME)
+    assert dialer.context.minimum_version is ssl.TLSVersion.TLSv1_3
+
+
+@pytest.mark.parametrize(
+    ("profile", "words"),
+    [
+        (Profile(min_version="TLS1.2"), "-tls-min-version"),
+        (Profile(min_version="VersionTLS11"), "VersionTLS11"),
+        (Profile(cipher_suites="TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", min_version="VersionTLS13"), "VersionTLS13"),
+        (Profile(cipher_suites="ECDHE-RSA-AES128-GCM-SHA256"), "-tls-cipher-suites: ECDHE-RSA"),
+        (Profile(skip_verify=True, ca_file="/ca"), "-tls-skip-verify"),
+        (Profile(cert_file="/cert"), "-cert-key"),
+        (Profile(key_file="/key"), "-cert-file"),
+    ],
+)
+def test_a_profile_that_cannot_be_is_refused(directory, profile, words):
+    with pytest.raises(SettingError, match=words):
+        Tls(profile, directory)
+
+
+@pytest.mark.parametrize("name", ["ca.crt", "client.crt", "client.key"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\xff", b"-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n"]
+)
+def test_a_file_that_cannot_be_used_is_an_error_that_names_it_from_the_start(directory, tmp_path, files, name, content):
+    path = tmp_path / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(TlsError, match=str(path)):
+        Tls(custom(tmp_path), directory).check()
+
+
+def test_a_key_of_another_certificate_is_an_error(directory, tmp_path, files):
+    (tmp_path / "client.key").write_text(files["ca"].key)
+    with pytest.raises(TlsError, match=r"-cert-key .*client.key cannot be used: KEY_VALUES_MISMATCH"):
+        Tls(custom(tmp_path), directory).check()
+
+
+def test_keys_are_not_shown(directory):
+    tls = Tls(Profile(), directory)
+    assert "PRIVATE" not in repr(tls.issue(NAME))

@@ -139,9 +139,14 @@ async def test_a_connection_lost_in_the_middle_of_a_frame_says_so(client, peer):
 async def test_a_connection_lost_by_an_error_names_it(client, peer):
     call = calling(client)
     await request_of(peer)
-    client.link.connection_lost(ConnectionResetError("reset by peer"))
-    with pytest.raises(ConnectionClosed, match="was lost: reset by peer"):
+    error = ConnectionResetError("reset by peer")
+    client.link.connection_lost(error)
+    with pytest.raises(ConnectionClosed, match="was lost: reset by peer") as caught:
         await call
+    assert caught.value.__cause__ is error
+    with pytest.raises(ConnectionClosed, match="not sent") as caught:
+        await calling(client)
+    assert caught.value.__cause__ is error
 
 
 async def test_closing_fails_pending_calls(client, peer):

@@ -197,3 +197,13 @@ def test_bytes_that_are_no_message_are_refused_with_the_reason(data, reason):
 
 def test_metadata_folds_its_keys_to_lower_case_and_keeps_the_order_of_values():
     assert envelope.fold((("Key", "1"), ("other", "2"), ("KEY", "3"))) == {"key": ["1", "3"], "other": ["2"]}
+
+
+def test_the_target_of_a_request_is_read_without_its_payload():
+    request = Request("pkg.Service", "Method", b"\xff" * 100, 5, (("k", "v"),))
+    data = b"".join(envelope.encode_request(request))
+    assert envelope.decode_target(data) == ("pkg.Service", "Method")
+    assert envelope.decode_target(b"\x0a\x01a\x0a\x01b") == ("b", "")
+    assert envelope.decode_target(b"\x08\x01\x10\x02") == ("", "")
+    with pytest.raises(DecodeError):
+        envelope.decode_target(b"\x0b")

@@ -183,6 +183,23 @@ async def test_the_peer_of_a_unix_socket_is_known(owner):
         assert owner.link.peer() == Peer(os.getpid(), os.geteuid(), os.getegid())
 
 
+async def test_a_link_that_is_held_knows_that_its_peer_hung_up(owner):
+    one, other = socket.socketpair()
+    with one:
+        owner.link.connection_made(Wire(socket=one))
+        owner.link.hold()
+        other.send(b"last words")
+        assert not owner.link.hung_up()
+        other.close()
+        assert owner.link.hung_up()
+
+
+async def test_a_link_without_a_socket_has_hung_up_when_it_is_closed(owner):
+    assert not owner.link.hung_up()
+    owner.link.close()
+    assert owner.link.hung_up()
+
+
 async def test_a_link_that_is_held_from_the_beginning_reads_nothing_of_a_real_socket():
     """asyncio of Python 3.11.2 forgets a pause in `connection_made`."""
     here, there = socket.socketpair()

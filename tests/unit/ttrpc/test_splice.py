@@ -325,6 +325,82 @@ async def test_a_client_outlives_its_server_if_the_owner_wants():
     assert not ends.splice.ended
 
 
+async def test_calls_in_flight_are_told_in_the_owner_s_words_that_the_server_was_lost():
+    ends = Ends(server_lost=lambda error: None, lost="the machine is gone")
+    ends.client.request(1, "s", "m")
+    await ends.asked()
+    ends.server.transport.abort()
+    assert await ends.client.response() == (1, Response(b"", Code.UNAVAILABLE, "the machine is gone"))
+    ends.splice.abort()
+
+
+async def test_calls_that_may_be_repeated_are_for_the_next_server():
+    ends = Ends(server_lost=lambda error: None, repeated=[("s", "Wait")])
+    ends.client.request(1, "s", "Wait", b"one")
+    ends.client.request(3, "s", "Make")
+    ends.client.request(5, "s", "Wait", b"five")
+    ends.client.request(7, "s", "Wait", b"answered")
+    ends.client.request(9, "s", "Wait", b"streams", flags=REMOTE_OPEN)
+    ids = {request.payload: stream_id for stream_id, request in [await ends.asked() for _ in range(5)]}
+    ends.server.respond(ids[b"answered"], Response(b"done"))
+    assert await ends.client.response() == (7, Response(b"done"))
+    ends.server.transport.abort()
+    refused = [await ends.client.response() for _ in range(2)]
+    assert [(stream_id, response.code) for stream_id, response in refused] == [(3, 14), (9, 14)]
+    assert ends.splice.in_flight == 2
+    ends.connect()
+    again = [await ends.asked() for _ in range(2)]
+    assert [request.payload for _, request in again] == [b"one", b"five"]
+    ends.server.respond(again[1][0], Response(b"ended"))
+    assert await ends.client.response() == (5, Response(b"ended"))
+    assert ends.splice.in_flight == 1
+    ends.splice.abort()
+
+
+async def test_calls_that_may_be_repeated_wait_no_longer_than_others():
+    ends = Ends(server_lost=lambda error: None, repeated=[("s", "Wait")])
+    ends.client.request(1, "s", "Wait")
+    await ends.asked()
+    ends.server.transport.abort()
+    await settled(lambda: ends.splice._server is None)
+    ends.splice.refuse("nobody comes")
+    assert await ends.client.response() == (1, Response(b"", Code.UNAVAILABLE, "nobody comes"))
+    ends.connect()
+    ends.client.request(3, "s", "m", b"later")
+    assert (await ends.asked())[1].payload == b"later"
+    ends.splice.abort()
+
+
+async def test_a_client_that_may_wait_no_longer_is_refused_until_a_server_stands():
+    ends = Ends(server_lost=lambda error: None, server=False)
+    ends.client.request(1, "s", "m", b"early", flags=REMOTE_OPEN)
+    ends.splice.refuse("nobody comes")
+    refusal = Response(b"", Code.UNAVAILABLE, "nobody comes")
+    assert await ends.client.response() == (1, refusal)
+    ends.client.send(DATA, 1, body=b"too late")
+    ends.client.request(3, "s", "m")
+    assert await ends.client.response() == (3, refusal)
+    ends.connect()
+    ends.splice.refuse("a server stands")
+    ends.client.request(5, "s", "m", b"in time")
+    assert (await ends.asked())[1].payload == b"in time"
+    assert not ends.splice._absent
+    ends.server.transport.abort()
+    assert (await ends.client.response())[0] == 5
+    ends.client.request(7, "s", "m", b"waits again")
+    ends.connect()
+    assert (await ends.asked())[1].payload == b"waits again"
+    ends.splice.abort()
+
+
+async def test_what_was_read_before_is_refused_too():
+    ends = Ends(server_lost=lambda error: None, server=False)
+    ends.splice._early.append(frames.Frame(1, REQUEST, 0, b"", 0))
+    ends.splice.refuse("nobody comes")
+    assert (await ends.client.response())[0] == 1
+    ends.splice.abort()
+
+
 async def test_a_second_server_at_a_time_is_turned_away():
     ends = Ends()
     other = RawPeer(ends.splice.server())
