@@ -1,0 +1,99 @@
+"""Connections to the kernel's network in other namespaces, and namespaces that have a path.
+
+A socket belongs to the namespace in which it was made, whoever uses it: a thread that ends afterwards makes it.
+Source: setns(2), unshare(2), ip-netns(8).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from kata_py.netlink.rtnetlink import Rtnetlink
+
+T = TypeVar("T")
+
+_OWN = "/proc/thread-self/ns/net"
+_CLONE_NEWNET = 0x40000000
+_MS_BIND = 4096
+
+
+def connect(path: str | os.PathLike[str]) -> Rtnetlink:
+    """A connection to the network of the namespace at a path; like all here it blocks for a moment.
+
+    Raises:
+        FileNotFoundError: There is nothing at the path.
+        OSError: It is no network namespace, or may not be entered; with the path.
+    """
+
+    def made() -> Rtnetlink:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _call("setns", os.fspath(path), descriptor, _CLONE_NEWNET)
+        finally:
+            os.close(descriptor)
+        return Rtnetlink()
+
+    return _in_thread(made)
+
+
+def is_namespace(path: str | os.PathLike[str]) -> bool:
+    """Whether a namespace is found at a path, rather than a file that one could be mounted on."""
+    try:
+        return os.stat(path).st_dev == os.stat(_OWN).st_dev  # noqa: PTH116 either kind of path
+    except FileNotFoundError:
+        return False
+
+
+def make(path: Path) -> bool:
+    """Make a network namespace that stays, mounted at a path, unless there is one.
+
+    Returns:
+        Whether it was made.
+
+    Raises:
+        OSError: It cannot be made, with the path.
+    """
+    if is_namespace(path):
+        return False
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.touch(mode=0o444)
+
+    def mount() -> None:
+        _call("unshare", os.fspath(path), _CLONE_NEWNET)
+        _call("mount", os.fspath(path), _OWN.encode(), os.fsencode(path), None, _MS_BIND, None)
+
+    _in_thread(mount)
+    return True
+
+
+def _in_thread(function: Callable[[], T]) -> T:
+    """Call in a thread of its own, which is never lent to anybody else."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call, name="network namespace")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _call(name: str, subject: str, *arguments: object) -> None:
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    # A plain number is passed with the bits of an int, and flags of mount(2) have those of a long.
+    if getattr(library, name)(*(ctypes.c_long(each) if isinstance(each, int) else each for each in arguments)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), subject)
