@@ -29,6 +29,10 @@ class MalformedConfig(AdaptorError):
     """A text of the pod VM (apf.json, user data, initdata) does not have its form; names the place in it."""
 
 
+class TunnelError(AdaptorError):
+    """A pod's network cannot be read, or its tunnel not be made; names the namespace and what is missing in it."""
+
+
 class Fault(enum.Enum):
     """What kind of failure a cloud's answer is: whether trying again helps, and when.
 
