@@ -83,8 +83,8 @@ class PodNetwork:
         interface: The interface's name.
         worker_ip: The node's address with its prefix length, the tunnel's other end.
         tunnel_type: `vxlan`.
-        routes: The pod's.
-        neighbors: What it knows for good.
+        routes: The pod's, those of IPv4 and the first interface first; the others are in keys of ours.
+        neighbors: What it knows for good; ordered and kept likewise.
         mtu: Bytes.
         index: The pod's number on its node.
         vxlan_port: UDP port; 0 is the default.
@@ -147,10 +147,9 @@ def dump(config: ForwarderConfig) -> str:
             "interface": network.interface,
             "worker-node-ip": network.worker_ip,
             "tunnel-type": network.tunnel_type,
-            "routes": [_route(route) for route in network.routes],
+            "routes": [_route(each) for each in network.routes if _is_known(network, each.destination, each.device)],
             "neighbors": [
-                {"ip": each.address, "hw-addr": each.hardware_address, "dev": each.device, "state": each.state}
-                for each in network.neighbors
+                _neighbor(each) for each in network.neighbors if _is_known(network, each.address, each.device)
             ],
             "mtu": network.mtu,
             "index": network.index,
@@ -159,6 +158,13 @@ def dump(config: ForwarderConfig) -> str:
             "external-net-via-pod-vm": network.external_via_pod_vm,
             **_said({
                 "kata-py-pod-ips": list(network.pod_ips),
+                "kata-py-routes": [
+                    _route(each) for each in network.routes if not _is_known(network, each.destination, each.device)
+                ],
+                "kata-py-neighbors": [
+                    _neighbor(each) for each in network.neighbors
+                    if not _is_known(network, each.address, each.device)
+                ],
                 "kata-py-interfaces": [
                     {
                         "name": each.name, "hw-addr": each.hardware_address, "ips": list(each.addresses),
@@ -205,11 +211,13 @@ def load(text: str) -> ForwarderConfig:
                     each.prefix("dst"), each.text("gw"), each.text("dev"), each.one_of("protocol", PROTOCOLS),
                     each.one_of("scope", SCOPES),
                 )
-                for each in net.tables("routes")
+                for key in ("routes", "kata-py-routes")
+                for each in net.tables(key)
             ),
             neighbors=tuple(
                 Neighbor(each.text("ip"), each.text("hw-addr"), each.text("dev"), each.one_of("state", STATES))
-                for each in net.tables("neighbors")
+                for key in ("neighbors", "kata-py-neighbors")
+                for each in net.tables(key)
             ),
             mtu=net.number("mtu"),
             index=net.number("index"),
@@ -239,6 +247,17 @@ def load(text: str) -> ForwarderConfig:
 def _route(route: Route) -> dict[str, str]:
     said = _said({"protocol": route.protocol, "scope": route.scope})
     return {"dst": route.destination, "gw": route.gateway, "dev": route.device, **said}
+
+
+def _neighbor(neighbor: Neighbor) -> dict[str, str]:
+    return {
+        "ip": neighbor.address, "hw-addr": neighbor.hardware_address, "dev": neighbor.device, "state": neighbor.state,
+    }  # fmt: skip
+
+
+def _is_known(network: PodNetwork, address: str, device: str) -> bool:
+    """Whether upstream's forwarder can have it, which knows one interface and IPv4, and fails at anything else."""
+    return ":" not in address and device in ("", network.interface)
 
 
 def _said(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class ForwarderError(AdaptorError):
 
 
 class TunnelError(AdaptorError):
-    """A pod's network cannot be looked at, or connected."""
+    """A pod's network cannot be read, or its tunnel not be made; names the namespace and what is missing in it."""
 
 
 class Fault(enum.Enum):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 from kata_caa.apf import PodNetwork
 from kata_caa.config import AdaptorConfig
 from kata_caa.errors import SettingError, TunnelError
 from kata_caa.record import PodRecord, PodRecords
-from kata_caa.tunnel import worker
-from kata_caa.tunnel.inspection import Wishes, inspect, vnis_in_use
-from kata_caa.tunnel.links import free_vnis
+from kata_caa.tunnel import vni, vxlan
+from kata_caa.tunnel.inspection import inspect
+from kata_py.netlink.vxlan import DEFAULT_PORT
 from kata_py.resource.blocking import off_loop
 
 logger = logging.getLogger(__name__)
@@ -32,32 +31,45 @@ class NodeTunnel:
     def __init__(self, config: AdaptorConfig, records: PodRecords) -> None:
         if config.tunnel_type != "vxlan":
             raise SettingError(f"-tunnel-type: {config.tunnel_type!r} is not vxlan, the one there is")
-        self._wishes = Wishes(
-            config.host_interface, config.pod_subnet_cidrs, config.ext_network_via_podvm, config.vxlan_port
-        )
-        self._minimum = config.vxlan_min_id
+        self._config = config
         self._records = records
 
     async def inspect(self, netns: Path) -> PodNetwork:
         """As `Tunnel.inspect`."""
-        return await off_loop(self._inspect, netns)
+        network = await inspect(
+            netns,
+            host_interface=self._config.host_interface,
+            pod_subnet_cidrs=self._config.pod_subnet_cidrs,
+            port=self._config.vxlan_port,
+            external_via_pod_vm=self._config.ext_network_via_podvm,
+        )
+        taken = await off_loop(self._taken)
+        minimum = self._config.vxlan_min_id
+        return vni.numbered(network, vni.free_vni(minimum, taken) - minimum, minimum, taken)
 
     async def set_up(self, record: PodRecord) -> None:
-        """As `Tunnel.set_up`; where the pod's traffic has an interface of its own, it is the machine's second."""
-        number = 1 if record.network.dedicated and len(record.addresses) > 1 else 0
-        await off_loop(worker.set_up, Path(record.netns), record.network, record.addresses[number])
+        """As `Tunnel.set_up`; what an adaptor that was ended has left of it makes room first."""
+        tunnel = _tunnel(record)
+        await vxlan.tear_down(tunnel)
+        await vxlan.set_up(tunnel, record.network)
 
     async def tear_down(self, record: PodRecord) -> None:
         """As `Tunnel.tear_down`; what stays is told, and holds up nothing."""
+        if not record.addresses:
+            return  # nothing was made for a machine that nobody has reached
         try:
-            await off_loop(worker.tear_down, Path(record.netns), record.network)
+            await vxlan.tear_down(_tunnel(record))
         except TunnelError as error:
             logger.error("%s: %s", record.instance_name, error)
 
-    def _inspect(self, netns: Path) -> PodNetwork:
-        network = inspect(netns, self._wishes)
+    def _taken(self) -> set[int]:
+        """The numbers that records hold, and the links of this node."""
         records = [record for id in self._records.ids() if (record := self._records.load(id)) is not None]
-        taken = vnis_in_use(Path(record.netns) for record in records) | {vni for each in records for vni in each.vnis}
-        first, *others = free_vnis(1 + len(network.interfaces), self._minimum, frozenset(taken))
-        interfaces = (replace(each, vxlan_id=vni) for each, vni in zip(network.interfaces, others, strict=True))
-        return replace(network, vxlan_id=first, index=first - self._minimum, interfaces=tuple(interfaces))
+        return vni.held() | {number for record in records for number in record.vnis}
+
+
+def _tunnel(record: PodRecord) -> vxlan.Tunnel:
+    """Where the pod's traffic has an interface of its own, it is the machine's second."""
+    number = 1 if record.network.dedicated and len(record.addresses) > 1 else 0
+    network = record.network
+    return vxlan.Tunnel(record.netns, network.vxlan_id, record.addresses[number], network.vxlan_port or DEFAULT_PORT)

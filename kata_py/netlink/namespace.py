@@ -10,9 +10,9 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from kata_py.netlink.rtnetlink import Rtnetlink
+from kata_py.netlink.rtnetlink import Link, Rtnetlink
 
 T = TypeVar("T")
 
@@ -38,6 +38,34 @@ def connect(path: str | os.PathLike[str]) -> Rtnetlink:
         return Rtnetlink()
 
     return _in_thread(made)
+
+
+def make_link(
+    own: Rtnetlink, inside: Rtnetlink, descriptor: int, name: str, kind: str, data: bytes, *, number: int, **values: Any
+) -> Link:
+    """Make an interface in another namespace; what carries its packets, such as those of a tunnel, is ours.
+
+    Older kernels (6.1 is one) refuse a name that somebody has here, though the interface is for there. So it has one of
+    its own until it is there.
+
+    Args:
+        own: Our network.
+        inside: The namespace's.
+        descriptor: The namespace.
+        name: What it is called in the end.
+        kind: As for `Rtnetlink.add_link`, and so are data and values.
+        data: What the driver is told.
+        number: Tells it from others for that moment.
+        values: Further ones.
+
+    Raises:
+        OSError: The kernel refuses; what was made under the first name may be left.
+    """
+    first = f"pp{number}"
+    own.add_link(first, kind, data, namespace=descriptor, **values)
+    link = next(link for link in inside.links() if link.name == first)
+    inside.set_link(link, name=name)
+    return link._replace(name=name)
 
 
 def is_namespace(path: str | os.PathLike[str]) -> bool:
@@ -93,6 +121,7 @@ def _call(name: str, subject: str, *arguments: object) -> None:
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
-    if getattr(library, name)(*arguments):
+    # A plain number is passed with the bits of an int, and flags of mount(2) have those of a long.
+    if getattr(library, name)(*(ctypes.c_long(each) if isinstance(each, int) else each for each in arguments)):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), subject)

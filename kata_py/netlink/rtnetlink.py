@@ -373,16 +373,16 @@ class Rtnetlink:
         """Remove a route."""
         self._change_route(_RTM_DELROUTE, 0, route)
 
-    def _change_route(self, kind: int, flags: int, route: Route) -> None:
+    def _change_route(self, request: int, flags: int, route: Route) -> None:
         values = [(_RTA_OIF, wire.u32(route.link))]
-        for attribute, value in (
+        for kind, value in (
             (_RTA_DST, route.destination),
             (_RTA_SRC, route.source),
             (_RTA_PREFSRC, route.preferred_source),
             (_RTA_GATEWAY, route.gateway),
         ):
             if value is not None:
-                values.append((attribute, value))
+                values.append((kind, value))
         if route.metric:
             values.append((_RTA_PRIORITY, wire.u32(route.metric)))
         if route.mtu:
@@ -391,9 +391,9 @@ class Rtnetlink:
             route.family, route.prefix, route.source_prefix, 0, RT_TABLE_MAIN, route.protocol, route.scope,
             route.type, route.flags,
         )  # fmt: skip
-        if kind == _RTM_NEWROUTE:
+        if request == _RTM_NEWROUTE:
             flags |= wire.NLM_F_CREATE
-        self.change(kind, flags, header + wire.encode_attributes(values), "route")
+        self.change(request, flags, header + wire.encode_attributes(values), "route")
 
     def neighbours(self) -> list[Neighbour]:
         """Who is known on which interface."""

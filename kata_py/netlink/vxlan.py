@@ -13,6 +13,7 @@ from kata_py.netlink import wire
 from kata_py.netlink.rtnetlink import Link
 
 KIND = "vxlan"
+DEFAULT_PORT = 4789  # IANA's; the kernel's own is an older one
 MAX_VNI = (1 << 24) - 1
 
 _ID, _GROUP, _TTL, _TOS, _LEARNING, _PORT, _GROUP6 = 1, 2, 5, 6, 7, 15, 16

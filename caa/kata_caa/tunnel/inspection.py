@@ -1,6 +1,6 @@
-"""What the node sees of a pod's network namespace, and of itself, when a peer pod is announced.
+"""What a node sees of a pod's network before its virtual machine is made.
 
-Source: cloud-api-adaptor `pkg/podnetwork/workernode.go`, `common.go`. IPv6, and interfaces beyond the first, are ours.
+Source: cloud-api-adaptor `pkg/podnetwork/workernode.go`, `pkg/podnetwork/common.go`; `linux/rtnetlink.h`.
 """
 
 from __future__ import annotations
@@ -8,212 +8,270 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from kata_caa.apf import Interface, Neighbor, PodNetwork, Route
+from kata_caa import apf
+from kata_caa.apf import PodNetwork
 from kata_caa.errors import TunnelError
-from kata_py.netlink import rtnetlink as rt
-from kata_py.netlink import vxlan
-from kata_py.netlink.namespace import connect, is_namespace
-from kata_py.netlink.rtnetlink import Link, Rtnetlink
+from kata_py.netlink.namespace import connect
+from kata_py.netlink.rtnetlink import (
+    ARPHRD_ETHER,
+    IFF_LOOPBACK,
+    NUD_PERMANENT,
+    RTN_UNICAST,
+    RTPROT_BOOT,
+    RTPROT_DHCP,
+    RTPROT_KERNEL,
+    RTPROT_STATIC,
+    Address,
+    Link,
+    Neighbour,
+    Route,
+    Rtnetlink,
+)
+from kata_py.netlink.vxlan import DEFAULT_PORT
+from kata_py.resource.blocking import off_loop
+from kata_py.resource.netns import NetworkNamespace
 
-FAMILIES = (socket.AF_INET, socket.AF_INET6)
-PROTOCOLS = {rt.RTPROT_STATIC: "static", rt.RTPROT_BOOT: "boot", rt.RTPROT_DHCP: "dhcp", rt.RTPROT_KERNEL: "kernel"}
-SCOPES = {0: "", 200: "site", 253: "link", 254: "host", 255: "nowhere"}  # universe is zero, which is not said
-_NETNS = Path("/run/netns")
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the adaptor's settings say of pods' networks.
-
-    Attributes:
-        host_interface: The node's interface that tunnels take; empty is that of its default route.
-        subnets: Further networks that pods reach through the tunnel.
-        external_via_pod_vm: Whether traffic out of the cluster leaves at the machine.
-        port: UDP port of the tunnels.
-    """
-
-    host_interface: str = ""
-    subnets: tuple[str, ...] = ()
-    external_via_pod_vm: bool = False
-    port: int = 0
+_PROTOCOLS: Final = {RTPROT_STATIC: "static", RTPROT_BOOT: "boot", RTPROT_DHCP: "dhcp", RTPROT_KERNEL: "kernel"}
+_SCOPES: Final = {200: "site", 253: "link", 254: "host", 255: "nowhere"}  # 0, universe, is not said
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """A namespace at one moment."""
+class Dump:
+    """All that matters of a network namespace."""
 
-    links: dict[int, Link]
-    addresses: list[tuple[int, rt.Address]]
-    routes: list[rt.Route]
-    neighbours: list[rt.Neighbour]
-
-    @classmethod
-    def of(cls, kernel: Rtnetlink) -> _View:
-        return cls(
-            {link.number: link for link in kernel.links()},
-            kernel.addresses(),
-            [route for family in FAMILIES for route in kernel.routes(family)],
-            kernel.neighbours(),
-        )
-
-    def prefixes(self, link: Link) -> list[str]:
-        """A link's addresses that reach beyond it, IPv4's first."""
-        return [
-            f"{ipaddress.ip_address(address.address)}/{address.prefix}"
-            for number, address in sorted(self.addresses, key=lambda each: each[1].family)
-            if number == link.number and not ipaddress.ip_address(address.address).is_link_local
-        ]
-
-    def defaults(self, family: int) -> list[rt.Route]:
-        return [
-            route
-            for route in self.routes
-            if route.family == family
-            and route.prefix == 0
-            and route.type == rt.RTN_UNICAST
-            and route.link in self.links
-        ]
+    links: tuple[Link, ...]
+    addresses: tuple[tuple[int, Address], ...]
+    routes: tuple[Route, ...]
+    neighbours: tuple[Neighbour, ...] = ()
 
 
-def inspect(netns: Path, wishes: Wishes) -> PodNetwork:
-    """What a pod's machine must know of its network; its tunnels have no numbers yet. Blocks.
+async def inspect(
+    netns: Path,
+    *,
+    host_interface: str = "",
+    pod_subnet_cidrs: Sequence[str] = (),
+    port: int = DEFAULT_PORT,
+    external_via_pod_vm: bool = False,
+) -> PodNetwork:
+    """What a pod VM must know of its pod's network, but for the numbers that its tunnels get.
+
+    Args:
+        netns: The pod's network namespace.
+        host_interface: The node's interface that the tunnel uses; empty is that of its default route.
+        pod_subnet_cidrs: Further networks that the pod reaches by its gateway.
+        port: The tunnel's UDP port.
+        external_via_pod_vm: Whether traffic that leaves the cluster takes the pod VM's own network.
 
     Raises:
-        TunnelError: The namespace, or the node, does not have what is needed; says what.
+        TunnelError: Something is missing in the pod's namespace or in the node's; names both.
     """
-    try:
-        with connect(netns) as kernel:
-            pod = _View.of(kernel)
-        with Rtnetlink() as kernel:
-            host = _View.of(kernel)
-    except OSError as error:
-        raise TunnelError(f"the pod's network cannot be looked at: {error}") from error
-    default = next((route for family in FAMILIES for route in pod.defaults(family)), None)
-    if default is None:
-        raise TunnelError(f"{netns} has no default route: has the network plug-in made the pod's network?")
-    link = pod.links[default.link]
-    prefixes = pod.prefixes(link)
-    if not prefixes:
-        raise TunnelError(f"{netns}: {link.name} has no address")
-    if sum("." in prefix for prefix in prefixes) > 1:
-        raise TunnelError(f"{netns}: {link.name} has more than one IPv4 address: {', '.join(prefixes)}")
-    primary, worker = _worker(host, wishes.host_interface)
+    host, pod = await off_loop(_dumps, netns)
+    worker_ip, dedicated = worker_address(host, host_interface)
+    return pod_network(
+        pod, str(netns), worker_ip=worker_ip, dedicated=dedicated, pod_subnet_cidrs=pod_subnet_cidrs, port=port,
+        external_via_pod_vm=external_via_pod_vm,
+    )  # fmt: skip
+
+
+def worker_address(host: Dump, host_interface: str = "") -> tuple[str, bool]:
+    """The node's address that the tunnel uses, with its prefix length; and whether its interface is a dedicated one.
+
+    Args:
+        host: The node's namespace.
+        host_interface: The interface that the tunnel uses; empty is that of the default route.
+
+    Raises:
+        TunnelError: There is no such interface, no default route, or no address.
+    """
+    found = _primary(host)
+    primary = found[0].name if found is not None else ""
+    if not (host_interface or primary):
+        raise TunnelError("the node has no default route, so its primary interface is unknown: set host-interface")
+    name = host_interface or primary
+    link = next((link for link in host.links if link.name == name), None)
+    if link is None:
+        raise TunnelError(f"the node has no interface {name} (host-interface)")
+    ipv4, ipv6 = _addresses(host, link)
+    if not ipv4 + ipv6:
+        raise TunnelError(f"the node's interface {name} has no IP address")
+    return (ipv4 + ipv6)[0], name != primary
+
+
+def pod_network(
+    pod: Dump,
+    netns: str,
+    *,
+    worker_ip: str,
+    dedicated: bool = False,
+    pod_subnet_cidrs: Sequence[str] = (),
+    port: int = DEFAULT_PORT,
+    external_via_pod_vm: bool = False,
+) -> PodNetwork:
+    """A pod's network from what its namespace holds.
+
+    Args:
+        pod: The namespace.
+        netns: Its path, for errors.
+        worker_ip: The node's address, with its prefix length.
+        dedicated: Whether the tunnel has an interface of its own.
+        pod_subnet_cidrs: Further networks that the pod reaches by its gateway.
+        port: The tunnel's UDP port.
+        external_via_pod_vm: Whether traffic that leaves the cluster takes the pod VM's own network.
+
+    Raises:
+        TunnelError: Something is missing; says what.
+    """
+    primary = _primary(pod)
+    if primary is None:
+        raise TunnelError(f"network namespace {netns} has no default route, so the pod's interface is unknown")
+    link, default = primary
+    if link.type != ARPHRD_ETHER or not link.address:
+        raise TunnelError(f"network namespace {netns}: {link.name} is no Ethernet interface, which a tunnel needs")
+    ipv4, ipv6 = _addresses(pod, link)
+    if len(ipv4) > 1:
+        raise TunnelError(f"network namespace {netns}: {link.name} has several IPv4 addresses: {', '.join(ipv4)}")
+    if not ipv4 + ipv6:
+        raise TunnelError(f"network namespace {netns}: {link.name} has no IP address")
+    further = [other for other in pod.links if other is not link and _is_further(pod, other)]
+    names = {each.number: each.name for each in (link, *further)}
     return PodNetwork(
-        pod_ip=prefixes[0],
+        pod_ip=(ipv4 + ipv6)[0],
         hardware_address=link.address.hex(":"),
         interface=link.name,
-        worker_ip=worker,
-        routes=(*_routes(pod), *_subnet_routes(wishes.subnets, link, default)),
-        neighbors=tuple(_neighbours(pod)),
+        worker_ip=worker_ip,
+        routes=(*_subnet_routes(pod_subnet_cidrs, default, link), *_routes(pod.routes, names)),
+        neighbors=_neighbors(pod.neighbours, names),
         mtu=link.mtu,
-        vxlan_port=wishes.port,
-        dedicated=bool(wishes.host_interface) and wishes.host_interface != primary,
-        external_via_pod_vm=wishes.external_via_pod_vm,
-        pod_ips=tuple(prefixes[1:]),
-        interfaces=tuple(_others(pod, link)),
+        vxlan_port=port,
+        dedicated=dedicated,
+        external_via_pod_vm=external_via_pod_vm,
+        pod_ips=tuple((ipv4 + ipv6)[1:]),
+        interfaces=tuple(
+            apf.Interface(each.name, each.address.hex(":"), (*v4, *v6), each.mtu)
+            for each in further
+            for v4, v6 in [_addresses(pod, each)]
+        ),
     )
 
 
-def vnis_in_use(namespaces: Iterable[Path] = ()) -> frozenset[int]:
-    """The numbers of the tunnels that namespaces of this node have. Blocks.
-
-    Args:
-        namespaces: Further ones than those in /run/netns and our own.
-    """
-    found: set[int] = set()
-    places = {*namespaces, *(_NETNS.iterdir() if _NETNS.is_dir() else ())}
-    for place in places:
-        try:
-            if is_namespace(place):
-                with connect(place) as kernel:
-                    found |= _vnis(kernel)
-        except OSError:
-            continue  # it has just gone
-    with Rtnetlink() as kernel:
-        found |= _vnis(kernel)
-    return frozenset(found)
+def _dumps(netns: Path) -> tuple[Dump, Dump]:
+    try:
+        if NetworkNamespace.at(netns).is_host:
+            raise TunnelError(f"network namespace {netns} is the node's own: a pod with hostNetwork has no tunnel")
+        with connect(netns) as kernel:
+            pod = _dump(kernel)
+    except FileNotFoundError:
+        raise TunnelError(f"there is no network namespace at {netns}") from None
+    except OSError as error:
+        raise TunnelError(f"network namespace {netns} cannot be read: {error}") from error
+    try:
+        with Rtnetlink() as kernel:
+            return _dump(kernel), pod
+    except OSError as error:
+        raise TunnelError(f"the node's network cannot be read: {error}") from error
 
 
-def _vnis(kernel: Rtnetlink) -> set[int]:
-    return {tunnel.vni for link in kernel.links() if (tunnel := vxlan.tunnel(link)) is not None}
+def _dump(kernel: Rtnetlink) -> Dump:
+    return Dump(
+        tuple(kernel.links()),
+        tuple(kernel.addresses()),
+        (*kernel.routes(socket.AF_INET), *kernel.routes(socket.AF_INET6)),
+        tuple(kernel.neighbours()),
+    )
 
 
-def _worker(host: _View, wanted: str) -> tuple[str, str]:
-    """The node's primary interface, and the address, with its prefix length, of the one that tunnels take."""
-    names = {host.links[route.link].name for family in FAMILIES for route in host.defaults(family)}
-    primary = min(names, key=_rank, default="")
-    name = wanted or primary
-    if not name:
-        raise TunnelError("this node has no default route: -host-interface says which interface tunnels take")
-    link = next((link for link in host.links.values() if link.name == name), None)
-    if link is None:
-        raise TunnelError(f"-host-interface: this node has no {name}")
-    prefixes = host.prefixes(link)
-    if not prefixes:
-        raise TunnelError(f"{name} of this node has no address")
-    return primary, prefixes[0]
+def _primary(dump: Dump) -> tuple[Link, Route] | None:
+    """The link of the default route, and that route: the best one's, or its sibling's with the lowest number."""
+    links = {link.number: link for link in dump.links}
+    defaults = [route for route in dump.routes if not route.prefix and route.link and route.type == RTN_UNICAST]
+    for family in (socket.AF_INET, socket.AF_INET6):
+        found = sorted((route for route in defaults if route.family == family), key=_metric)
+        if found:
+            stem, _ = _split(links[found[0].link].name)
+            siblings = [route for route in found if _split(links[route.link].name)[0] == stem]
+            best = min(siblings, key=lambda route: _split(links[route.link].name)[1])
+            return links[best.link], best
+    return None
 
 
-def _rank(name: str) -> tuple[str, int]:
-    """Of interfaces with one prefix, the lowest number comes first."""
-    match = re.fullmatch(r"([a-zA-Z]*)(\d*).*", name)
-    return (match[1], int(match[2] or 0)) if match else (name, 0)
+def _metric(route: Route) -> int:
+    return route.metric
 
 
-def _routes(pod: _View) -> list[Route]:
+def _split(name: str) -> tuple[str, int]:
+    """`eth10` is `eth`, 10; a name without a number comes last."""
+    match = re.fullmatch(r"(\D*)(\d+)", name, re.ASCII)
+    return (match[1], int(match[2])) if match else (name, sys.maxsize)
+
+
+def _addresses(dump: Dump, link: Link) -> tuple[list[str], list[str]]:
+    """A link's addresses with their prefix lengths: IPv4, then IPv6 other than link-local ones."""
     found = [
-        route
-        for route in pod.routes
-        if route.type == rt.RTN_UNICAST and route.protocol in PROTOCOLS and route.link in pod.links
-        and not (route.destination and ipaddress.ip_address(route.destination).is_link_local)
-    ]  # fmt: skip
-    found.sort(key=lambda route: (route.family, route.destination or b"", route.prefix, route.metric))
-    return [
-        Route(
-            destination=f"{_text(route.destination, route.family)}/{route.prefix}",
-            gateway=_text(route.gateway, route.family) if route.gateway else "",
-            device=pod.links[route.link].name,
-            protocol=PROTOCOLS[route.protocol],
-            scope=SCOPES.get(route.scope, ""),
-        )
-        for route in found
+        ipaddress.ip_interface((address.address, address.prefix))
+        for number, address in dump.addresses
+        if number == link.number
     ]
+    ipv4 = [str(each) for each in found if each.version == 4]
+    return ipv4, [str(each) for each in found if each.version == 6 and not each.ip.is_link_local]
 
 
-def _subnet_routes(subnets: Sequence[str], link: Link, default: rt.Route) -> list[Route]:
-    gateway = _text(default.gateway, default.family) if default.gateway else ""
-    for subnet in subnets:
+def _is_further(dump: Dump, link: Link) -> bool:
+    return (
+        link.type == ARPHRD_ETHER
+        and not link.flags & IFF_LOOPBACK
+        and bool(link.address)
+        and any(_addresses(dump, link))
+    )
+
+
+def _routes(routes: Iterable[Route], names: dict[int, str]) -> tuple[apf.Route, ...]:
+    """The routes of a guest: those of IPv4 and the first interface, then its others, then further interfaces'."""
+    rank = {number: place for place, number in enumerate(names)}
+
+    def order(route: Route) -> tuple[int, int, bytes, int, int]:
+        return (rank[route.link], route.family, route.destination or b"", route.prefix, route.metric)
+
+    return tuple(
+        apf.Route(
+            _destination(route),
+            str(ipaddress.ip_address(route.gateway)) if route.gateway else "",
+            names[route.link],
+            _PROTOCOLS[route.protocol],
+            _SCOPES.get(route.scope, ""),
+        )
+        for route in sorted((route for route in routes if route.link in names), key=order)
+        if route.type == RTN_UNICAST and route.protocol in _PROTOCOLS
+        and not (route.family == socket.AF_INET6 and ipaddress.ip_network(_destination(route)).is_link_local)
+    )  # fmt: skip
+
+
+def _destination(route: Route) -> str:
+    size = 4 if route.family == socket.AF_INET else 16
+    return str(ipaddress.ip_network((route.destination or bytes(size), route.prefix)))
+
+
+def _subnet_routes(cidrs: Iterable[str], default: Route, link: Link) -> Iterable[apf.Route]:
+    gateway = str(ipaddress.ip_address(default.gateway)) if default.gateway else ""
+    for cidr in cidrs:
         try:
-            ipaddress.ip_network(subnet)
+            network = ipaddress.ip_network(cidr)
         except ValueError as error:
-            raise TunnelError(f"-pod-subnet-cidrs: {error}") from None
-    return [Route(subnet, gateway, link.name) for subnet in subnets]
+            raise TunnelError(f"{cidr!r} is no network: {error} (pod-subnet-cidrs)") from None
+        if (network.version == 4) == (default.family == socket.AF_INET):
+            yield apf.Route(str(network), gateway, link.name)
 
 
-def _neighbours(pod: _View) -> list[Neighbor]:
-    return [
-        Neighbor(_text(each.address, each.family), (each.link_address or b"").hex(":"), pod.links[each.link].name)
-        for each in pod.neighbours
-        if each.state & rt.NUD_PERMANENT and each.link in pod.links and each.link_address
-        and not ipaddress.ip_address(each.address).is_multicast
-    ]  # fmt: skip
-
-
-def _others(pod: _View, first: Link) -> list[Interface]:
-    """The pod's further interfaces: those with an address, but for loopback and what is ours."""
-    return [
-        Interface(link.name, link.address.hex(":"), tuple(prefixes), link.mtu)
-        for link in sorted(pod.links.values())
-        if link.number != first.number and not link.flags & rt.IFF_LOOPBACK and link.kind != vxlan.KIND
-        and link.type == rt.ARPHRD_ETHER and link.is_up and (prefixes := pod.prefixes(link))
-    ]  # fmt: skip
-
-
-def _text(address: bytes | None, family: int) -> str:
-    if address is None:
-        return "0.0.0.0" if family == socket.AF_INET else "::"
-    return str(ipaddress.ip_address(address))
+def _neighbors(neighbours: Iterable[Neighbour], names: dict[int, str]) -> tuple[apf.Neighbor, ...]:
+    rank = {number: place for place, number in enumerate(names)}
+    known = (each for each in neighbours if each.link in names and each.state & NUD_PERMANENT)
+    return tuple(
+        apf.Neighbor(str(ipaddress.ip_address(each.address)), each.link_address.hex(":"), names[each.link])
+        for each in sorted(known, key=lambda each: (rank[each.link], each.family, each.address))
+        if each.link_address
+    )

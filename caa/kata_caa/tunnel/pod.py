@@ -1,129 +1,351 @@
-"""The machine's end of a pod's tunnels: the pod's own interfaces, in a namespace for its containers.
+"""The pod VM's end of a tunnel: the pod's network, rebuilt in a namespace of the virtual machine.
 
-Source: cloud-api-adaptor `pkg/podnetwork/podnode.go`, `pkg/podnetwork/tunneler/vxlan/podnode.go`.
+Each interface of the pod is a VXLAN link with that interface's name, hardware address and IP addresses. It is made
+in the namespace at once, with the machine's own network carrying its packets.
+
+Runs in the guest: the standard library, and kata_py.netlink. Source: cloud-api-adaptor `pkg/podnetwork/podnode.go`,
+`pkg/podnetwork/tunneler/vxlan/podnode.go`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
+import logging
 import os
 import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
-from kata_caa.apf import PodNetwork
-from kata_caa.apf import Route as PodRoute
+from kata_caa.apf import Neighbor, PodNetwork, Route
 from kata_caa.errors import TunnelError
-from kata_caa.tunnel.inspection import PROTOCOLS, SCOPES
-from kata_caa.tunnel.links import DEFAULT_PORT, End, add, ends, inner_mtu, remote_of
+from kata_caa.tunnel import external, notrack
 from kata_py.netlink import namespace as namespaces
-from kata_py.netlink import rtnetlink as rt
-from kata_py.netlink import vxlan
-from kata_py.netlink.rtnetlink import Link, Rtnetlink
-from kata_py.netlink.vxlan import Vxlan
+from kata_py.netlink import rtnetlink, vxlan
+from kata_py.netlink.rtnetlink import Address, Link, Rtnetlink
+
+NAMESPACE: Final = Path("/run/netns/podns")
+MAX_MTU: Final = 1450
 
 _CONNTRACK: Final = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-_PROTOCOLS: Final = {name: number for number, name in PROTOCOLS.items()}
-_SCOPES: Final = {"universe": 0, **{name: number for number, name in SCOPES.items()}}
+_HEADERS: Final = {4: 50, 6: 70}  # bytes of IP, UDP, VXLAN and inner Ethernet headers
+_ETHERNET_MTU: Final = 1500
+_MIN_MTU: Final = 1280  # what IPv6 wants
+_TIMEOUT: Final = 180.0  # seconds
+_NEWS: Final = 1 << 16  # bytes
+_GROUPS: Final = (
+    rtnetlink.RTMGRP_LINK
+    | rtnetlink.RTMGRP_IPV4_IFADDR | rtnetlink.RTMGRP_IPV4_ROUTE
+    | rtnetlink.RTMGRP_IPV6_IFADDR | rtnetlink.RTMGRP_IPV6_ROUTE
+)  # fmt: skip
+_EVERYWHERE: Final = "0.0.0.0/0"
+_KERNEL_METRIC: Final = 256  # of the kernel's own routes of IPv6
+_NO_WAY: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH)
+_PROTOCOLS: Final = {
+    "": rtnetlink.RTPROT_BOOT,
+    "static": rtnetlink.RTPROT_STATIC,
+    "boot": rtnetlink.RTPROT_BOOT,
+    "dhcp": rtnetlink.RTPROT_DHCP,
+    "kernel": rtnetlink.RTPROT_KERNEL,
+}
+_SCOPES: Final = {"": 0, "universe": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
+_STATES: Final = {
+    "none": 0, "incomplete": 0x01, "reachable": 0x02, "stale": 0x04, "delay": 0x08, "probe": 0x10, "failed": 0x20,
+    "noarp": 0x40, "permanent": 0x80,
+}  # fmt: skip
+
+_LOG = logging.getLogger(__name__)
 
 
-async def set_up(network: PodNetwork, namespace: Path) -> None:
-    """Have the pod's interfaces in a namespace, which is made if it is not there. Again is fine.
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """An interface of the pod, in the kernel's terms."""
+
+    name: str
+    address: bytes
+    mtu: int
+    addresses: tuple[Address, ...]
+    tunnel: vxlan.Vxlan
+
+
+async def set_up(network: PodNetwork, namespace: Path = NAMESPACE, *, timeout: float = _TIMEOUT) -> None:
+    """Make the pod's network, unless it is there as wanted; what is there otherwise is replaced.
 
     Args:
         network: The pod's network.
-        namespace: Where it shall be.
+        namespace: Where the pod's namespace is found, or mounted once it is made.
+        timeout: Seconds to wait for the machine's own network.
 
     Raises:
-        TunnelError: It cannot be made.
+        TunnelError: A value has not its form, the machine cannot reach the node in time, or the kernel refuses.
     """
-    await asyncio.to_thread(_set_up, network, namespace)
+    worker = _worker(network)
+    link = await underlay(worker, timeout)
+    wanted = interfaces(network, link.mtu)
+    if _CONNTRACK.exists():  # else nobody in this machine follows connections, and asking would load what does
+        await notrack.add(network.vxlan_id, worker, network.vxlan_port or vxlan.DEFAULT_PORT)
+    await asyncio.to_thread(_build, network, wanted, namespace, link)
 
 
-def _set_up(network: PodNetwork, namespace: Path) -> None:
-    remote = remote_of(network.worker_ip.partition("/")[0])
-    tunnels, port = ends(network), network.vxlan_port or DEFAULT_PORT
-    try:
-        namespaces.make(namespace)
-        descriptor = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+async def underlay(worker: IPv4Address | IPv6Address, timeout: float = _TIMEOUT) -> Link:
+    """The machine's link to the node, as soon as there is a route with an address to send from.
+
+    Args:
+        worker: The node's address.
+        timeout: Seconds to wait.
+
+    Raises:
+        TunnelError: There is none in time.
+        OSError: The kernel tells no news.
+    """
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+    ) as news:
+        news.bind((0, _GROUPS))  # before the first look, so that nothing comes between
         try:
-            with namespaces.connect(namespace) as inside, Rtnetlink() as here:
-                links = {link.name: link for link in inside.links()}
-                inside.set_link(links["lo"], up=True)
-                for end in tunnels:
-                    _interface(here, inside, descriptor, end, Vxlan(end.vni, remote, port))
-                _routes(inside, network.routes)
-                _neighbours(inside, network)
-        finally:
-            os.close(descriptor)
+            async with asyncio.timeout(timeout):
+                while (link := await asyncio.to_thread(_link_to, worker)) is None:
+                    await _next(news)
+        except TimeoutError:
+            raise TunnelError(
+                f"the pod VM has no route to the node {worker}, or no address of its own, after {timeout:g} s: "
+                "look at its DHCP and at the cloud's subnet"
+            ) from None
+    return link
+
+
+def interfaces(network: PodNetwork, underlay_mtu: int) -> list[_Wanted]:
+    """The pod's interfaces, in the kernel's terms.
+
+    Args:
+        network: The pod's network.
+        underlay_mtu: Bytes that the machine's link to the node takes.
+
+    Raises:
+        TunnelError: A value has not its form.
+    """
+    worker, port = _worker(network), network.vxlan_port or vxlan.DEFAULT_PORT
+    ips = tuple(ip for ip in (network.pod_ip, *network.pod_ips) if ip)
+    if not network.interface or not ips:
+        raise TunnelError("apf.json does not say the pod's interface, or not its address")
+    rows = [
+        (network.interface, network.hardware_address, ips, network.mtu, network.vxlan_id),
+        *((each.name, each.hardware_address, each.addresses, each.mtu, each.vxlan_id) for each in network.interfaces),
+    ]
+    return [
+        _Wanted(
+            name,
+            _hardware(hardware_address),
+            _mtu(mtu, worker.version, underlay_mtu),
+            tuple(_address(text) for text in texts),
+            vxlan.Vxlan(vni, worker, port),
+        )
+        for name, hardware_address, texts, mtu, vni in rows
+    ]
+
+
+def _mtu(pod: int, version: int, underlay: int) -> int:
+    """What fits into the tunnel, and no more than the pod's."""
+    overhead = _HEADERS[version]
+    fits = min(underlay, _ETHERNET_MTU) - overhead
+    return min(pod or MAX_MTU, max(fits, _MIN_MTU))
+
+
+def _build(network: PodNetwork, wanted: list[_Wanted], path: Path, underlay: Link) -> None:
+    try:
+        namespaces.make(path)
+        with namespaces.connect(path) as pod, Rtnetlink() as own:
+            loopback = next(link for link in pod.links() if link.flags & rtnetlink.IFF_LOOPBACK)
+            if not loopback.is_up:
+                pod.set_link(loopback, up=True)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if not _is_there(network, wanted, pod):
+                    _remove(wanted, pod)
+                    for each in wanted:
+                        _make(each, own, pod, descriptor)
+                    _furnish(network, pod)
+                if network.external_via_pod_vm:
+                    _divert(own, pod, descriptor, underlay)
+            finally:
+                os.close(descriptor)
     except (OSError, ValueError) as error:
-        raise TunnelError(f"the pod's network cannot be made in {namespace}: {error}") from error
-    if _CONNTRACK.exists():  # else nobody follows connections here
-        from kata_caa.tunnel import notrack
-
-        notrack.add([end.vni for end in tunnels], remote, port)
+        raise TunnelError(f"the pod's network in {path}: {error}") from error
 
 
-def _interface(here: Rtnetlink, inside: Rtnetlink, namespace: int, end: End, tunnel: Vxlan) -> None:
-    interface = end.interface
-    link = None
-    for present in inside.links():
-        found = vxlan.tunnel(present)
-        if present.name == interface.name and found == tunnel:
-            link = present
-        elif present.name == interface.name or (found is not None and found.vni == tunnel.vni):
-            inside.delete_link(present)  # of another start, which may have got half way
-    if link is None:
-        assert tunnel.remote is not None
-        address = bytes.fromhex(interface.hardware_address.replace(":", ""))
-        mtu = inner_mtu(interface.mtu, tunnel.remote)
-        link = add(here, inside, namespace, interface.name, tunnel, address=address, mtu=mtu)
-    for text in interface.addresses:
-        inside.add_address(link, _address(text), prefix_route=False)  # the pod's routes say what there is
-    inside.set_link(link, up=True)
+def _divert(own: Rtnetlink, pod: Rtnetlink, descriptor: int, underlay: Link) -> None:
+    """Let the pod's traffic go out by the machine's second interface; without one it goes through the tunnel."""
+    try:
+        external.divert(own, pod, descriptor, underlay.number)
+    except (TunnelError, OSError) as error:
+        _LOG.warning("traffic that leaves the cluster goes through the tunnel: %s", error)
 
 
-def _routes(inside: Rtnetlink, routes: tuple[PodRoute, ...]) -> None:
-    """Those to neighbours first: the gateways of the others are among them."""
-    links = {link.name: link for link in inside.links()}
+def _is_there(network: PodNetwork, wanted: list[_Wanted], pod: Rtnetlink) -> bool:
+    """Whether all that is wanted is there already: what is left of a forwarder that was started before."""
+    links = {link.name: link for link in pod.links()}
+    addresses = pod.addresses()
+    for each in wanted:
+        link = links.get(each.name)
+        if link is None or not link.is_up or (link.address, link.mtu) != (each.address, each.mtu):
+            return False
+        if vxlan.tunnel(link) != each.tunnel or not {(link.number, ip) for ip in each.addresses} <= set(addresses):
+            return False
+    numbers, diverted = _numbers(network, links.values()), external.external_link(list(links.values())) is not None
+    routes = {_key(route) for family in (socket.AF_INET, socket.AF_INET6) for route in pod.routes(family)}
+    known = {each._replace(flags=0) for each in pod.neighbours()}
+    wanted_routes = (_kernel_route(route, numbers) for route in network.routes)
+    return all(
+        _key(route) in routes or (diverted and route.family == socket.AF_INET and not route.prefix)
+        for route in wanted_routes
+    ) and all(_kernel_neighbour(each, numbers) in known for each in network.neighbors)
+
+
+def _remove(wanted: list[_Wanted], pod: Rtnetlink) -> None:
+    """Make room: what is left of an earlier configuration goes, and its addresses and routes with it."""
+    names, tunnels = {each.name for each in wanted}, {each.tunnel.vni for each in wanted}
+    for link in pod.links():
+        tunnel = vxlan.tunnel(link)
+        if tunnel is not None and (link.name in names or tunnel.vni in tunnels):
+            pod.delete_link(link)
+
+
+def _make(wanted: _Wanted, own: Rtnetlink, pod: Rtnetlink, descriptor: int) -> None:
+    link = namespaces.make_link(
+        own, pod, descriptor, wanted.name, vxlan.KIND, vxlan.encode(wanted.tunnel), number=wanted.tunnel.vni,
+        address=wanted.address, mtu=wanted.mtu,
+    )  # fmt: skip
+    for address in wanted.addresses:
+        # The route to the address's network is among the pod's routes, if the network plug-in left it.
+        pod.add_address(link, address, _broadcast(address), prefix_route=False)
+    pod.set_link(link, up=True)
+
+
+def _furnish(network: PodNetwork, pod: Rtnetlink) -> None:
+    """Give the pod its routes and neighbours."""
+    numbers = _numbers(network, pod.links())
+    _route(network.routes, pod, numbers)
+    for neighbor in network.neighbors:
+        pod.add_neighbour(_kernel_neighbour(neighbor, numbers))
+
+
+def _numbers(network: PodNetwork, links: Iterable[Link]) -> dict[str, int]:
+    """Numbers of links by name; where none is said, the pod's first interface is meant."""
+    numbers = {link.name: link.number for link in links}
+    return {"": numbers[network.interface], **numbers}
+
+
+def _route(routes: Iterable[Route], pod: Rtnetlink, numbers: dict[str, int]) -> None:
+    """Add routes; those without a gateway go first, as they are how gateways are reached."""
     for route in sorted(routes, key=lambda route: bool(route.gateway)):
-        link = links.get(route.device)
-        if link is None:
-            raise TunnelError(f"a route to {route.destination} goes over {route.device}, which the pod does not have")
-        inside.add_route(_route(route, link))
+        made = _kernel_route(route, numbers)
+        try:
+            _add_route(made, pod)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"route to {route.destination} via {route.gateway}") from error
 
 
-def _route(route: PodRoute, link: Link) -> rt.Route:
-    target = ipaddress.ip_network(route.destination, strict=False)
-    family = socket.AF_INET if target.version == 4 else socket.AF_INET6
-    scope = _SCOPES.get(route.scope, rt.RT_SCOPE_UNIVERSE)
-    if not route.gateway and family == socket.AF_INET:
-        scope = rt.RT_SCOPE_LINK
-    return rt.Route(
-        family=family,
-        destination=target.network_address.packed if target.prefixlen else None,
-        prefix=target.prefixlen,
-        gateway=ipaddress.ip_address(route.gateway).packed if route.gateway else None,
-        link=link.number,
+def _add_route(route: rtnetlink.Route, pod: Rtnetlink) -> None:
+    try:
+        pod.add_route(route, replace=False)
+    except OSError as error:
+        if error.errno == errno.EEXIST:
+            return  # the better one of two, which comes first
+        if error.errno not in _NO_WAY or route.gateway is None:
+            raise
+        # A gateway outside of all networks, which the network plug-in has called on-link; apf.json cannot say that.
+        pod.add_route(route._replace(flags=rtnetlink.RTNH_F_ONLINK), replace=False)
+
+
+def _kernel_route(route: Route, numbers: dict[str, int]) -> rtnetlink.Route:
+    network = ipaddress.ip_interface(route.destination or _EVERYWHERE).network
+    gateway = ipaddress.ip_address(route.gateway).packed if route.gateway else None
+    scope = _SCOPES[route.scope]
+    if network.version == 4 and gateway is None:
+        scope = rtnetlink.RT_SCOPE_LINK
+    return rtnetlink.Route(
+        socket.AF_INET if network.version == 4 else socket.AF_INET6,
+        network.network_address.packed if network.prefixlen else None,
+        network.prefixlen,
+        gateway=gateway,
+        link=_number(route.device, numbers, f"the route to {route.destination}"),
         scope=scope,
-        protocol=_PROTOCOLS.get(route.protocol, rt.RTPROT_BOOT),
+        protocol=_PROTOCOLS[route.protocol],
+        metric=_KERNEL_METRIC if network.version == 6 and route.protocol == "kernel" else 0,
     )
 
 
-def _neighbours(inside: Rtnetlink, network: PodNetwork) -> None:
-    links = {link.name: link for link in inside.links()}
-    for each in network.neighbors:
-        link = links.get(each.device)
-        if link is None or each.state != "permanent":
-            continue
-        address = ipaddress.ip_address(each.address)
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        hardware = bytes.fromhex(each.hardware_address.replace(":", ""))
-        inside.add_neighbour(rt.Neighbour(link.number, family, address.packed, hardware, rt.NUD_PERMANENT, 0))
+def _kernel_neighbour(neighbor: Neighbor, numbers: dict[str, int]) -> rtnetlink.Neighbour:
+    address = ipaddress.ip_address(neighbor.address)
+    return rtnetlink.Neighbour(
+        _number(neighbor.device, numbers, f"the neighbour {neighbor.address}"),
+        socket.AF_INET if address.version == 4 else socket.AF_INET6,
+        address.packed,
+        _hardware(neighbor.hardware_address),
+        _STATES[neighbor.state],
+        0,
+    )
 
 
-def _address(text: str) -> rt.Address:
+def _key(route: rtnetlink.Route) -> tuple[int, bytes | None, int, bytes | None, int]:
+    return (route.family, route.destination, route.prefix, route.gateway, route.link)
+
+
+def _number(device: str, numbers: dict[str, int], whose: str) -> int:
+    try:
+        return numbers[device]
+    except KeyError:
+        raise ValueError(f"{whose} is over {device!r}, which is no interface of the pod") from None
+
+
+def _worker(network: PodNetwork) -> IPv4Address | IPv6Address:
+    try:
+        return ipaddress.ip_interface(network.worker_ip).ip
+    except ValueError:
+        raise TunnelError(f"apf.json: the node's address {network.worker_ip!r} is none (worker-node-ip)") from None
+
+
+def _address(text: str) -> Address:
     interface = ipaddress.ip_interface(text)
     family = socket.AF_INET if interface.version == 4 else socket.AF_INET6
-    return rt.Address(family, interface.ip.packed, interface.network.prefixlen)
+    return Address(family, interface.ip.packed, interface.network.prefixlen)
+
+
+def _broadcast(address: Address) -> bytes | None:
+    if address.family != socket.AF_INET or address.prefix > 30:
+        return None
+    return ipaddress.ip_network((address.address, address.prefix), strict=False).broadcast_address.packed
+
+
+def _hardware(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text.replace(":", ""))
+    except ValueError:
+        raise TunnelError(f"apf.json: the hardware address {text!r} is none") from None
+
+
+def _link_to(worker: IPv4Address | IPv6Address) -> Link | None:
+    """The link to the node, if there is a route and an address for it."""
+    family = socket.AF_INET if worker.version == 4 else socket.AF_INET6
+    with Rtnetlink() as kernel:
+        try:
+            route = kernel.route_to(family, worker.packed)
+        except OSError as error:
+            if error.errno in _NO_WAY:
+                return None
+            raise
+        if not route.preferred_source or not any(route.preferred_source):
+            return None
+        return next((link for link in kernel.links() if link.number == route.link), None)
+
+
+async def _next(news: socket.socket) -> None:
+    try:
+        await asyncio.get_running_loop().sock_recv(news, _NEWS)
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:  # more news than the socket holds: a look is due all the same
+            raise

@@ -1,324 +1,466 @@
-"""A peer pod's network: a pod of this node and one in a machine elsewhere reach each other, and nothing stays behind.
-
-The machine is a namespace with a cable to ours; the pods have a bridge, as a network plug-in makes it.
-"""
+"""The tunnel, both of its ends: a node in this namespace, pods and pod VMs in others."""
 
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+import ipaddress
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kata_caa.apf import PodNetwork
+from kata_caa.apf import Neighbor, PodNetwork, Route
 from kata_caa.errors import TunnelError
-from kata_caa.tunnel import notrack, pod, worker
-from kata_caa.tunnel.inspection import Wishes, inspect, vnis_in_use
-from kata_caa.tunnel.links import ends, free_vnis
-from kata_py.netlink import traffic
+from kata_caa.tunnel import inspection, notrack, vni, vxlan
 from kata_py.netlink.rtnetlink import Rtnetlink
-from kata_py.resource.netns import NetworkNamespace
-from tests import netns
+from tests.conftest import REPOSITORY
+from tests.functional.caa.cloud import (
+    Node,
+    Room,
+    datagram,
+    ip,
+    namespace_state,
+    node,
+    ping,
+    state,
+    transfer,
+    tunnel_of,
+)
+from tests.netns import Pod
 
 pytestmark = pytest.mark.root
 
-UNDERLAY = "kptunnel"  # the node's end of the cable to machines
-PORT = 9000
-BRIDGES = {"eth0": "kpbr0", "net1": "kpbr1"}
-
-
-def run(*argv: str) -> str:
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=20)
-    assert done.returncode == 0, f"{' '.join(argv)}: {done.stdout}"
-    return done.stdout
-
-
-def ip(words: str) -> str:
-    return run("ip", *words.split())
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A machine: a namespace with a cable, and the place of the pod's own namespace in it."""
-
-    holder: netns.Pod
-    address: str
-    podns: Path
-
-    def in_pod(self, *argv: str) -> str:
-        """Run a program where the pod's containers are."""
-        return run("nsenter", f"--net={self.podns}", *argv)
-
-
-@dataclass
-class Node:
-    """The node: bridges for pods, a cable to machines, and what was there before."""
-
-    stack: ExitStack
-    directory: Path
-    pods: int = 0
-    machines: int = 0
-    connected: list[Path] = field(default_factory=list)
-
-    def pod(self, *, mtu: int = 1500, second: bool = False) -> netns.Pod:
-        """A pod with addresses of both families, as a plug-in makes it."""
-        made = self.stack.enter_context(netns.pod())
-        self.pods += 1
-        number = self.pods
-        for index, (name, bridge) in enumerate(BRIDGES.items()):
-            if index and not second:
-                break
-            here = f"kpv{index}{number}"
-            ip(f"link add {here} mtu {mtu} type veth peer name {name} mtu {mtu} netns {made.pid}")
-            ip(f"link set {here} master {bridge} up")
-            made.ip(f"addr add 10.77.{index}.{number + 1}/24 dev {name}")
-            made.ip(f"addr add fd77:{index}::{number + 1}/64 dev {name} nodad")
-            made.ip(f"link set {name} up")
-        made.ip("route add default via 10.77.0.1 dev eth0")
-        made.ip("-6 route add default via fd77:0::1 dev eth0")
-        return made
-
-    def machine(self) -> Machine:
-        """A machine that the node reaches over the cable."""
-        holder = self.stack.enter_context(netns.pod())
-        self.machines += 1
-        number = self.machines + 1
-        here = f"kpm{number}"
-        ip(f"link add {here} type veth peer name eth0 netns {holder.pid}")
-        ip(f"link set {here} master {UNDERLAY} up")
-        holder.ip(f"addr add 198.18.0.{number}/24 dev eth0")
-        holder.ip(f"addr add fd18::{number}/64 dev eth0 nodad")
-        holder.ip("link set eth0 up")
-        return Machine(holder, f"198.18.0.{number}", self.directory / f"podns{number}")
-
-    def connect(self, peer: netns.Pod, machine: Machine, network: PodNetwork | None = None) -> PodNetwork:
-        """Do what the adaptor and the forwarder do."""
-        network = network or announced(peer, taken=self.connected)
-        self.connected.append(peer.path)
-        self.stack.callback(worker.tear_down, peer.path, network)
-        worker.set_up(peer.path, network, machine.address)
-        in_namespace(machine, lambda: asyncio.run(pod.set_up(network, machine.podns)))
-        self.stack.callback(run, "umount", str(machine.podns))
-        return network
-
-
-def announced(peer: netns.Pod, *, taken: Sequence[Path] = (), **wishes: object) -> PodNetwork:
-    """What the adaptor finds of a pod."""
-    network = inspect(peer.path, replace(Wishes(host_interface=UNDERLAY, port=PORT), **wishes))
-    first, *others = free_vnis(1 + len(network.interfaces), 555000, vnis_in_use([peer.path, *taken]))
-    interfaces = tuple(replace(each, vxlan_id=vni) for each, vni in zip(network.interfaces, others, strict=True))
-    return replace(network, vxlan_id=first, interfaces=interfaces)
-
-
-def in_namespace(machine: Machine, function: Callable[[], object]) -> None:
-    """Call a function in a machine's network."""
-    NetworkNamespace.at(machine.holder.path).run(function)
-
-
-@contextmanager
-def _links() -> Iterator[None]:
-    try:
-        for bridge in (*BRIDGES.values(), UNDERLAY):
-            ip(f"link add {bridge} type bridge")
-            ip(f"link set {bridge} up")
-        for index, bridge in enumerate(BRIDGES.values()):
-            ip(f"addr add 10.77.{index}.1/24 dev {bridge}")
-            ip(f"addr add fd77:{index}::1/64 dev {bridge} nodad")
-        ip(f"addr add 198.18.0.1/24 dev {UNDERLAY}")
-        yield
-    finally:
-        for bridge in (*BRIDGES.values(), UNDERLAY):
-            run("ip", "link", "delete", bridge)
+BOTH_CLOUDS = pytest.mark.parametrize("cloud", ["IPv4", "IPv6"], indirect=True)
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
-    before = run("iptables-save", "-t", "raw") + run("ip6tables-save", "-t", "raw")
-    with ExitStack() as stack:
-        stack.enter_context(_links())
-        yield Node(stack, tmp_path)
-    assert rules(run("iptables-save", "-t", "raw") + run("ip6tables-save", "-t", "raw")) == rules(before)
+def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
+    """A node, in a cloud of IPv4 unless the test says otherwise."""
+    with node(tmp_path, ipv6=getattr(request, "param", "IPv4") == "IPv6") as made:
+        yield made
 
 
-def rules(saved: str) -> list[str]:
-    return [line for line in saved.splitlines() if line.startswith("-A")]
+async def inspected(peer: Pod, number: int = 0, **settings: Any) -> PodNetwork:
+    """What an adaptor finds, numbered."""
+    return vni.numbered(await inspection.inspect(peer.path, **settings), number, 555000, vni.held() | taken())
 
 
-def answers(runner: Callable[..., str], address: str, *options: str) -> None:
-    """A ping that is answered; the first may be lost while neighbours are found."""
-    deadline = time.monotonic() + 10
+def taken() -> set[int]:
+    """What records would hold: here, pods have no names in /run/netns."""
+    with_number = (line.partition("[vni:")[2] for line in state().splitlines())
+    return {int(line.partition("]")[0]) for line in with_number if line}
+
+
+async def connected(cloud: Node, peer: Pod, vm: Pod, remote: str, **settings: Any) -> tuple[vxlan.Tunnel, Room]:
+    """Both ends of a tunnel, made."""
+    network = await inspected(peer, **settings)
+    tunnel = tunnel_of(peer, network, remote)
+    await vxlan.set_up(tunnel, network)
+    return tunnel, await asyncio.to_thread(cloud.start_forwarder, vm, network)
+
+
+@BOTH_CLOUDS
+async def test_pods_reach_a_peer_pod_and_it_them(cloud: Node) -> None:
+    plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
+    before = state(peer)
+
+    tunnel, inside = await connected(cloud, peer, vm, cloud.address(2))
+
+    for address in ("10.244.0.11", "fd00:244::11"):
+        ping(plain, address)
+        transfer(plain, inside, address)
+    for address in ("10.244.0.10", "fd00:244::10"):
+        ping(inside, address)
+        transfer(inside, plain, address)
+    ping(inside, "10.244.0.1")
+    assert "vxlan" not in ip("link show")
+    await vxlan.tear_down(tunnel)
+    assert state(peer) == before
+    await vxlan.tear_down(tunnel)
+    assert state(peer) == before
+
+
+@BOTH_CLOUDS
+async def test_who_sends_packets_that_do_not_fit_is_told_which_do(cloud: Node) -> None:
+    plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
+    fits = 1430 if cloud.ipv6 else 1450
+
+    tunnel, inside = await connected(cloud, peer, vm, cloud.address(2))
+
+    assert f"mtu {fits}" in inside.ip("link show eth0")
+    for address in ("10.244.0.11", "fd00:244::11"):
+        assert datagram(plain, inside, address, 1500) == fits
+    for address in ("10.244.0.10", "fd00:244::10"):
+        assert datagram(inside, plain, address, fits) == fits
+    plain.run("ping", "-c1", "-W5", "-M", "dont", "-s", "4000", "10.244.0.11")
+    await vxlan.tear_down(tunnel)
+
+
+async def test_two_peer_pods_reach_each_other_and_end_apart(cloud: Node) -> None:
+    plain = cloud.add_pod(10)
+    one, other = cloud.add_pod(11), cloud.add_pod(12)
+    one_vm, other_vm = cloud.add_vm(2), cloud.add_vm(3)
+    before = state(one, other)
+
+    first, one_inside = await connected(cloud, one, one_vm, cloud.address(2))
+    second, other_inside = await connected(cloud, other, other_vm, cloud.address(3))
+
+    assert (first.vni, second.vni) == (555000, 555001)
+    transfer(one_inside, other_inside, "10.244.0.12")
+    transfer(other_inside, one_inside, "fd00:244::11")
+    await vxlan.tear_down(first)
+    ping(other_inside, "10.244.0.10")
+    transfer(plain, other_inside, "10.244.0.12")
+    await vxlan.tear_down(second)
+    assert state(one, other) == before
+
+
+async def test_a_pod_with_two_interfaces_has_both_in_its_machine(cloud: Node) -> None:
+    plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
+    for each, number in ((plain, 10), (peer, 11)):
+        ip(f"link add net{number} type veth peer name net1 netns {each.pid}")
+        cloud.stack.callback(ip, f"link del net{number}")
+        ip(f"link set net{number} master cni0 up")
+        each.ip(f"addr add 10.245.0.{number}/24 dev net1")
+        each.ip("link set net1 up")
+    peer.ip("route add 10.246.0.0/16 via 10.245.0.10 dev net1")
+    before = state(peer)
+
+    tunnel, inside = await connected(cloud, peer, vm, cloud.address(2))
+
+    assert "10.246.0.0/16 via 10.245.0.10 dev net1" in inside.ip("route")
+    transfer(plain, inside, "10.245.0.11")
+    transfer(inside, plain, "10.245.0.10")
+    transfer(plain, inside, "10.244.0.11")
+    assert inside.ip("-br link show net1").split()[2] == peer.ip("-br link show net1").split()[2]
+    await vxlan.tear_down(tunnel)
+    assert state(peer) == before
+
+
+async def test_a_dedicated_interface_carries_the_tunnel(cloud: Node) -> None:
+    plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
+    cloud.add_vm(2, "cloud1", "eth1", of=vm)
+
+    tunnel, inside = await connected(cloud, peer, vm, cloud.address(2, 1), host_interface="cloud1")
+
+    network = await inspection.inspect(peer.path, host_interface="cloud1")
+    assert (network.worker_ip, network.dedicated) == ("10.99.1.1/24", True)
+    vm.ip("link set eth0 down")
+    transfer(plain, inside, "10.244.0.11")
+    await vxlan.tear_down(tunnel)
+
+
+async def test_a_pod_of_ipv6_alone_works(cloud: Node) -> None:
+    plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
+    peer.ip("addr del 10.244.0.11/24 dev eth0")
+
+    tunnel, inside = await connected(cloud, peer, vm, cloud.address(2))
+
+    transfer(plain, inside, "fd00:244::11")
+    assert (await inspection.inspect(peer.path)).pod_ip == "fd00:244::11/64"
+    await vxlan.tear_down(tunnel)
+
+
+async def test_the_pods_interface_routes_and_neighbours_are_as_the_plug_in_made_them(cloud: Node) -> None:
+    peer, vm = cloud.add_pod(11), cloud.add_vm(2)
+    # As Calico does it: an address without a network, and a gateway that is reached by a route and a neighbour alone.
+    peer.ip("-4 addr flush dev eth0")
+    peer.ip("-6 addr flush dev eth0")
+    peer.ip("addr add 10.7.7.7/32 dev eth0")
+    peer.ip("route add 169.254.1.1 dev eth0 scope link")
+    peer.ip("route add default via 169.254.1.1 dev eth0")
+    peer.ip("route add 172.31.0.0/16 via 192.0.2.1 dev eth0 onlink")
+    peer.ip("neigh add 169.254.1.1 lladdr ee:ee:ee:ee:ee:ee dev eth0 nud permanent")
+    peer.ip("link set eth0 mtu 1400")
+
+    tunnel, inside = await connected(cloud, peer, vm, cloud.address(2), pod_subnet_cidrs=["10.128.0.0/14"], port=9000)
+
+    network = await inspection.inspect(peer.path, port=9000)
+    assert network.neighbors == (Neighbor("169.254.1.1", "ee:ee:ee:ee:ee:ee", "eth0"),)
+    assert network.routes[0] == Route("0.0.0.0/0", "169.254.1.1", "eth0", "boot")
+    link = inside.ip("-d link show eth0")
+    assert f"link/ether {network.hardware_address} " in link
+    assert "mtu 1400" in link
+    assert "dstport 9000 nolearning" in link
+    assert inside.ip("-o -4 addr show eth0").split()[3] == "10.7.7.7/32"
+    assert sorted(line.strip() for line in inside.ip("-4 route").splitlines()) == [
+        "10.128.0.0/14 via 169.254.1.1 dev eth0",
+        "169.254.1.1 dev eth0 scope link",
+        "172.31.0.0/16 via 192.0.2.1 dev eth0 onlink",
+        "default via 169.254.1.1 dev eth0",
+    ]
+    assert "169.254.1.1 dev eth0 lladdr ee:ee:ee:ee:ee:ee PERMANENT" in inside.ip("neigh")
+    await vxlan.tear_down(tunnel)
+
+
+async def test_a_forwarder_that_starts_again_leaves_the_network_alone_or_makes_it_anew(cloud: Node) -> None:
+    peer, vm = cloud.add_pod(11), cloud.add_vm(2)
+    tunnel, inside = await connected(cloud, peer, vm, cloud.address(2))
+    network = replace(await inspection.inspect(peer.path), vxlan_id=tunnel.vni)
+    before, index = namespace_state(inside), inside.ip("-o link show eth0").split(":")[0]
+
+    cloud.start_forwarder(vm, network)
+    assert (namespace_state(inside), inside.ip("-o link show eth0").split(":")[0]) == (before, index)
+
+    inside.ip("route del default")
+    cloud.start_forwarder(vm, network)
+    assert inside.ip("-o link show eth0").split(":")[0] != index
+    assert "default via 10.244.0.1 dev eth0" in inside.ip("route")
+    ping(inside, "10.244.0.1")
+    await vxlan.tear_down(tunnel)
+
+
+async def test_a_forwarder_that_ended_at_any_step_makes_the_same_the_next_time(cloud: Node) -> None:
+    peer = cloud.add_pod(11)
+    peer.ip("neigh add 10.244.0.9 lladdr ee:ee:ee:ee:ee:ee dev eth0 nud permanent")
+    network, whole, step = await inspected(peer), "", 0
+    vm = cloud.add_vm(2)
+    path = cloud.namespace(vm)
     while True:
-        try:
-            runner("ping", "-c", "1", "-W", "1", *options, address)
-            return
-        except AssertionError:
-            if time.monotonic() > deadline:
-                raise
+        step += 1
+        ending = cloud.begin_forwarder(vm, network, path, 10.0, str(step))
+        output, _ = await asyncio.to_thread(ending.communicate, timeout=20)
+        if ending.returncode == 0:
+            break
+        assert ending.returncode == 9, output
+        made = namespace_state(cloud.start_forwarder(vm, network))
+        assert made == (whole or made), f"after step {step}"
+        whole = made
+        Room(path).ip("link del eth0")
+    assert step > 8
 
 
-def test_a_peer_pod_and_one_of_this_node_reach_each_other_by_both_families(node: Node) -> None:
-    peer, other, machine = node.pod(), node.pod(), node.machine()
-    node.connect(peer, machine)
-    for runner, four, six in ((machine.in_pod, "10.77.0.3", "fd77:0::3"), (other.run, "10.77.0.2", "fd77:0::2")):
-        answers(runner, four)
-        answers(runner, six)
-    answers(machine.in_pod, "10.77.0.1")  # the node itself, by the default route's gateway
+async def test_traffic_that_leaves_the_cluster_takes_the_machines_second_interface(cloud: Node) -> None:
+    plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
+    vm.ip("route add default via 10.99.0.1")
+    cloud.add_vm(7, "cloud0", "eth1", of=vm)
+
+    tunnel, inside = await connected(
+        cloud, peer, vm, cloud.address(2), external_via_pod_vm=True, pod_subnet_cidrs=["10.250.0.0/16"]
+    )
+
+    assert inside.ip("route").splitlines() == [
+        "default via 10.99.0.1 dev eth1 ",
+        "10.99.0.0/24 dev eth1 proto kernel scope link src 10.99.0.7 ",
+        "10.244.0.0/24 dev eth0 proto kernel scope link ",
+        "10.250.0.0/16 via 10.244.0.1 dev eth0 ",
+    ]
+    assert "eth1" not in vm.links()
+    transfer(plain, inside, "10.244.0.11")
+    ping(inside, "10.99.0.1")
+    before = namespace_state(inside)
+    network = await inspection.inspect(peer.path, external_via_pod_vm=True, pod_subnet_cidrs=["10.250.0.0/16"])
+    cloud.start_forwarder(vm, replace(network, vxlan_id=tunnel.vni))
+    assert namespace_state(inside) == before
+    await vxlan.tear_down(tunnel)
 
 
-def test_packets_as_large_as_the_other_pod_s_link_takes_arrive(node: Node) -> None:
-    peer, other, machine = node.pod(), node.pod(), node.machine()
-    node.connect(peer, machine)
-    answers(other.run, "10.77.0.2", "-M", "do", "-s", "1472")  # 1500 bytes, not to be cut
-    answers(machine.in_pod, "10.77.0.3", "-M", "do", "-s", "1422")  # 1450, what its own link takes
-    answers(machine.in_pod, "10.77.0.3", "-s", "4000")
+async def test_without_a_second_interface_it_takes_the_tunnel(cloud: Node) -> None:
+    peer, vm = cloud.add_pod(11), cloud.add_vm(2)
+    vm.ip("route add default via 10.99.0.1")
+    tunnel, inside = await connected(cloud, peer, vm, cloud.address(2), external_via_pod_vm=True)
+    assert "default via 10.244.0.1 dev eth0" in inside.ip("route")
+    await vxlan.tear_down(tunnel)
 
 
-def test_in_the_machine_the_pod_s_interface_is_as_it_was_on_the_node(node: Node) -> None:
-    peer, machine = node.pod(), node.machine()
-    network = node.connect(peer, machine)
-    assert network.pod_ip == "10.77.0.2/24"
-    assert network.pod_ips == ("fd77::2/64",)
-    link = machine.in_pod("ip", "-d", "link", "show", "eth0")
-    assert network.hardware_address in link
-    assert "mtu 1450" in link
-    assert f"vxlan id {network.vxlan_id}" in link
-    routes = machine.in_pod("ip", "route")
-    assert "default via 10.77.0.1 dev eth0" in routes
-    assert "10.77.0.0/24 dev eth0 proto kernel scope link" in routes
-    assert "default via fd77::1 dev eth0" in machine.in_pod("ip", "-6", "route")
+async def test_a_pod_vm_waits_for_its_own_network_and_says_so_in_the_end(cloud: Node) -> None:
+    peer, vm = cloud.add_pod(11), cloud.add_vm(2)
+    network = await inspected(peer)
+    vm.ip("addr del 10.99.0.2/24 dev eth0")
+    path = cloud.namespace(vm)
+
+    late = await asyncio.to_thread(cloud.begin_forwarder, vm, network, path, 0.2)
+    output, _ = await asyncio.to_thread(late.communicate, timeout=20)
+    assert "no route to the node 10.99.0.1, or no address of its own, after 0.2 s" in output
+    assert not path.exists()
+
+    waiting = await asyncio.to_thread(cloud.begin_forwarder, vm, network, path, 20.0)
+    vm.ip("addr add 10.99.0.2/24 dev eth0")
+    output, _ = await asyncio.to_thread(waiting.communicate, timeout=20)
+    assert waiting.returncode == 0, output
+    assert "eth0" in Room(path).ip("link")
 
 
-def test_all_of_a_pod_s_interfaces_go_with_it(node: Node) -> None:
-    peer, other, machine = node.pod(second=True), node.pod(second=True), node.machine()
-    network = node.connect(peer, machine)
-    assert [end.interface.name for end in ends(network)] == ["eth0", "net1"]
-    answers(machine.in_pod, "10.77.1.3")
-    answers(other.run, "10.77.1.2")
-    answers(other.run, "10.77.0.2")
+class Doom(Exception):
+    """Stands for the end of the daemon."""
 
 
-def test_two_peer_pods_reach_each_other(node: Node) -> None:
-    peers, machines = [node.pod(), node.pod()], [node.machine(), node.machine()]
-    networks = [node.connect(peer, machine) for peer, machine in zip(peers, machines, strict=True)]
-    assert networks[0].vxlan_id != networks[1].vxlan_id
-    answers(machines[0].in_pod, "10.77.0.3")
-    answers(machines[1].in_pod, "10.77.0.2")
+async def failing_at(monkeypatch: pytest.MonkeyPatch, step: int, call: Callable[[], Any]) -> bool:
+    """Let the nth change to links, traffic or rules be the last thing before a failure; whether it came so far."""
+    count = 0
 
+    def counted() -> None:
+        nonlocal count
+        count += 1
+        if count == step:
+            raise Doom
 
-def test_permanent_neighbours_go_with_the_pod(node: Node) -> None:
-    peer, machine = node.pod(), node.machine()
-    peer.ip("neigh add 10.77.0.99 lladdr 02:00:00:00:00:63 dev eth0 nud permanent")
-    node.connect(peer, machine)
-    assert "10.77.0.99 dev eth0 lladdr 02:00:00:00:00:63 PERMANENT" in machine.in_pod("ip", "neigh")
+    change, run = Rtnetlink.change, notrack._run
 
+    def counted_change(self: Rtnetlink, *arguments: Any) -> None:
+        change(self, *arguments)
+        counted()
 
-def test_connections_of_the_tunnel_are_not_followed(node: Node) -> None:
-    peer, machine = node.pod(), node.machine()
-    network = node.connect(peer, machine)
-    saved = run("iptables-save", "-t", "raw")
-    comment = f'--comment "peerpod [vni:{network.vxlan_id}]"'
-    assert saved.count(comment) == 2
-    assert f"-d {machine.address}/32 -p udp -m udp --dport {PORT} -m comment {comment} -j CT --notrack" in saved
-    worker.tear_down(peer.path, network)
-    assert "peerpod" not in run("iptables-save", "-t", "raw")
-
-
-def test_tearing_down_leaves_the_pod_as_it_was_and_again_is_fine(node: Node) -> None:
-    peer, machine = node.pod(second=True), node.machine()
-    before = peer.state()
-    network = node.connect(peer, machine)
-    assert peer.state() != before
-    worker.tear_down(peer.path, network)
-    assert peer.state() == before
-    worker.tear_down(peer.path, network)
-    peer.end()
-    worker.tear_down(peer.path, network)
-
-
-def test_rules_go_even_when_the_namespace_went_first(node: Node) -> None:
-    peer, machine = node.pod(), node.machine()
-    network = node.connect(peer, machine)
-    path = peer.path
-    peer.end()
-    worker.tear_down(path, network)
-    assert "peerpod" not in run("iptables-save", "-t", "raw")
-
-
-def test_setting_up_again_takes_the_place_of_what_was_there(node: Node) -> None:
-    peer, other, machine, second = node.pod(), node.pod(), node.machine(), node.machine()
-    network = node.connect(peer, machine)
-    node.connect(peer, second, network)
-    answers(other.run, "10.77.0.2")
-    answers(second.in_pod, "10.77.0.3")
-    in_namespace(second, lambda: asyncio.run(pod.set_up(network, second.podns)))  # the forwarder is started anew
-    answers(second.in_pod, "10.77.0.3")
-
-
-@pytest.mark.parametrize("step", range(10))
-def test_a_failure_at_any_step_leaves_only_what_tearing_down_removes(
-    node: Node, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
-    peer, machine = node.pod(), node.machine()
-    before, network = peer.state(), announced(peer)
-    left = step
-
-    def failing(function: Callable[..., object]) -> Callable[..., object]:
-        def call(*args: object, **kwargs: object) -> object:
-            nonlocal left
-            if not left:
-                raise OSError(5, "as the test wants it")
-            left -= 1
-            return function(*args, **kwargs)
-
-        return call
+    async def counted_run(*arguments: Any) -> Any:
+        result = await run(*arguments)
+        counted()
+        return result
 
     with monkeypatch.context() as patch:
-        for owner, name in (
-            (notrack, "_restore"),
-            (Rtnetlink, "add_link"),
-            (Rtnetlink, "keep_silent"),
-            (traffic, "add_ingress"),
-            (traffic, "redirect"),
-            (Rtnetlink, "set_link"),
-        ):
-            patch.setattr(owner, name, failing(getattr(owner, name)))
-        if step < 9:
-            with pytest.raises((TunnelError, OSError)):
-                worker.set_up(peer.path, network, machine.address)
-        else:
-            worker.set_up(peer.path, network, machine.address)
-    worker.tear_down(peer.path, network)
-    assert peer.state() == before
-    assert "peerpod" not in run("iptables-save", "-t", "raw")
+        patch.setattr(Rtnetlink, "change", counted_change)
+        patch.setattr(notrack, "_run", counted_run)
+        try:
+            await call()
+        except Doom:
+            return True
+    return False
 
 
-def test_numbers_in_use_are_seen(node: Node) -> None:
-    peer, machine = node.pod(), node.machine()
-    network = node.connect(peer, machine)
-    assert network.vxlan_id in vnis_in_use([peer.path])
+async def test_what_a_set_up_leaves_that_ends_at_any_step_is_taken_down(
+    cloud: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = cloud.add_pod(11)
+    peer.ip("link add net1 type veth peer name net2")
+    peer.ip("addr add 10.245.0.11/24 dev net1")
+    peer.ip("link set net1 up")
+    network = await inspected(peer)
+    tunnel, before = tunnel_of(peer, network, "10.99.0.2"), state(peer)
+    assert len(network.interfaces) == 1
+
+    step = 1
+    while await failing_at(monkeypatch, step, lambda: vxlan.set_up(tunnel, network)):
+        assert state(peer) != before or step == 1
+        await vxlan.tear_down(tunnel)
+        assert state(peer) == before, f"after step {step}"
+        step += 1
+    assert step > 17
+    whole = state(peer)
+
+    # And what a tear-down leaves that ends at any step.
+    step = 1
+    while await failing_at(monkeypatch, step, lambda: vxlan.tear_down(tunnel)):
+        await vxlan.tear_down(tunnel)
+        assert state(peer) == before, f"after step {step}"
+        await vxlan.set_up(tunnel, network)
+        assert state(peer).count("mirred") == whole.count("mirred") == 4
+        step += 1
+    assert step > 8
+    assert state(peer) == before
 
 
-def test_what_a_namespace_lacks_is_told(node: Node) -> None:
-    empty = node.stack.enter_context(netns.pod())
-    with pytest.raises(TunnelError, match="has no default route"):
-        announced(empty)
-    with pytest.raises(TunnelError, match="cannot be looked at"):
-        inspect(Path("/nowhere"), Wishes())
-    two = node.pod()
-    two.ip("addr add 10.77.0.200/24 dev eth0")
-    with pytest.raises(TunnelError, match="more than one IPv4 address"):
-        announced(two)
-    with pytest.raises(TunnelError, match="this node has no kpnone"):
-        announced(node.pod(), host_interface="kpnone")
-    with pytest.raises(TunnelError, match="-pod-subnet-cidrs"):
-        announced(node.pod(), subnets=("many",))
+async def test_what_a_killed_daemon_leaves_is_taken_down_from_the_record_alone(cloud: Node) -> None:
+    peer = cloud.add_pod(11)
+    network = await inspected(peer)
+    tunnel, before = tunnel_of(peer, network, "10.99.0.2"), state(peer)
+    daemon = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.functional.caa.doomed", str(peer.path), str(tunnel.vni), tunnel.remote,
+        cwd=REPOSITORY,
+    )  # fmt: skip
+    assert await daemon.wait() == -signal.SIGKILL
+    assert state(peer) != before
+
+    await vxlan.tear_down(tunnel)
+
+    assert state(peer) == before
 
 
-def test_further_networks_are_reached_through_the_tunnel(node: Node) -> None:
-    network = announced(node.pod(), subnets=("10.96.0.0/12",))
-    assert [route.gateway for route in network.routes if route.destination == "10.96.0.0/12"] == ["10.77.0.1"]
+async def test_without_the_namespace_only_rules_are_left_to_remove(cloud: Node, tmp_path: Path) -> None:
+    peer = cloud.add_pod(11)
+    before = state()
+    network = await inspected(peer)
+    tunnel = tunnel_of(peer, network, "10.99.0.2")
+    await vxlan.set_up(tunnel, network)
+    peer.end()
+    ip("link set cni0 up")
+
+    await vxlan.tear_down(tunnel)
+    left = tmp_path / "a-file-that-was-a-mount-point"
+    left.touch()
+    await vxlan.tear_down(replace(tunnel, netns=str(left)))
+
+    assert "peerpod" not in state()
+    assert "vxlan" not in before
+
+
+async def test_set_up_refuses_a_link_that_somebody_else_filters_and_tear_down_spares_it(cloud: Node) -> None:
+    peer = cloud.add_pod(11)
+    network = await inspected(peer)
+    tunnel = tunnel_of(peer, network, "10.99.0.2")
+    peer.run("tc", "qdisc", "add", "dev", "eth0", "ingress")
+    before = state(peer)
+
+    with pytest.raises(TunnelError, match="eth0 has an ingress queueing discipline already"):
+        await vxlan.set_up(tunnel, network)
+    await vxlan.tear_down(tunnel)
+
+    assert state(peer) == before
+
+
+async def test_a_number_that_is_taken_is_named(cloud: Node) -> None:
+    one, other = cloud.add_pod(11), cloud.add_pod(12)
+    network = await inspected(one)
+    first, second = (tunnel_of(each, network, f"10.99.0.{n}") for each, n in ((one, 2), (other, 3)))
+    await vxlan.set_up(first, network)
+    before = namespace_state(one)
+
+    with pytest.raises(TunnelError, match=r"tunnel 555000 in network namespace .* exists"):
+        await vxlan.set_up(second, network)
+    await vxlan.tear_down(second)
+
+    assert namespace_state(one) == before
+    await vxlan.tear_down(first)
+
+
+async def test_numbers_in_namespaces_with_a_name_are_held(cloud: Node, tmp_path: Path) -> None:
+    peer = cloud.add_pod(11)
+    network = await inspected(peer)
+    tunnel = tunnel_of(peer, network, "10.99.0.2")
+    await vxlan.set_up(tunnel, network)
+    (tmp_path / "cni-1").symlink_to(peer.path)
+    (tmp_path / "stale").touch()
+
+    assert vni.held(tmp_path) == {555000}
+    assert vni.free_vni(555000, vni.held(tmp_path)) == 555001
+    await vxlan.tear_down(tunnel)
+    assert vni.held(tmp_path) == set()
+
+
+async def test_many_change_the_rules_at_once_and_none_is_lost(cloud: Node) -> None:
+    before, remote = state(), ipaddress.ip_address("10.99.0.2")
+    numbers = range(700, 706)
+    async with asyncio.TaskGroup() as group:
+        for number in numbers:
+            group.create_task(notrack.add(number, remote, 4789))
+    assert taken() == set(numbers)
+    async with asyncio.TaskGroup() as group:
+        for number in numbers:
+            group.create_task(notrack.remove(number, 4))
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("route del default", "has no default route"),
+        ("addr add 10.244.0.99/24 dev eth0", "eth0 has several IPv4 addresses: 10.244.0.11/24, 10.244.0.99/24"),
+    ],
+)
+async def test_what_is_missing_in_a_namespace_is_named(cloud: Node, change: str, words: str) -> None:
+    peer = cloud.add_pod(11)
+    peer.ip("-6 route del default")
+    peer.ip("-6 addr flush dev eth0")
+    peer.ip(change)
+    with pytest.raises(TunnelError, match=f"network namespace {peer.path}.*{words}"):
+        await inspection.inspect(peer.path)
+
+
+async def test_the_nodes_own_namespace_and_none_are_refused(cloud: Node) -> None:
+    with pytest.raises(TunnelError, match="is the node's own"):
+        await inspection.inspect(Path(f"/proc/{os.getpid()}/ns/net"))
+    with pytest.raises(TunnelError, match="there is no network namespace at /no/such"):
+        await inspection.inspect(Path("/no/such"))

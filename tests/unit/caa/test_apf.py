@@ -18,8 +18,13 @@ FULL = ForwarderConfig(
         routes=(
             Route("0.0.0.0/0", "10.128.0.1", "eth0", "static"),
             Route("10.128.0.0/23", "", "eth0", "kernel", "link"),
+            Route("::/0", "fd00::1", "eth0", "static"),
+            Route("10.9.0.0/24", "", "net1", "kernel", "link"),
         ),
-        neighbors=(Neighbor("10.128.0.1", "0a:58:0a:80:00:01", "eth0"),),
+        neighbors=(
+            Neighbor("10.128.0.1", "0a:58:0a:80:00:01", "eth0"),
+            Neighbor("fd00::1", "0a:58:0a:80:00:01", "eth0"),
+        ),
         mtu=1450,
         index=3,
         vxlan_port=9000,
@@ -59,6 +64,12 @@ def test_the_keys_are_upstream_s():
     assert net["neighbors"] == [
         {"ip": "10.128.0.1", "hw-addr": "0a:58:0a:80:00:01", "dev": "eth0", "state": "permanent"}
     ]
+
+
+def test_what_upstream_cannot_have_is_in_keys_of_ours():
+    net = json.loads(dump(FULL))["pod-network"]
+    assert [route["dst"] for route in net["kata-py-routes"]] == ["::/0", "10.9.0.0/24"]
+    assert [neighbor["ip"] for neighbor in net["kata-py-neighbors"]] == ["fd00::1"]
 
 
 def test_what_is_zero_and_ours_is_left_out():
