@@ -168,7 +168,7 @@ async def _permission(ec2: Ec2, config: AwsConfig, way: Candidate) -> list[Findi
     request = InstanceRequest(
         Target("check", "podvm-check"), "check", "#cloud-config\n", tags=((SANDBOX_TAG, "check"),)
     )
-    call = launch.run_instances(config, request, way, image)
+    call = launch.run_instances(config, request, way, image, "check")
     call["DryRun"] = True
     try:
         await ec2.call("trying to start a machine", lambda: ec2.api.run_instances(**call))
