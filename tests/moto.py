@@ -120,13 +120,16 @@ class Ec2Server:
         First interfaces are left out: moto neither tags them nor removes them with the machine.
         """
         api = self.api
+        live: FilterTypeDef = {
+            "Name": "instance-state-name",
+            "Values": ["pending", "running", "stopping", "stopped"],
+        }
         return sorted(
             [
                 *(
                     instance["InstanceId"]
-                    for reservation in api.describe_instances()["Reservations"]
+                    for reservation in api.describe_instances(Filters=[live])["Reservations"]
                     for instance in reservation["Instances"]
-                    if instance["State"]["Name"] not in ("shutting-down", "terminated")
                 ),
                 *(volume["VolumeId"] for volume in api.describe_volumes()["Volumes"]),
                 *(
@@ -178,6 +181,8 @@ class _Proxy(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # head and body in one packet
     server: _Proxy
 
     def do_POST(self) -> None:

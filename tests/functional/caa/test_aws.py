@@ -352,8 +352,8 @@ async def test_whenever_a_creation_is_cancelled_nothing_is_left_after_the_deleti
     before = ec2.objects()
     loop = asyncio.get_running_loop()
     number, reached = 1, True
-    while reached:
-        async with opened(ec2, use_public_ip=True) as provider:
+    async with opened(ec2, use_public_ip=True) as provider:
+        while reached:
             creating = asyncio.create_task(provider.create(request), name="create")
             calls = 0
 
@@ -370,15 +370,15 @@ async def test_whenever_a_creation_is_cancelled_nothing_is_left_after_the_deleti
             reached = calls >= number
             ec2.before = lambda action, call: None
             await provider.delete(request.target)
-        assert ec2.objects() == before, f"call {number}"
-        number += 1
+            assert ec2.objects() == before, f"call {number}"
+            number += 1
     assert number > 10
 
 
 async def test_what_ec2_does_not_show_yet_is_deleted_all_the_same(ec2: Ec2Server):
     async with opened(ec2) as provider:
         await provider.create(wanted())
-    async with opened(ec2, settle_time=Duration(5.0)) as later:  # it knows neither the id nor when it was made
+    async with opened(ec2, settle_time=Duration(2.0)) as later:  # it knows neither the id nor when it was made
         ec2.hidden = 12
         await asyncio.wait_for(later.delete(wanted().target), 15)
     assert ec2.hidden == 0
