@@ -11,7 +11,7 @@ HOST_PACKAGES  := containerd qemu-system-x86 qemu-system-common
 GUEST_PACKAGES := erofs-utils lz4 debian-archive-keyring
 DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-system-misc busybox-static crun cpio \
                   containernetworking-plugins e2fsprogs iproute2 iptables kmod procps \
-                  libvirt-daemon-system libvirt-clients dnsmasq-base ovmf \
+                  libvirt-daemon-system libvirt-clients dnsmasq-base ovmf qemu-utils \
                   gcc libvirt-dev pkg-config python3-dev docker-registry skopeo
 
 .DEFAULT_GOAL := help

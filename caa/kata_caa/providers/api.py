@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 OWNER_TAG = "kata-py-owner"  # the node whose adaptor made it
 SANDBOX_TAG = "kata-py-sandbox"
@@ -164,7 +164,7 @@ class ProviderFactory(Protocol[ConfigT]):
         config: The dataclass of its settings (`kata_caa.settings.setting`).
     """
 
-    config: ClassVar[type]
+    config: type
 
     def __call__(self, config: ConfigT) -> AbstractAsyncContextManager[Provider]:
         """Open the cloud: what the configuration names is looked up; leaving closes connections.

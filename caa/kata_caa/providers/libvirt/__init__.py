@@ -1,0 +1,1 @@
+"""Machines of a libvirt host: `provider` is what the adaptor sees, and what is below it is one thing each."""
