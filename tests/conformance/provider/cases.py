@@ -14,6 +14,7 @@ from kata_caa.providers.api import Provider
 from kata_caa.providers.libvirt import binding
 from kata_caa.providers.libvirt.config import LibvirtConfig
 from kata_caa.providers.libvirt.provider import LibvirtProvider
+from tests.aws_cloud import aws_cloud
 from tests.drivers.cloud import Calls, MemoryConfig, MemoryProvider, MemoryStore, Thing
 from tests.functional.qemu import stub
 from tests.libvirt import GIVING_HOOK, NETWORK, POOL, Libvirtd, libvirtd
@@ -147,6 +148,7 @@ CASES = {
     case.name: case
     for case in (
         Case("memory", _memory),
+        Case("aws", lambda top: aws_cloud()),
         Case("libvirt", _libvirt, (pytest.mark.root, pytest.mark.qemu)),
     )
 }

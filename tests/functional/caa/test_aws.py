@@ -12,19 +12,15 @@ from importlib.metadata import entry_points
 import pytest
 
 from kata_caa.errors import Fault, ProviderError
-from kata_caa.faults import Backoff, RetryPolicy
 from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG, Instance, InstanceRequest, InstanceSpec, Target
 from kata_caa.providers.aws import inventory
 from kata_caa.providers.aws.config import AwsConfig
-from kata_caa.providers.aws.metadata import MetadataError
-from kata_caa.providers.aws.provider import Aws, AwsProvider, Pace
+from kata_caa.providers.aws.provider import Aws, AwsProvider
 from kata_caa.settings import Duration
-from tests.moto import KEYS, REGION, Ec2Server, Refusal, ec2_server
+from tests import aws_cloud
+from tests.moto import REGION, Ec2Server, Refusal, ec2_server
 
 OWNER = "node-1"
-FAST = RetryPolicy(
-    {fault: Backoff(again=3, first=0.01, ceiling=0.01) for fault in (Fault.TRANSIENT, Fault.THROTTLE)}, total=10
-)
 NO_CAPACITY = Refusal("InsufficientInstanceCapacity", "We currently do not have sufficient capacity", 500)
 
 
@@ -44,22 +40,10 @@ def ec2(server: Ec2Server) -> Iterator[Ec2Server]:
     assert server.objects() == before
 
 
-def config_of(ec2: Ec2Server, **changes: object) -> AwsConfig:
-    config = AwsConfig(
-        access_key_id=KEYS["aws_access_key_id"], secret_key=KEYS["aws_secret_access_key"], region=REGION,
-        image=ec2.image, subnet=ec2.subnets[0], security_groups=(ec2.group,), endpoint_url=ec2.url,
-        settle_time=Duration(0.0), running_timeout=Duration(10.0), delete_timeout=Duration(20.0),
-    )  # fmt: skip
-    return replace(config, **changes)  # type: ignore[arg-type]
-
-
-async def no_metadata(path: str) -> str:
-    raise MetadataError(path)
-
-
 @asynccontextmanager
 async def opened(ec2: Ec2Server, **changes: object) -> AsyncIterator[AwsProvider]:
-    async with Aws(config_of(ec2, **changes), fetch=no_metadata, policy=FAST, pace=Pace(0.01, 0.05)) as provider:
+    config = replace(aws_cloud.config_of(ec2), **changes)  # type: ignore[arg-type]
+    async with aws_cloud.opened(config) as provider:
         assert isinstance(provider, AwsProvider)
         yield provider
 
@@ -509,4 +493,4 @@ async def test_without_a_region_it_does_not_open(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_secrets_are_not_in_the_configurations_text(ec2: Ec2Server):
-    assert "test" not in repr(config_of(ec2)).replace(ec2.url, "")
+    assert "test" not in repr(aws_cloud.config_of(ec2)).replace(ec2.url, "")

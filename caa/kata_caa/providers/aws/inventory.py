@@ -112,8 +112,8 @@ async def look(ec2: Ec2, condition: FilterTypeDef, kinds: Iterable[str]) -> list
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_LOOKS[kind](ec2, condition), name=f"list-{kind}") for kind in kinds]
-    except* ProviderError as errors:
-        raise errors.exceptions[0] from None
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
     return [thing for task in tasks for thing in task.result()]
 
 

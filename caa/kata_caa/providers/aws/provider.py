@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 _REFUSED: Final = frozenset({Fault.FATAL, Fault.CAPACITY, Fault.QUOTA, Fault.THROTTLE})
 """After these answers nothing was made, for certain; after others it may have been."""
 
-
 _ENDED_STATES: Final = frozenset({"shutting-down", "terminated"})
 
 
