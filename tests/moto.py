@@ -14,13 +14,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, urlencode
 
 import boto3.session
+import pytest
 from moto.server import ThreadedMotoServer
 
 if TYPE_CHECKING:
@@ -146,25 +147,22 @@ class Ec2Server:
 def ec2_server() -> Iterator[Ec2Server]:
     """Serve EC2, empty but for moto's default network and images."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    try:
+    with ExitStack() as stack:
+        moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        moto.start()
+        stack.callback(moto.stop)
+        address = moto.get_host_and_port()
         session = boto3.session.Session(region_name=REGION, **KEYS)
-        with closing(session.client("ec2", endpoint_url=f"http://{host}:{port}")) as api:
-            proxy = _Proxy(("127.0.0.1", 0), (host, port))
-            server = Ec2Server(f"http://127.0.0.1:{proxy.server_port}", api)
-            proxy.ec2 = server
-            thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01}, name="ec2-proxy")
-            thread.start()
-            try:
-                yield server
-            finally:
-                proxy.shutdown()
-                thread.join()
-                proxy.server_close()
-    finally:
-        moto.stop()
+        api = stack.enter_context(closing(session.client("ec2", endpoint_url="http://{}:{}".format(*address))))
+        proxy = stack.enter_context(_Proxy(("127.0.0.1", 0), address))
+        proxy.ec2 = server = Ec2Server(f"http://127.0.0.1:{proxy.server_port}", api)
+        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.01}, name="ec2-proxy")
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(proxy.shutdown)
+        environment = stack.enter_context(pytest.MonkeyPatch.context())
+        environment.setenv("AWS_ENDPOINT_URL_SERVICE_QUOTAS", server.url)  # the check asks these too
+        yield server
 
 
 class _Proxy(http.server.ThreadingHTTPServer):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from kata_caa.errors import Fault, ProviderError
+from kata_caa.errors import Fault
 from kata_caa.providers.api import SANDBOX_TAG, Owned
 from kata_caa.providers.aws.client import Ec2
 

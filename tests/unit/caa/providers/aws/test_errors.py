@@ -12,6 +12,7 @@ from botocore.exceptions import (
     ProfileNotFound,
     ReadTimeoutError,
 )
+from botocore.parsers import ResponseParserError
 
 from kata_caa.errors import Fault
 from kata_caa.providers.aws.errors import TABLE, is_busy, is_missing, meaning, translate
@@ -87,6 +88,7 @@ def test_a_state_reason_is_a_code_too():
     [
         (EndpointConnectionError(endpoint_url="http://x"), Fault.TRANSIENT, "the cloud does not answer"),
         (ReadTimeoutError(endpoint_url="http://x"), Fault.TRANSIENT, "the cloud does not answer"),
+        (ResponseParserError("no XML"), Fault.TRANSIENT, "the cloud does not answer: no XML"),
         (NoCredentialsError(), Fault.FATAL, "AWS_ACCESS_KEY_ID"),
         (NoRegionError(), Fault.FATAL, "AWS_REGION"),
         (ProfileNotFound(profile="p"), Fault.FATAL, "profile"),
