@@ -21,6 +21,7 @@ from tests.arm import config as azure_config
 from tests.arm import tls
 from tests.arm.cloud import IMAGE
 from tests.arm.server import Broken, Credential, Server, serve_aside
+from tests.aws_cloud import aws_cloud
 from tests.drivers.cloud import Calls, MemoryConfig, MemoryProvider, MemoryStore, Thing
 from tests.functional.qemu import stub
 from tests.libvirt import GIVING_HOOK, NETWORK, POOL, Libvirtd, libvirtd
@@ -197,6 +198,7 @@ CASES = {
     for case in (
         Case("memory", _memory),
         Case("azure", _azure),
+        Case("aws", lambda top: aws_cloud()),
         Case("libvirt", _libvirt, (pytest.mark.root, pytest.mark.qemu)),
     )
 }

@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Final, Protocol, TypedDict, cast
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from kata_caa.errors import ProviderError
 from kata_caa.providers.api import SANDBOX_TAG, Finding, InstanceRequest, InstanceSpec, Target
 from kata_caa.providers.aws import launch
@@ -51,7 +49,7 @@ async def check(ec2: Ec2, config: AwsConfig, spot: Spot) -> list[Finding]:
         looks = [
             _told(f"image {config.image}", _image(ec2, config, offers)),
             _told("subnets", _network(ec2, config, offers)),
-            _told("quota of vCPUs", _quota(ec2, config, offers, way)),
+            _told("quota of vCPUs", _quota(ec2, offers, way)),
             _told(_PERMISSION, _permission(ec2, config, way)),
         ]
         if config.key_name:
@@ -168,7 +166,7 @@ async def _permission(ec2: Ec2, config: AwsConfig, way: Candidate) -> list[Findi
     request = InstanceRequest(
         Target("check", "podvm-check"), "check", "#cloud-config\n", tags=((SANDBOX_TAG, "check"),)
     )
-    call = launch.run_instances(config, request, way, image)
+    call = launch.run_instances(config, request, way, image, "check")
     call["DryRun"] = True
     try:
         await ec2.call("trying to start a machine", lambda: ec2.api.run_instances(**call))
@@ -195,7 +193,7 @@ class _Quotas(Protocol):
     def close(self) -> None: ...
 
 
-async def _quota(ec2: Ec2, config: AwsConfig, offers: Mapping[str, Offer], way: Candidate) -> list[Finding]:
+async def _quota(ec2: Ec2, offers: Mapping[str, Offer], way: Candidate) -> list[Finding]:
     name = way.instance_type
     if name[:1] not in _STANDARD:
         return []
@@ -205,14 +203,14 @@ async def _quota(ec2: Ec2, config: AwsConfig, offers: Mapping[str, Offer], way: 
     def read() -> float:
         quotas = cast(
             _Quotas,
-            ec2.session.client("service-quotas", config=settings_of_calls(1), endpoint_url=config.endpoint_url or None),
+            ec2.session.client("service-quotas", config=settings_of_calls(1)),
         )
         with closing(quotas):
             return quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
 
     try:
         value = await ec2.once(read)
-    except (ProviderError, ClientError, BotoCoreError) as error:
+    except ProviderError as error:
         return [Finding(subject, passed=True, detail=f"not looked at: {error}")]
     enough = value >= offers[name].type.vcpus
     detail = f"{value:.0f} vCPUs may run at a time in the account"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import boto3.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from kata_caa.errors import ProviderError
 from kata_caa.faults import CALLS, RetryPolicy, retrying
@@ -72,7 +73,7 @@ class Ec2:
         jobs.add(job)
         try:
             return await asyncio.wrap_future(job)
-        except (ClientError, BotoCoreError) as error:
+        except (ClientError, BotoCoreError, ResponseParserError) as error:
             raise translate(error) from error
         finally:
             if job.done():
@@ -152,7 +153,7 @@ async def open_ec2(config: AwsConfig, policy: RetryPolicy = CALLS) -> AsyncItera
     Raises:
         ProviderError: There is no region, or no such profile.
     """
-    pool = ThreadPoolExecutor(config.connections, thread_name_prefix="ec2")
+    pool = ThreadPoolExecutor(max(1, config.connections), thread_name_prefix="ec2")
     try:
         try:
             session, api = await asyncio.wrap_future(pool.submit(_connect, config))

@@ -30,6 +30,9 @@ _LATER: Final = "this passes by itself"
 _REPORT: Final = "this is a defect of the adaptor: report it with the log"
 _CVM: Final = "set DISABLECVM=true for ordinary machines, or take types with AMD SEV-SNP such as m6a, c6a and r6a"
 
+ENDED: Final = "IdempotentInstanceTerminated"
+"""The code of a call whose ClientToken made a machine that has ended since."""
+
 TABLE: Final[Mapping[str, Meaning]] = {
     # No machine of this kind here and now.
     "InsufficientInstanceCapacity": Meaning(
@@ -158,6 +161,7 @@ TABLE: Final[Mapping[str, Meaning]] = {
     "MissingParameter": Meaning(Fault.FATAL, "the call lacks a value", _REPORT),
     "ValidationError": Meaning(Fault.FATAL, "the cloud does not take a setting's value", ""),
     "IdempotentParameterMismatch": Meaning(Fault.FATAL, "the machine was asked for before, in another way", _REPORT),
+    ENDED: Meaning(Fault.FATAL, "the machine was asked for before, and has ended", "let the pod be made anew"),
     "TagLimitExceeded": Meaning(Fault.FATAL, "there are too many tags", "name fewer in TAGS; EC2 takes 50 in all"),
     "InvalidTagKey.Malformed": Meaning(
         Fault.FATAL, "a tag's name is not allowed", "check TAGS: no name begins with aws:"

@@ -8,12 +8,18 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from kata_caa.errors import Fault, ProviderError
+from kata_caa.errors import Fault
 from kata_caa.providers.api import SANDBOX_TAG, Owned
 from kata_caa.providers.aws.client import Ec2
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef, NetworkInterfaceAttachmentTypeDef, TagTypeDef
+    from mypy_boto3_ec2.type_defs import (
+        FilterTypeDef,
+        InstanceTypeDef,
+        NetworkInterfaceAttachmentTypeDef,
+        PaginatorConfigTypeDef,
+        TagTypeDef,
+    )
 
     _Look = Callable[[Ec2, FilterTypeDef], Coroutine[None, None, list["Thing"]]]
 
@@ -26,6 +32,8 @@ SPOT_REQUEST: Final = "spot-instances-request"
 _LIVE: Final = ("pending", "running", "stopping", "stopped")
 """An instance that shuts down cannot come back and costs nothing: it counts as gone. Its disks and interfaces do not,
 until they are not there any more, as they cost money, addresses and quota."""
+
+_PAGES: Final[PaginatorConfigTypeDef] = {"PageSize": 500}  # objects of one answer
 
 _INSTANCE_ID: Final = re.compile(r"i-[0-9a-f]{8}(?:[0-9a-f]{9})?")
 
@@ -81,11 +89,13 @@ async def live_instances(ec2: Ec2, condition: FilterTypeDef) -> list[InstanceTyp
         ProviderError: EC2 does not tell.
     """
 
+    pager = ec2.api.get_paginator("describe_instances")
+
     def pages() -> list[InstanceTypeDef]:
         states: FilterTypeDef = {"Name": "instance-state-name", "Values": list(_LIVE)}
         return [
             instance
-            for page in ec2.api.get_paginator("describe_instances").paginate(Filters=[condition, states])
+            for page in pager.paginate(Filters=[condition, states], PaginationConfig=_PAGES)
             for reservation in page["Reservations"]
             for instance in reservation.get("Instances", [])
         ]
@@ -102,8 +112,8 @@ async def look(ec2: Ec2, condition: FilterTypeDef, kinds: Iterable[str]) -> list
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_LOOKS[kind](ec2, condition), name=f"list-{kind}") for kind in kinds]
-    except* ProviderError as errors:
-        raise errors.exceptions[0] from None
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
     return [thing for task in tasks for thing in task.result()]
 
 
@@ -127,6 +137,8 @@ async def _instances(ec2: Ec2, condition: FilterTypeDef) -> list[Thing]:
 
 
 async def _interfaces(ec2: Ec2, condition: FilterTypeDef) -> list[Thing]:
+    pager = ec2.api.get_paginator("describe_network_interfaces")
+
     def pages() -> list[Thing]:
         return [
             _thing(
@@ -136,7 +148,7 @@ async def _interfaces(ec2: Ec2, condition: FilterTypeDef) -> list[Thing]:
                 _loose(found.get("Attachment", {})),
                 found.get("Status", ""),
             )
-            for page in ec2.api.get_paginator("describe_network_interfaces").paginate(Filters=[condition])
+            for page in pager.paginate(Filters=[condition], PaginationConfig=_PAGES)
             for found in page["NetworkInterfaces"]
         ]
 
@@ -144,10 +156,12 @@ async def _interfaces(ec2: Ec2, condition: FilterTypeDef) -> list[Thing]:
 
 
 async def _volumes(ec2: Ec2, condition: FilterTypeDef) -> list[Thing]:
+    pager = ec2.api.get_paginator("describe_volumes")
+
     def pages() -> list[Thing]:
         return [
             _thing(VOLUME, found.get("VolumeId", ""), found.get("Tags", []), "", found.get("State", ""))
-            for page in ec2.api.get_paginator("describe_volumes").paginate(Filters=[condition])
+            for page in pager.paginate(Filters=[condition], PaginationConfig=_PAGES)
             for found in page["Volumes"]
             if found.get("State") not in ("deleting", "deleted")
         ]
@@ -164,6 +178,8 @@ async def _addresses(ec2: Ec2, condition: FilterTypeDef) -> list[Thing]:
 
 
 async def _spot_requests(ec2: Ec2, condition: FilterTypeDef) -> list[Thing]:
+    pager = ec2.api.get_paginator("describe_spot_instance_requests")
+
     def pages() -> list[Thing]:
         states: FilterTypeDef = {"Name": "state", "Values": ["open", "active"]}
         return [
@@ -174,7 +190,7 @@ async def _spot_requests(ec2: Ec2, condition: FilterTypeDef) -> list[Thing]:
                 "",
                 found.get("State", ""),
             )
-            for page in ec2.api.get_paginator("describe_spot_instance_requests").paginate(Filters=[condition, states])
+            for page in pager.paginate(Filters=[condition, states], PaginationConfig=_PAGES)
             for found in page["SpotInstanceRequests"]
         ]
 

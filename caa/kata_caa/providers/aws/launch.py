@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
     )
 
 USER_DATA_LIMIT: Final = 16 * 1024  # bytes, before they are encoded; EC2's
+GENERATIONS: Final = 8
+"""How many machines of one token can end, one after the other, before its maker is asked for another token."""
+
 _SIZE_LIMIT: Final = 2**31 - 1  # GiB, the API's number
 
 
@@ -53,25 +55,37 @@ def token_of(request: InstanceRequest, *parts: object) -> str:
     return hashlib.sha256("\0".join((request.token, *map(str, parts))).encode()).hexdigest()
 
 
-def encoded(user_data: str) -> str:
-    """User data as EC2 wants it.
+def bounded(user_data: str) -> str:
+    """User data that EC2 takes. boto3 encodes them.
 
     Raises:
-        ProviderError: It is too long.
+        ProviderError: They are too long.
     """
-    data = user_data.encode()
-    if len(data) > USER_DATA_LIMIT:
+    size = len(user_data.encode())
+    if size > USER_DATA_LIMIT:
         raise ProviderError(
             Fault.FATAL,
-            f"the pod VM's user data have {len(data)} bytes, EC2 takes {USER_DATA_LIMIT}",
+            f"the pod VM's user data have {size} bytes, EC2 takes {USER_DATA_LIMIT}",
             code="UserDataTooLong",
             hint="shorten the pod's initdata and registry credentials",
         )
-    return base64.b64encode(data).decode()
+    return user_data
+
+
+def tokens_of(request: InstanceRequest, candidate: Candidate) -> list[str]:
+    """The ClientTokens of a candidate, to be used one after the other: each when the last one's machine has ended.
+
+    EC2 remembers a token longer than its machine lives, so a machine that is made anew needs another.
+
+    Args:
+        request: What is asked for.
+        candidate: Type, subnet, and whether spot.
+    """
+    return [token_of(request, candidate, generation) for generation in range(GENERATIONS)]
 
 
 def run_instances(
-    config: AwsConfig, request: InstanceRequest, candidate: Candidate, image: Image | None
+    config: AwsConfig, request: InstanceRequest, candidate: Candidate, image: Image | None, token: str
 ) -> RunInstancesRequestTypeDef:
     """The call that makes a machine.
 
@@ -83,6 +97,7 @@ def run_instances(
         request: What is asked for.
         candidate: Type, subnet, and whether spot; with a launch template nothing of it counts.
         image: What the machine boots; with a launch template, what its root disk is measured by, or None.
+        token: Its ClientToken.
 
     Raises:
         ProviderError: The user data are too long.
@@ -91,8 +106,8 @@ def run_instances(
     call: RunInstancesRequestTypeDef = {
         "MinCount": 1,
         "MaxCount": 1,
-        "ClientToken": token_of(request, candidate),
-        "UserData": encoded(request.user_data),
+        "ClientToken": token,
+        "UserData": bounded(request.user_data),
     }
     if config.use_launch_template:
         call["LaunchTemplate"] = {"LaunchTemplateName": config.launch_template}

@@ -28,19 +28,21 @@ from kata_caa.providers.aws import inventory, launch, metadata
 from kata_caa.providers.aws.check import check
 from kata_caa.providers.aws.client import Ec2, open_ec2
 from kata_caa.providers.aws.config import AwsConfig
-from kata_caa.providers.aws.errors import meaning
+from kata_caa.providers.aws.errors import ENDED, meaning
 from kata_caa.providers.aws.image import Image, describe_image
 from kata_caa.providers.aws.network import SecondInterface, add_interface
 from kata_caa.providers.aws.offers import Offer, describe_types, ways
 from kata_caa.selection import Candidate, Spot
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import InstanceTypeDef, ReservationResponseTypeDef
+    from mypy_boto3_ec2.type_defs import InstanceTypeDef, ReservationResponseTypeDef, RunInstancesRequestTypeDef
 
 logger = logging.getLogger(__name__)
 
 _REFUSED: Final = frozenset({Fault.FATAL, Fault.CAPACITY, Fault.QUOTA, Fault.THROTTLE})
 """After these answers nothing was made, for certain; after others it may have been."""
+
+_ENDED_STATES: Final = frozenset({"shutting-down", "terminated"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class AwsProvider(Provider):
         Raises:
             ProviderError: It cannot be made; what was made is found by its tags.
         """
-        launch.encoded(request.user_data)  # too long is told before anything is looked up
+        launch.bounded(request.user_data)  # too long is told before anything is looked up
         async with self._alone(request.target.sandbox_id):
             candidates = await self._candidates(request.spec)
             image = await self._image_of(request.spec)
@@ -168,7 +170,8 @@ class AwsProvider(Provider):
                 while True:
                     if left:
                         await inventory.remove(self._ec2, left)
-                        kinds = tuple(dict.fromkeys(thing.kind for thing in left))
+                        # The machine itself always: it may come to be seen later than what it holds.
+                        kinds = tuple(dict.fromkeys((inventory.INSTANCE, *(thing.kind for thing in left))))
                         await asyncio.sleep(next(waits))
                     elif kinds != inventory.KINDS:
                         kinds = inventory.KINDS
@@ -239,7 +242,7 @@ class AwsProvider(Provider):
 
     async def _made_before(self, request: InstanceRequest, ways: Sequence[Candidate]) -> InstanceTypeDef | None:
         """The machine that an earlier try with the same token made, whichever candidate it took."""
-        tokens = {launch.token_of(request, way) for way in ways}
+        tokens = {token for way in ways for token in launch.tokens_of(request, way)}
         sandbox = inventory.tagged(SANDBOX_TAG, request.target.sandbox_id)
         for instance in await inventory.live_instances(self._ec2, sandbox):
             if instance.get("ClientToken") in tokens:
@@ -263,7 +266,7 @@ class AwsProvider(Provider):
         refused: list[tuple[Candidate, ProviderError]] = []
         for way in ways:
             try:
-                return await self._run(request, way, image)
+                return await self._start(request, way, image)
             except ProviderError as error:
                 if error.fault not in (Fault.CAPACITY, Fault.QUOTA):
                     raise
@@ -276,9 +279,22 @@ class AwsProvider(Provider):
         tried = "; ".join(f"{way}: {error.code}" for way, error in refused)
         raise ProviderError(last.fault, f"{last.cause}; tried {tried}", code=last.code, hint=last.hint)
 
-    async def _run(self, request: InstanceRequest, way: Candidate, image: Image | None) -> InstanceTypeDef:
-        call = launch.run_instances(self._config, request, way, image)
-        sandbox = request.target.sandbox_id
+    async def _start(self, request: InstanceRequest, way: Candidate, image: Image | None) -> InstanceTypeDef:
+        """Make a machine of one candidate."""
+        stage = f"starting {way}" if way.instance_type else "starting from the launch template"
+        for token in launch.tokens_of(request, way):
+            call = launch.run_instances(self._config, request, way, image, token)
+            try:
+                answer = await self._run(stage, request.target.sandbox_id, call)
+            except ProviderError as error:
+                if error.code != ENDED:
+                    raise
+                continue
+            if answer["Instances"][0].get("State", {}).get("Name") not in _ENDED_STATES:
+                return answer["Instances"][0]
+        raise meaning(ENDED)
+
+    async def _run(self, stage: str, sandbox: str, call: RunInstancesRequestTypeDef) -> ReservationResponseTypeDef:
         certain = sandbox not in self._made  # whether nothing was made, should this fail
 
         async def attempt() -> ReservationResponseTypeDef:
@@ -290,7 +306,6 @@ class AwsProvider(Provider):
                 certain = certain and error.fault in _REFUSED
                 raise
 
-        stage = f"starting {way}" if way.instance_type else "starting from the launch template"
         try:
             answer = await self._ec2.retrying(stage, attempt)
         except ProviderError:
@@ -298,7 +313,7 @@ class AwsProvider(Provider):
                 del self._made[sandbox]
             raise
         self._note(sandbox)
-        return answer["Instances"][0]
+        return answer
 
     async def _reachable(self, request: InstanceRequest, instance: InstanceTypeDef) -> Instance:
         """Wait for the machine's addresses, and add the interface that could not be made with it."""
@@ -327,7 +342,7 @@ class AwsProvider(Provider):
             instance.get("SubnetId", ""),
             self._config.security_groups,
             launch.tags_of(self._config, request),
-            launch.token_of(request, "second interface"),
+            launch.token_of(request, "second interface", instance.get("InstanceId", "")),
         )
 
     async def _until(self, id: str, ready: Callable[[InstanceTypeDef], bool], what: str) -> InstanceTypeDef:
@@ -342,7 +357,7 @@ class AwsProvider(Provider):
                     for reservation in answer["Reservations"]:
                         for instance in reservation.get("Instances", []):
                             state = instance.get("State", {}).get("Name", "")
-                            if state in ("shutting-down", "terminated"):
+                            if state in _ENDED_STATES:
                                 raise _ended(id, instance)
                             if ready(instance):
                                 return instance
