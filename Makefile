@@ -16,7 +16,7 @@ DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-sy
                   dosfstools grub-pc-bin mtools systemd-boot-efi gcc libvirt-dev pkg-config python3-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-functional test-integration test-guest test-cri test-alone check guest podvm podvms bench conformance protos clean
+.PHONY: help setup demo test test-functional test-integration test-guest test-peer test-cri test-alone check guest podvm podvms bench conformance protos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,16 +42,20 @@ demo: setup guest ## a container in a virtual machine, from containerd to crun (
 test: setup guest podvms ## every gate and every test (root)
 	@tools/check
 	@$(BIN)/pytest -q -n 2 tests/unit
-	@$(BIN)/python -m tools.lanes '$(MAKE) test-integration' '$(MAKE) --keep-going test-functional test-guest test-cri'
+	@$(BIN)/python -m tools.lanes '$(MAKE) --keep-going test-integration test-guest' \
+	    '$(MAKE) --keep-going test-functional test-peer test-cri'
 	@$(MAKE) test-alone
 
-test-functional test-integration test-guest test-cri test-alone: setup guest
-test-functional: podvms
+test-functional test-integration test-guest test-peer test-cri test-alone: setup guest
+test-functional test-peer: podvms
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/functional tests/conformance
 test-integration:
-	@tools/room $(BIN)/pytest -q -m 'not alone' --ignore tests/integration/guest tests/integration
+	@tools/room $(BIN)/pytest -q -m 'not alone' --ignore tests/integration/guest --ignore tests/integration/peer \
+	    tests/integration
 test-guest:
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/integration/guest tests/e2e
+test-peer:
+	@tools/room $(BIN)/pytest -q -m 'not alone' tests/integration/peer
 test-cri:
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/cri
 test-alone:
