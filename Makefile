@@ -63,7 +63,7 @@ test-alone:
 
 check: setup ## ruff, mypy --strict, import-linter, generated code, unit tests
 	@tools/check
-	@$(BIN)/pytest -q tests/unit
+	@$(BIN)/pytest -q -n 2 tests/unit
 
 guest: setup ## kernel, initramfs and root image of the guest
 	@$(BIN)/python agent/image/build.py --output $(BUILD)/guest
