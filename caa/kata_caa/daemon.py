@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 
 from kata_caa.config import AdaptorConfig
-from kata_caa.errors import AdaptorError, ProviderError
+from kata_caa.errors import AdaptorError, MalformedConfig, ProviderError, SettingError
+from kata_caa.forwarder.provision import read_initdata, unpack_initdata
 from kata_caa.gateway import Gateway
 from kata_caa.node import NodeTunnel
 from kata_caa.notice import notify
@@ -59,6 +60,11 @@ async def serving(
         AdaptorError: It cannot start; says why, and what to do.
     """
     around = surroundings or Alone()
+    if config.initdata:
+        try:
+            read_initdata(unpack_initdata(config.initdata.encode()))
+        except MalformedConfig as error:
+            raise SettingError(f"-initdata: {error}") from error
     owner = owner_of_this_node(config.owner)
     async with AsyncExitStack() as stack:
         cloud = await stack.enter_async_context(provider)

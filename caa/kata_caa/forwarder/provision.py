@@ -124,7 +124,7 @@ def write_initdata(*, root: Path = Path("/")) -> None:
     except FileNotFoundError:
         text = _DUMMY
     else:
-        text = _decode(encoded)
+        text = unpack_initdata(encoded)
     initdata = read_initdata(text)
     for name, content in initdata.files.items():
         if name in INITDATA_KEYS:
@@ -163,7 +163,12 @@ def read_initdata(text: bytes) -> Initdata:
     return Initdata(hashlib.new(algorithm, text).hexdigest(), data)
 
 
-def _decode(encoded: bytes) -> bytes:
+def unpack_initdata(encoded: bytes) -> bytes:
+    """The TOML text inside base64 and gzip.
+
+    Raises:
+        MalformedConfig: It has not its form, or is too large.
+    """
     import base64
     import zlib
 

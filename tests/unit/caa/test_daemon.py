@@ -1,0 +1,73 @@
+"""The adaptor's process: what it refuses to start with, and what it says."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kata_caa.config import AdaptorConfig
+from kata_caa.daemon import CheckFailed, require, serving, tags_of
+from kata_caa.errors import SettingError
+from kata_caa.providers.api import Finding
+from kata_protos import hypervisor_pb2 as hv
+from kata_protos.hypervisor_ttrpc import HypervisorClient
+from kata_py.ttrpc.address import UnixAddress
+from kata_py.ttrpc.client import connect
+from tests.drivers.cloud import MemoryConfig, MemoryProvider, MemoryStore
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> AdaptorConfig:
+    return AdaptorConfig(socket=str(tmp_path / "hv.sock"), pods_dir=str(tmp_path / "pods"), owner="tests")
+
+
+def cloud() -> AbstractAsyncContextManager[MemoryProvider]:
+    return MemoryProvider.open(MemoryConfig(), MemoryStore())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("not base64!", "no base64"),
+        (base64.b64encode(b"x").decode(), "no gzip"),
+        (base64.b64encode(gzip.compress(b"version = 3", mtime=0)).decode(), "algorithm cannot be"),
+    ],
+)
+async def test_initdata_that_no_pod_could_use_is_refused_at_the_start(config: AdaptorConfig, text: str, said: str):
+    with pytest.raises(SettingError, match=f"^-initdata: .*{said}"):
+        async with serving(replace(config, initdata=text), cloud()):
+            raise AssertionError("it serves")
+
+
+async def test_it_serves_and_takes_the_socket_of_one_that_was_killed(config: AdaptorConfig):
+    for _ in range(2):
+        async with serving(config, cloud()), connect(UnixAddress(config.socket), timeout=5) as client:
+            assert (await HypervisorClient(client).Version(hv.VersionRequest())).version == "0.0.0"
+
+
+async def test_a_cloud_that_lacks_what_pods_need_ends_the_start():
+    class Bare:
+        async def check(self) -> list[Finding]:
+            return [Finding("image ami-1", False, "there is none"), Finding("subnet", True)]
+
+    with pytest.raises(CheckFailed, match=r"^image ami-1: there is none$"):
+        await require(Bare())  # type: ignore[arg-type]
+
+
+async def test_another_way_to_connect_pods_is_refused(config: AdaptorConfig):
+    with pytest.raises(SettingError, match="-tunnel-type: 'routing' is not vxlan"):
+        async with serving(replace(config, tunnel_type="routing"), cloud()):
+            raise AssertionError("it serves")
+
+
+def test_all_that_is_made_bears_whose_it_is():
+    from tests.unit.caa.test_record import RECORD
+
+    assert dict(tags_of("node", RECORD)) == {
+        "kata-py-owner": "node", "kata-py-sandbox": "id", "kata-py-pod": "web", "kata-py-namespace": "shop",
+    }  # fmt: skip
