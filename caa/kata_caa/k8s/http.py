@@ -11,6 +11,7 @@ from aiohttp import web
 from kata_caa.errors import AdaptorError
 
 _CLOSE_TIMEOUT = 5.0  # seconds that answers under way are given
+_LINGER = 1.0  # seconds that a client whose request was refused may go on to send it
 
 
 class ServeError(AdaptorError):
@@ -33,7 +34,7 @@ async def serving(
     Raises:
         ServeError: The port cannot be listened at.
     """
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=_CLOSE_TIMEOUT)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=_CLOSE_TIMEOUT, lingering_time=_LINGER)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host or None, port, ssl_context=tls, reuse_port=shared or None)
