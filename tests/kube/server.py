@@ -235,6 +235,8 @@ class KubeServer:
         task = asyncio.current_task()
         assert task is not None
         self._watches.add(task)
+        async with self.store.news:
+            self.store.news.notify_all()
         try:
             async with asyncio.timeout(float(query.get("timeoutSeconds") or 1800)):
                 await self._tell(request, answer)
