@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -14,6 +15,7 @@ import pytest
 
 from kata_caa.errors import AdaptorError, Fault, ProviderError
 from kata_caa.k8s import cluster as cluster_module
+from kata_caa.k8s import probe
 from kata_caa.k8s.api import Api, ClusterError, connected
 from kata_caa.k8s.cluster import OWNER, RESOURCE, Cluster, Place
 from kata_caa.k8s.peerpod import FINALIZER, SANDBOX_ANNOTATION
@@ -23,6 +25,7 @@ from tests.kube.server import Hook, KubeServer, kind_of, kube_server
 from tests.kube.store import Refused
 
 PLACE = Place(node=things.NODE, uid="uid-of-this-adaptor", provider="aws", limit=10)
+NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
 
 
 @pytest.fixture
@@ -297,3 +300,32 @@ async def test_failures_of_the_api_server_are_put_down(kube: KubeServer, cluster
     kube.hooks.append(Hook("create", "peerpods", lambda: refuse(code)))
     await cluster.created(things.record())
     assert "create peerpods shop: the API server refuses: etcd says InternalError" in caplog.text
+
+
+async def test_the_role_allows_what_the_adaptor_asks_for_and_nothing_else(kube: KubeServer, api: Api, tmp_path: Path):
+    await kube.seed(things.node())
+    await kube.seed(things.pod(imagePullSecrets=[{"name": "own"}]))
+    await kube.seed(things.account())
+    await kube.seed(things.secret("own", **{"b.io": "dHdv"}))
+    cluster = Cluster(api, replace(PLACE, probe=probe.Place(str(tmp_path / "socket"))))
+    async with cluster.joined(None):
+        await cluster.auth_json(things.NAMESPACE, "web")
+        await cluster.created(things.record())
+        for _ in range(2):
+            await cluster.failed(things.record(), AdaptorError("no"))
+        kube.hooks.append(Hook("patch", "peerpods", lambda: refuse(409)))
+        await cluster.deleted(things.record())
+        server = await asyncio.start_unix_server(lambda _, writer: writer.close(), tmp_path / "socket")
+        async with server:
+            startup = probe.Startup(api, things.NODE, probe.Place(str(tmp_path / "socket")), None, NOW)
+            assert "pod shop/web is not Ready" in await startup.missing()
+    assert kube.things("peerpods") == []
+    asked = {(each.verb, each.group, each.resource) for each in kube.asked}
+    allowed = {
+        (verb, group, resource)
+        for rule in kube.rules
+        for verb in rule.verbs
+        for group in rule.groups
+        for resource in rule.resources
+    }
+    assert asked == allowed

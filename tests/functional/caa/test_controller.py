@@ -239,3 +239,18 @@ async def test_whoever_releases_the_object_meanwhile_ends_the_tries(kube: KubeSe
         await asyncio.wait([trying], timeout=BOUND)
         assert trying.done()
         assert not task.done()
+
+
+async def test_the_role_allows_what_the_controller_asks_for_and_nothing_else(kube: KubeServer, api: Api, cloud: Cloud):
+    async def conflict() -> None:
+        raise Refused(409, "Conflict", "another one by now")
+
+    pod = await kube.seed(things.pod())
+    await put(kube, pod, "i-1")
+    kube.hooks.append(Hook("patch", "peerpods", conflict))
+    async with running(api, cloud):
+        await followed(kube)
+        await put(kube, pod, "i-2", OTHER)
+        await until(kube, lambda: len(kube.things("peerpods")) == 1)
+    allowed = {(verb, resource) for rule in kube.rules for verb in rule.verbs for resource in rule.resources}
+    assert {(each.verb, each.resource) for each in kube.asked} == allowed
