@@ -10,8 +10,9 @@ import datetime
 import logging
 import secrets as random
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from lightkube.resources.core_v1 import Node, NodeStatus, Pod, Secret, ServiceAccount
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 OWNER = "kata.peerpods.io/caa-owner"
 RESOURCE = "kata.peerpods.io/vm"
+DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
 TIMEOUT = 10.0  # seconds that telling, or looking up, may take altogether
 
 T = TypeVar("T", Secret, ServiceAccount)
@@ -43,6 +45,8 @@ class Place:
         uid: The UID of our own pod: of two adaptors on a node, the one that the node names counts.
         provider: The cloud, in the word that PeerPods have for it.
         limit: How many machines the node advertises; below 0 it does not.
+        devices: The kubelet's directory of device plug-ins, if machines are advertised there and not in the node's
+            status.
         probe: Where the kubelet asks whether we have started; None is nowhere.
     """
 
@@ -50,6 +54,7 @@ class Place:
     uid: str
     provider: str = ""
     limit: int = -1
+    devices: Path | None = None
     probe: probe.Place | None = None
 
     @classmethod
@@ -69,6 +74,7 @@ class Place:
             uid=environ.get("POD_UID") or random.token_hex(16),
             provider=environ.get("CLOUD_PROVIDER") or provider,
             limit=config.peerpods_limit_per_node,
+            devices=DEVICE_PLUGINS if config.device_plugin else None,
             probe=probe.Place.of(config.socket, environ),
         )
 
@@ -91,9 +97,12 @@ class Cluster:
 
         Raises:
             ClusterError: The API server does not let us; says which verb is missing.
+            AdaptorError: The probe's port, or the kubelet's directory, cannot be used.
         """
         async with AsyncExitStack() as stack:
-            if self._place.limit >= 0:
+            if self._place.limit >= 0 and self._place.devices is not None:
+                await stack.enter_async_context(_devices(self._place.limit, self._place.uid, self._place.devices))
+            elif self._place.limit >= 0:
                 await self._advertise()
                 stack.push_async_callback(self._withdraw)
             if self._place.probe is not None:
@@ -199,6 +208,12 @@ async def open_cluster(place: Place) -> AsyncIterator[Cluster]:
     """
     async with connected() as api:
         yield Cluster(api, place)
+
+
+def _devices(limit: int, uid: str, directory: Path) -> AbstractAsyncContextManager[None]:
+    from kata_caa.k8s.device_plugin import DevicePlugin  # gRPC is for those who ask for it
+
+    return DevicePlugin(limit, RESOURCE, f"kata-peerpods-{uid[:8]}.sock", directory).serving()
 
 
 @asynccontextmanager
