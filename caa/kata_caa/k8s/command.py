@@ -117,6 +117,9 @@ async def _until_told(serve: Callable[[], Awaitable[None]]) -> None:
         await task
     except asyncio.CancelledError:
         logging.getLogger(__name__).info("told to end")
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
 
 def _settings(shapes: Sequence[type], words: Sequence[str], environ: Mapping[str, str]) -> tuple[Any, ...]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kata_caa.errors import Fault, ProviderError
-from kata_caa.k8s import peerpod
+from kata_caa.k8s import command, peerpod
 from kata_caa.k8s.api import Api, connected
 from kata_caa.k8s.controller import Controller, Pauses
 from kata_caa.k8s.peerpod import FINALIZER
 from kata_caa.providers.api import Target
+from kata_caa.settings import setting
 from tests.kube import things
 from tests.kube.rbac import rules_of
 from tests.kube.server import Hook, KubeServer, kind_of, kube_server
@@ -23,6 +28,17 @@ from tests.kube.store import Refused
 
 BOUND = 10.0  # seconds that anything here may take
 OTHER = "f" * 64
+
+
+class Found:
+    """Entry points: what is installed."""
+
+    def __init__(self, **loaded: Any) -> None:
+        self.names = set(loaded)
+        self._loaded = loaded
+
+    def __getitem__(self, name: str) -> Any:
+        return SimpleNamespace(load=lambda: self._loaded[name])
 
 
 class Cloud:
@@ -239,6 +255,36 @@ async def test_whoever_releases_the_object_meanwhile_ends_the_tries(kube: KubeSe
         await asyncio.wait([trying], timeout=BOUND)
         assert trying.done()
         assert not task.done()
+
+
+async def test_the_command_follows_until_it_is_told_to_end(
+    kube: KubeServer, cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    opened = []
+
+    @dataclass(frozen=True)
+    class Settings:
+        region: str = setting("", "region", "REGION", "where")
+
+    @asynccontextmanager
+    async def provider(settings: Settings) -> AsyncIterator[Cloud]:
+        opened.append(settings.region)
+        yield cloud
+
+    provider.config = Settings
+    monkeypatch.setattr(command, "entry_points", lambda group: Found(aws=provider))
+    monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig(tmp_path / "kubeconfig")))
+    pod = await kube.seed(things.pod())
+    await put(kube, pod, "i-1")
+    await kube.store.delete(kind_of("pods"), things.NAMESPACE, "web")
+    environment = {"CLOUD_PROVIDER": "aws", "REGION": "eu-1", "HEALTH_PORT": "0"}
+    task = asyncio.create_task(command._until_told(command._controller([], environment)))
+    await until(kube, lambda: not kube.things("peerpods"))
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(BOUND):
+        await task
+    assert opened == ["eu-1"]
+    assert len(cloud.deleted) == 1
 
 
 async def test_the_role_allows_what_the_controller_asks_for_and_nothing_else(kube: KubeServer, api: Api, cloud: Cloud):
