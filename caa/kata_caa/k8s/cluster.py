@@ -24,7 +24,7 @@ from kata_caa.k8s.api import Api, ClusterError, connected
 from kata_caa.k8s.peerpod import PeerPod, PeerPodObject
 from kata_caa.k8s.secrets import auth_json
 from kata_caa.pods import Pods
-from kata_caa.record import PodRecord
+from kata_caa.record import PodRecord, State
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,10 @@ RESOURCE = "kata.peerpods.io/vm"
 DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
 TIMEOUT = 10.0  # seconds that telling, or looking up, may take altogether
 
-T = TypeVar("T", Secret, ServiceAccount)
+PAUSE = 1.0  # seconds before a PeerPod that could not be made is tried again; doubles
+PAUSE_MAX = 300.0
+
+T = TypeVar("T", Pod, Secret, ServiceAccount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ class Cluster:
     def __init__(self, api: Api, place: Place) -> None:
         self._api = api
         self._place = place
+        self._pods: Pods | None = None
+        self._owed: dict[str, asyncio.Task[None]] = {}  # PeerPods that could not be made yet, by sandbox
 
     @asynccontextmanager
     async def joined(self, pods: Pods) -> AsyncIterator[None]:
@@ -107,17 +112,17 @@ class Cluster:
                 stack.push_async_callback(self._withdraw)
             if self._place.probe is not None:
                 await stack.enter_async_context(probe.serving(self._api, self._place.node, self._place.probe, pods))
+            self._pods = pods
+            stack.push_async_callback(self._leave)
+            for record in pods.records:  # what an earlier adaptor could not put down
+                if record.instance_id:
+                    self._put_down_later(record)
             yield
 
     async def created(self, record: PodRecord) -> None:
-        """Put down that the pod has a machine; once, whoever asks again."""
-        async with _bounded(record, "its PeerPod cannot be made"):
-            for each in await self._of(record):
-                if peerpod.target_of(each).instance_id == record.instance_id:
-                    return
-            pod = await self._api.get(Pod, record.name, record.namespace)
-            body = peerpod.body(record, self._place.provider, str(_uid(pod)))
-            await self._api.create(PeerPod(**body), record.namespace)
+        """Put down that the pod has a machine, once; what fails is tried again, and not waited for."""
+        if not await self._put_down(record):
+            self._put_down_later(record)
 
     async def failed(self, record: PodRecord, error: AdaptorError) -> None:
         """Tell the pod's user, by an event."""
@@ -128,6 +133,7 @@ class Cluster:
 
     async def deleted(self, record: PodRecord) -> None:
         """Let the pod's objects go: nothing of the machine is left."""
+        await self._forget(record.sandbox_id)
         async with _bounded(record, "its PeerPod cannot be deleted"):
             for each in await self._of(record):
                 await peerpod.release(self._api, each)
@@ -175,6 +181,60 @@ class Cluster:
         except TimeoutError as error:
             logger.warning("the node's capacity of peer pods stays: %s", _reason(error))
 
+    async def _put_down(self, record: PodRecord) -> bool:
+        """Whether the pod's object is there now, or has no pod on this node to belong to any more."""
+        async with _bounded(record, "its PeerPod cannot be made") as telling:
+            for each in await self._of(record):
+                if peerpod.target_of(each).instance_id == record.instance_id:
+                    return True
+            pod = await self._found(Pod, record.name, record.namespace)
+            here = pod is not None and pod.spec is not None and pod.spec.nodeName == self._place.node
+            if pod is not None and pod.metadata is not None and here:
+                body = peerpod.body(record, self._place.provider, str(pod.metadata.uid))
+                await self._api.create(PeerPod(**body), record.namespace)
+        return not telling.failed
+
+    def _put_down_later(self, record: PodRecord) -> None:
+        """Go on until it is put down: without its object, a machine outlives a node that is lost.
+
+        Of a pod's objects the youngest counts for the controller, and the others' machines are deleted. So an object
+        that is late is made only while the pod has no other machine.
+        """
+
+        async def persist() -> None:
+            pause = PAUSE
+            while True:
+                await asyncio.sleep(pause)
+                machines = self._machines(record)
+                if self._pods is not None and record.sandbox_id not in machines:
+                    return  # it is being deleted
+                if machines == [record.sandbox_id] and await self._put_down(record):
+                    return
+                pause = min(2 * pause, PAUSE_MAX)
+
+        if record.sandbox_id not in self._owed:
+            task = asyncio.create_task(persist(), name=f"PeerPod of {record.instance_name}")
+            self._owed[record.sandbox_id] = task
+            task.add_done_callback(lambda _: self._owed.pop(record.sandbox_id, None))
+
+    def _machines(self, record: PodRecord) -> list[str]:
+        """The sandboxes of the pod's name whose machines are to stay."""
+        return [
+            each.sandbox_id
+            for each in (self._pods.records if self._pods is not None else ())
+            if (each.namespace, each.name) == (record.namespace, record.name) and each.state is not State.STOPPING
+        ]
+
+    async def _forget(self, *sandbox_ids: str) -> None:
+        tasks = [task for each in sandbox_ids if (task := self._owed.get(each)) is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _leave(self) -> None:
+        await self._forget(*self._owed)
+
     async def _of(self, record: PodRecord) -> Sequence[PeerPodObject]:
         """The objects of a sandbox; the label is shorter than some ids."""
         labels = {peerpod.SANDBOX_LABEL: peerpod.sandbox_label(record.sandbox_id)}
@@ -185,12 +245,13 @@ class Cluster:
         pod = await self._api.get(Pod, name, namespace)
         spec = pod.spec
         account = await self._found(ServiceAccount, (spec and spec.serviceAccountName) or "default", namespace)
+        # Without a secret the image may be had, and if not, the pull says so.
         references = [*((account and account.imagePullSecrets) or ()), *((spec and spec.imagePullSecrets) or ())]
         found = [await self._found(Secret, each.name, namespace) for each in references if each.name]
         return [each.data for each in found if each is not None and each.data]
 
     async def _found(self, kind: type[T], name: str, namespace: str) -> T | None:
-        """An object that need not be there: without a secret the image may be had, and if not, the pull says so."""
+        """An object that need not be there."""
         try:
             return await self._api.get(kind, name, namespace)
         except ClusterError as error:
@@ -216,24 +277,28 @@ def _devices(limit: int, uid: str, directory: Path) -> AbstractAsyncContextManag
     return DevicePlugin(limit, RESOURCE, f"kata-peerpods-{uid[:8]}.sock", directory).serving()
 
 
+@dataclass(slots=True)
+class _Telling:
+    failed: bool = False
+
+
 @asynccontextmanager
-async def _bounded(record: PodRecord, stage: str) -> AsyncIterator[None]:
+async def _bounded(record: PodRecord, stage: str) -> AsyncIterator[_Telling]:
     """What is done here holds up no pod for long, and fails none."""
+    telling = _Telling()
     try:
         async with asyncio.timeout(TIMEOUT):
-            yield
+            yield telling
     except (ClusterError, TimeoutError) as error:
+        telling.failed = True
         logger.warning("%s: %s: %s", record.instance_name, stage, _reason(error))
     except Exception:
+        telling.failed = True
         logger.exception("%s: %s", record.instance_name, stage)
 
 
 def _reason(error: Exception) -> str:
     return str(error) or f"the API server has not answered in {TIMEOUT:.0f} s"
-
-
-def _uid(pod: Pod) -> str | None:
-    return pod.metadata.uid if pod.metadata else None
 
 
 def _pointer(key: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,12 +20,14 @@ from kata_caa.k8s import probe
 from kata_caa.k8s.api import Api, ClusterError, connected
 from kata_caa.k8s.cluster import OWNER, RESOURCE, Cluster, Place
 from kata_caa.k8s.peerpod import FINALIZER, SANDBOX_ANNOTATION
+from kata_caa.record import PodRecord, State
 from tests.kube import things
 from tests.kube.rbac import rules_of
 from tests.kube.server import Hook, KubeServer, kind_of, kube_server
 from tests.kube.store import Refused
 
 PLACE = Place(node=things.NODE, uid="uid-of-this-adaptor", provider="aws", limit=10)
+NO_PODS = SimpleNamespace(records=())
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
 
 
@@ -60,7 +63,7 @@ async def refuse(code: int, reason: str = "InternalError") -> None:
 
 async def test_the_node_advertises_its_capacity_as_long_as_the_adaptor_serves(kube: KubeServer, cluster: Cluster):
     await kube.seed(things.node())
-    async with cluster.joined(None):
+    async with cluster.joined(NO_PODS):
         assert node_of(kube) == (PLACE.uid, "10")
     assert node_of(kube) == (None, None)
     (node,) = kube.things("nodes")
@@ -71,8 +74,8 @@ async def test_the_node_advertises_its_capacity_as_long_as_the_adaptor_serves(ku
 async def test_an_adaptor_that_takes_over_keeps_the_capacity_when_the_old_one_ends(kube: KubeServer, api: Api):
     await kube.seed(things.node())
     async with AsyncExitStack() as new:
-        async with Cluster(api, PLACE).joined(None):
-            await new.enter_async_context(Cluster(api, replace(PLACE, uid="new", limit=3)).joined(None))
+        async with Cluster(api, PLACE).joined(NO_PODS):
+            await new.enter_async_context(Cluster(api, replace(PLACE, uid="new", limit=3)).joined(NO_PODS))
         assert node_of(kube) == ("new", "3")
     assert node_of(kube) == (None, None)
 
@@ -80,14 +83,14 @@ async def test_an_adaptor_that_takes_over_keeps_the_capacity_when_the_old_one_en
 async def test_an_adaptor_that_takes_over_between_test_and_removal_keeps_the_capacity(kube: KubeServer, api: Api):
     await kube.seed(things.node())
     async with AsyncExitStack() as new:
-        async with Cluster(api, PLACE).joined(None):
-            joined = Cluster(api, replace(PLACE, uid="new")).joined(None)
+        async with Cluster(api, PLACE).joined(NO_PODS):
+            joined = Cluster(api, replace(PLACE, uid="new")).joined(NO_PODS)
             kube.hooks.append(Hook("patch", "nodes/status", lambda: new.enter_async_context(joined)))
         assert node_of(kube) == ("new", "10")
 
 
 async def test_below_zero_nothing_is_advertised(kube: KubeServer, api: Api):
-    async with Cluster(api, replace(PLACE, limit=-1)).joined(None):
+    async with Cluster(api, replace(PLACE, limit=-1)).joined(NO_PODS):
         assert kube.asked == []
 
 
@@ -96,24 +99,24 @@ async def test_a_verb_that_is_missing_ends_the_start_and_is_named(kube: KubeServ
     await kube.seed(things.node())
     kube.rules = [replace(each, resources=each.resources - {resource}) for each in kube.rules]
     with pytest.raises(AdaptorError, match=rf"a role must allow verb 'patch' on resource '{resource}' of API group ''"):
-        await cluster.joined(None).__aenter__()
+        await cluster.joined(NO_PODS).__aenter__()
 
 
 async def test_a_node_that_does_not_exist_ends_the_start(kube: KubeServer, cluster: Cluster):
     with pytest.raises(ClusterError, match=r'capacity.*nodes "worker-1" not found'):
-        await cluster.joined(None).__aenter__()
+        await cluster.joined(NO_PODS).__aenter__()
 
 
 async def test_an_api_server_that_cannot_be_reached_ends_the_start(kube: KubeServer, cluster: Cluster):
     await kube.stop()
     with pytest.raises(ClusterError, match="patch nodes worker-1: the API server cannot be reached"):
-        await cluster.joined(None).__aenter__()
+        await cluster.joined(NO_PODS).__aenter__()
 
 
 async def test_an_api_server_that_has_gone_does_not_hold_up_the_end(kube: KubeServer, cluster: Cluster, caplog):
     await kube.seed(things.node())
     async with asyncio.timeout(5):
-        async with cluster.joined(None):
+        async with cluster.joined(NO_PODS):
             await kube.stop()
     assert "the node's capacity of peer pods stays" in caplog.text
 
@@ -140,6 +143,98 @@ async def test_it_is_made_once_whichever_adaptor_asks(kube: KubeServer, api: Api
     for _ in range(2):
         await Cluster(api, PLACE).created(things.record())
     assert len(kube.things("peerpods")) == 1
+
+
+class Looked:
+    """Pods; `looked` is set once they have been looked at ten times."""
+
+    def __init__(self, now: tuple[PodRecord, ...]) -> None:
+        self.now = now
+        self.looked = asyncio.Event()
+        self._times = 0
+
+    @property
+    def records(self) -> tuple[PodRecord, ...]:
+        self._times += 1
+        if self._times == 10:
+            self.looked.set()
+        return self.now
+
+
+def owed() -> list[asyncio.Task[None]]:
+    """The PeerPods that are still to be made."""
+    return [each for each in asyncio.all_tasks() if each.get_name().startswith("PeerPod of")]
+
+
+async def present(kube: KubeServer, number: int) -> None:
+    """Wait until there are so many PeerPods."""
+    async with asyncio.timeout(5), kube.store.news:
+        await kube.store.news.wait_for(lambda: len(kube.things("peerpods")) == number)
+
+
+async def test_one_that_cannot_be_made_is_made_once_the_api_server_is_back(
+    kube: KubeServer, api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster_module, "PAUSE", 0.01)
+    await kube.seed(things.pod())
+    cluster = Cluster(api, replace(PLACE, limit=-1))
+    async with cluster.joined(SimpleNamespace(records=(things.record(""),))):
+        await kube.stop()
+        await cluster.created(things.record())
+        await kube.start()
+        await present(kube, 1)
+
+
+async def test_one_that_is_late_waits_until_the_pod_has_no_other_machine(
+    kube: KubeServer, api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster_module, "PAUSE", 0.01)
+    monkeypatch.setattr(cluster_module, "PAUSE_MAX", 0.01)
+    await kube.seed(things.pod())
+    pods = Looked((things.record(), things.record("i-2", "2" * 64)))
+    async with Cluster(api, replace(PLACE, limit=-1)).joined(pods):
+        async with asyncio.timeout(5):
+            await pods.looked.wait()
+        assert kube.asked == []
+        pods.now = (replace(pods.now[0], state=State.STOPPING), pods.now[1])
+        await present(kube, 1)
+        (task,) = owed()
+        await asyncio.wait([task], timeout=5)
+    assert [each["spec"]["instanceID"] for each in kube.things("peerpods")] == ["i-2"]
+
+
+async def test_a_pod_of_the_same_name_on_another_node_is_not_the_owner(kube: KubeServer, cluster: Cluster):
+    await kube.seed(things.pod(nodeName="worker-2"))
+    await cluster.created(things.record())
+    assert kube.things("peerpods") == []
+
+
+async def test_one_that_is_not_made_when_the_machine_goes_is_never_made(kube: KubeServer, api: Api):
+    await kube.seed(things.pod())
+    cluster = Cluster(api, replace(PLACE, limit=-1))
+    async with cluster.joined(NO_PODS):
+        kube.hooks.append(Hook("create", "peerpods", lambda: refuse(500)))
+        await cluster.created(things.record())
+        assert owed()
+        await cluster.deleted(things.record())
+        assert not owed()
+    assert kube.things("peerpods") == []
+
+
+async def test_what_an_earlier_adaptor_could_not_put_down_is_put_down(
+    kube: KubeServer, api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster_module, "PAUSE", 0.01)
+    await kube.seed(things.pod())
+    pods = SimpleNamespace(records=(things.record(), replace(things.record("", "2" * 64), name="other")))
+    async with Cluster(api, replace(PLACE, limit=-1)).joined(pods):
+        await present(kube, 1)
+
+
+async def test_a_pod_that_has_gone_has_no_peerpod_and_is_not_waited_for(kube: KubeServer, api: Api):
+    await Cluster(api, PLACE).created(things.record())
+    assert kube.things("peerpods") == []
+    assert not owed()
 
 
 async def test_sandboxes_whose_labels_are_the_same_have_a_peerpod_each(kube: KubeServer, cluster: Cluster):
@@ -308,7 +403,7 @@ async def test_the_role_allows_what_the_adaptor_asks_for_and_nothing_else(kube: 
     await kube.seed(things.account())
     await kube.seed(things.secret("own", **{"b.io": "dHdv"}))
     cluster = Cluster(api, replace(PLACE, probe=probe.Place(str(tmp_path / "socket"))))
-    async with cluster.joined(None):
+    async with cluster.joined(NO_PODS):
         await cluster.auth_json(things.NAMESPACE, "web")
         await cluster.created(things.record())
         for _ in range(2):

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from kata_caa.errors import Fault, ProviderError
+from kata_caa.k8s import api as api_module
 from kata_caa.k8s import command, peerpod
 from kata_caa.k8s.api import Api, connected
 from kata_caa.k8s.controller import Controller, Pauses
@@ -211,6 +212,21 @@ async def test_a_watcher_that_the_api_server_ends_with_gone_lists_again(kube: Ku
         await kube.store.delete(kind_of("pods"), things.NAMESPACE, "web")
         await until(kube, lambda: not kube.things("peerpods"))
     assert len(kube.requests("list", "peerpods")) == 2
+
+
+async def test_a_watch_at_whose_end_nobody_is_any_more_is_given_up(
+    kube: KubeServer, api: Api, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(api_module, "WATCH_TIMEOUT", 1)
+    monkeypatch.setattr(api_module, "_WATCH_GRACE", -0.95)
+    pod = await kube.seed(things.pod())
+    await put(kube, pod, "i-1")
+    kube.hooks.append(Hook("watch", "peerpods", asyncio.Event().wait))
+    async with running(api, cloud):
+        await followed(kube)
+        await kube.store.delete(kind_of("pods"), things.NAMESPACE, "web")
+        await until(kube, lambda: not kube.things("peerpods"))
+    assert len(cloud.deleted) == 1
 
 
 async def test_an_api_server_that_has_gone_is_waited_for(kube: KubeServer, api: Api, cloud: Cloud):

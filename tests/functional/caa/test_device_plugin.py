@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -189,6 +190,6 @@ async def test_a_node_that_offers_devices_leaves_its_status_alone(directory: Pat
             pass  # a request would fail: there is no client
 
     place = Place(node="n", uid="0123456789", limit=2, devices=directory)
-    async with Cluster(Nobody(), place).joined(None):
+    async with Cluster(Nobody(), place).joined(SimpleNamespace(records=())):
         await kubelet.until(lambda: len(kubelet.offered.get(RESOURCE, ())) == 2)
     assert kubelet.registered[0].endpoint == "kata-peerpods-01234567.sock"

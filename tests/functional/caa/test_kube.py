@@ -203,7 +203,7 @@ async def test_watchers_are_told_in_order_and_those_that_are_too_late_are_told_s
 
     def told() -> list[tuple[str, str]]:
         stream = watch.Watch().stream(
-            custom.list_namespaced_custom_object, *PEER, resource_version=version, timeout_seconds=5
+            custom.list_namespaced_custom_object, *PEER, resource_version=version, timeout_seconds=1
         )
         return [
             (event["type"], event["object"]["metadata"]["name"]) for event, _ in zip(stream, range(3), strict=False)

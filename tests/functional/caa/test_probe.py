@@ -170,6 +170,16 @@ async def test_an_adaptor_in_a_cluster_answers_the_kubelet_from_start_to_end(
     assert "kata.peerpods.io/vm" not in kube.things("nodes")[0]["status"]["capacity"]
 
 
+async def test_an_adaptor_that_takes_over_answers_at_the_same_port(api: Api, path: Path):
+    port = free_port()
+    place = Place(str(path), port)
+    async with probe.serving(api, things.NODE, place, Known()):
+        async with probe.serving(api, things.NODE, place, Known()):
+            pass
+        async with aiohttp.ClientSession() as session, session.get(f"http://{probe.ADDRESS}:{port}/startup") as answer:
+            assert answer.status == 200
+
+
 async def test_a_node_of_no_cluster_is_alone():
     async with _surroundings("aws", AdaptorConfig(), {}) as around:
         assert around is None
