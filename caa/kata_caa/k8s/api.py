@@ -6,12 +6,13 @@ lightkube and the HTTP library below it are known here alone, but for the kinds 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import httpx2
-from lightkube import ALL_NS, ApiError, AsyncClient, KubeConfig
+from lightkube import ALL_NS, ApiError, AsyncClient, KubeConfig, SingleConfig
 from lightkube.core.exceptions import ConfigError
 from lightkube.core.resource import Resource, api_info
 from lightkube.types import PatchType
@@ -136,13 +137,13 @@ class Api:
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[Api]:
-    """The API server of the cluster that we are in; else that of `KUBECONFIG`, or `~/.kube/config`.
+    """The API server of `KUBECONFIG`, if it is set; else of the cluster that we are in, or of `~/.kube/config`.
 
     Raises:
         ClusterError: Neither is there, or it cannot be used.
     """
     try:
-        client = AsyncClient(await asyncio.to_thread(lambda: KubeConfig.from_env().get()))
+        client = AsyncClient(await asyncio.to_thread(_config))
     except (ConfigError, OSError, KeyError, ValueError) as error:
         raise ClusterError(
             f"the API server is not known: {error}; give the pod a service account, or set KUBECONFIG"
@@ -151,6 +152,12 @@ async def connected() -> AsyncIterator[Api]:
         yield Api(client)
     finally:
         await client.aclose()
+
+
+def _config() -> SingleConfig | None:
+    """lightkube would take the cluster that we are in before what is said expressly."""
+    path = os.environ.get("KUBECONFIG")
+    return (KubeConfig.from_file(path) if path else KubeConfig.from_env()).get()
 
 
 @asynccontextmanager

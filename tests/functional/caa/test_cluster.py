@@ -13,6 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from lightkube import KubeConfig
+from lightkube.resources.core_v1 import Pod
 
 from kata_caa.errors import AdaptorError, Fault, ProviderError
 from kata_caa.k8s import cluster as cluster_module
@@ -424,3 +426,18 @@ async def test_the_role_allows_what_the_adaptor_asks_for_and_nothing_else(kube: 
         for resource in rule.resources
     }
     assert asked == allowed
+
+
+async def test_what_is_said_expressly_goes_before_the_cluster_that_we_are_in(
+    kube: KubeServer, api: Api, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(KubeConfig, "from_service_account", lambda *_: pytest.fail("it was asked for"))
+    await kube.seed(things.pod())
+    async with connected() as expressly:
+        assert (await expressly.get(Pod, "web", things.NAMESPACE)).metadata.name == "web"
+
+
+async def test_without_any_api_server_it_is_said_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    with pytest.raises(ClusterError, match=r"the API server is not known: .*; give the pod a service account, or set"):
+        await connected().__aenter__()
