@@ -10,7 +10,9 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from importlib.metadata import entry_points, version
 from typing import Any
 
@@ -19,6 +21,7 @@ from kata_caa.config import AdaptorConfig
 from kata_caa.errors import AdaptorError, SettingError
 
 GROUP = "kata_caa.providers"
+_Opener = Callable[[], AbstractAsyncContextManager[Any]]  # of what the node is a part of; it takes time to import
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -71,7 +74,7 @@ def _of_provider(name: str, words: Sequence[str], environ: Mapping[str, str]) ->
     )
     for shape, value in zip(shapes, (config, cloud, options), strict=True):
         _tell(shape, value)
-    status: int = asyncio.run(options.act(config, factory(cloud)))
+    status: int = asyncio.run(options.act(config, factory(cloud), partial(_surroundings, name, config, environ)))
     return status
 
 
@@ -79,7 +82,7 @@ def _of_provider(name: str, words: Sequence[str], environ: Mapping[str, str]) ->
 class _Serve:
     """Serve the node's runtime."""
 
-    async def act(self, config: AdaptorConfig, provider: Any) -> int:
+    async def act(self, config: AdaptorConfig, provider: Any, surroundings: _Opener) -> int:
         from kata_caa import daemon
 
         if config.check:
@@ -88,7 +91,8 @@ class _Serve:
             for each in findings:
                 print(f"{'ok     ' if each.passed else 'MISSING'} {each.subject}: {each.detail}")
             return 0 if all(each.passed for each in findings) else 1
-        await daemon.run(config, provider)
+        async with surroundings() as around:
+            await daemon.run(config, provider, around)
         return 0
 
 
@@ -98,7 +102,7 @@ class _Orphans:
 
     delete: bool = settings.setting(False, "delete", "", "delete it")
 
-    async def act(self, config: AdaptorConfig, provider: Any) -> int:
+    async def act(self, config: AdaptorConfig, provider: Any, surroundings: _Opener) -> int:
         from pathlib import Path
 
         from kata_caa.orphans import orphans, target_of
@@ -116,6 +120,20 @@ class _Orphans:
 
 
 _ACTIONS: dict[str, Any] = {"serve": _Serve, "orphans": _Orphans}
+
+
+@asynccontextmanager
+async def _surroundings(name: str, config: AdaptorConfig, environ: Mapping[str, str]) -> AsyncIterator[Any]:
+    """The cluster, if `NODE_NAME` says that the node is a part of one, as upstream has it; else None."""
+    if not environ.get("NODE_NAME"):
+        yield None
+        return
+    try:
+        from kata_caa.k8s.cluster import Place, open_cluster
+    except ImportError as error:
+        raise AdaptorError(f"{error}, and NODE_NAME is set; run: pip install 'kata-py[k8s]'") from error
+    async with open_cluster(Place.of(config, name, environ)) as cluster:
+        yield cluster
 
 
 def _names(shapes: Sequence[type], *, booleans: bool = False) -> set[str]:

@@ -67,6 +67,9 @@ class AdaptorConfig:
         "PEERPODS_LIMIT_PER_NODE",
         "how many VMs the node advertises; below 0 it does not",
     )
+    device_plugin: bool = setting(
+        False, "device-plugin", "DEVICE_PLUGIN", "whether VMs are advertised as devices of the kubelet instead; ours"
+    )
     enable_scratch_space: bool = setting(
         False, "enable-scratch-space", "ENABLE_SCRATCH_SPACE", "whether pod VMs get an encrypted scratch space"
     )

@@ -91,6 +91,11 @@ class Pods:
         self._news = asyncio.Condition()
         self._announcing = asyncio.Lock()
 
+    @property
+    def records(self) -> tuple[PodRecord, ...]:
+        """The pods, as they were last written."""
+        return tuple(pod.record for pod in self._pods.values())
+
     async def restore(self) -> None:
         """Take up the pods that an earlier adaptor had: those that run are reached again, deletions go on.
 

@@ -1,4 +1,4 @@
-"""The PeerPod object: that a pod has a machine in the cloud, in the API server's words. Pure.
+"""The PeerPod object: that a pod has a machine in the cloud, in the API server's words.
 
 It goes with its pod, but not before whoever deletes the machine has taken its finalizer away.
 Source: cloud-api-adaptor `src/peerpod-ctrl/api/v1alpha1`, `pkg/adaptor/k8sops/peerpod.go`.
@@ -9,17 +9,25 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from lightkube.generic_resource import create_namespaced_resource
+from lightkube.generic_resource import GenericNamespacedResource, create_namespaced_resource
 
+from kata_caa.k8s.api import Api, ClusterError
+from kata_caa.providers.api import Target
 from kata_caa.record import PodRecord
 
 GROUP, API_VERSION = "confidentialcontainers.org", "v1alpha1"
 FINALIZER = "peer.pod/finalizer"
-SANDBOX_LABEL = "peerpods.kata-py.io/sandbox"  # ours: finds it again after a restart of the adaptor
+# Ours: by the label it is found again after a restart of the adaptor, and the annotations say whose machine it is.
+SANDBOX_LABEL = "peerpods.kata-py.io/sandbox"
+SANDBOX_ANNOTATION = "peerpods.kata-py.io/sandbox-id"
+MACHINE_ANNOTATION = "peerpods.kata-py.io/machine"
 
 PeerPod = create_namespaced_resource(GROUP, API_VERSION, "PeerPod", "peerpods")
+PeerPodObject = GenericNamespacedResource
 
 _LABEL_MAX = 63  # characters
+_NAME_MAX = 253
+_RELEASE_TRIES = 5
 
 
 def sandbox_label(sandbox_id: str) -> str:
@@ -29,13 +37,15 @@ def sandbox_label(sandbox_id: str) -> str:
 
 def body(record: PodRecord, provider: str, pod_uid: str) -> dict[str, Any]:
     """The object of a pod's machine; its name has five random characters, as upstream's."""
+    suffix = f"-resource-{secrets.token_hex(3)[:5]}"
     return {
         "apiVersion": f"{GROUP}/{API_VERSION}",
         "kind": "PeerPod",
         "metadata": {
-            "name": f"{record.name}-resource-{secrets.token_hex(3)[:5]}",
+            "name": record.name[: _NAME_MAX - len(suffix)].rstrip("-.") + suffix,
             "namespace": record.namespace,
             "labels": {SANDBOX_LABEL: sandbox_label(record.sandbox_id)},
+            "annotations": {SANDBOX_ANNOTATION: record.sandbox_id, MACHINE_ANNOTATION: record.instance_name},
             "finalizers": [FINALIZER],
             "ownerReferences": [
                 {
@@ -48,5 +58,45 @@ def body(record: PodRecord, provider: str, pod_uid: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-RELEASE = [{"op": "remove", "path": "/metadata/finalizers"}]
-"""The JSON patch that lets the object go."""
+def target_of(thing: PeerPodObject) -> Target:
+    """Whose machine an object stands for; of one that upstream's adaptor made, the machine's id is all there is."""
+    annotations = thing["metadata"].get("annotations") or {}
+    spec = thing.get("spec") or {}
+    return Target(
+        annotations.get(SANDBOX_ANNOTATION, ""), annotations.get(MACHINE_ANNOTATION, ""), spec.get("instanceID", "")
+    )
+
+
+async def release(api: Api, thing: PeerPodObject) -> None:
+    """Take our finalizer from an object, and leave others'. One that has gone, or has none, is no error.
+
+    Raises:
+        ClusterError: It cannot be changed, or others change it all the time.
+    """
+    metadata = thing["metadata"]
+    name, namespace = metadata["name"], metadata["namespace"]
+    for _ in range(_RELEASE_TRIES):
+        finalizers = metadata.get("finalizers") or []
+        if FINALIZER not in finalizers:
+            return
+        path = f"/metadata/finalizers/{finalizers.index(FINALIZER)}"
+        try:
+            await api.patch(
+                PeerPod,
+                name,
+                [{"op": "test", "path": path, "value": FINALIZER}, {"op": "remove", "path": path}],
+                namespace,
+            )
+            return
+        except ClusterError as error:
+            if error.missing:
+                return
+            if not (error.conflicting or error.unfit):
+                raise
+        try:
+            metadata = (await api.get(PeerPod, name, namespace))["metadata"]
+        except ClusterError as lost:
+            if lost.missing:
+                return
+            raise
+    raise ClusterError(f"peerpod {namespace}/{name} was changed by others {_RELEASE_TRIES} times in a row", 409)

@@ -52,6 +52,12 @@ TASK = {
 
 FIELDS = {
     **{f"containerd.task.{version}.{name}": row for version in ("v2", "v3") for name, row in TASK.items()},
+    "v1beta1.DevicePluginOptions": "pre_start_required:bool get_preferred_allocation_available:bool",
+    "v1beta1.RegisterRequest": "version endpoint resource_name options:.v1beta1.DevicePluginOptions",
+    "v1beta1.ListAndWatchResponse": "devices:.v1beta1.Device*",
+    "v1beta1.AllocateRequest": "container_requests:.v1beta1.ContainerAllocateRequest*",
+    "v1beta1.ContainerAllocateRequest": "devices_ids*",
+    "v1beta1.AllocateResponse": "container_responses:.v1beta1.ContainerAllocateResponse*",
     "containerd.v1.types.ProcessInfo": "pid:uint32 info:.google.protobuf.Any",
     "containerd.types.Mount": "type source target options*",
     "containerd.types.Envelope": "timestamp:.google.protobuf.Timestamp namespace topic event:.google.protobuf.Any",
@@ -154,6 +160,7 @@ FIELDS = {
 NUMBERS = {
     "io.containerd.cgroups.v1.MemoryStat": {"total_cache": 18, "total_unevictable": 32, "usage": 33, "kernel_tcp": 36},
     "io.containerd.cgroups.v2.MemoryStat": {"pgfault": 18, "usage": 32, "usage_limit": 33, "swap_limit": 35},
+    "v1beta1.Device": {"ID": 1, "health": 2},
     "grpc.Spec": {"Process": 2, "Mounts": 5, "Annotations": 7, "Linux": 8, "Windows": 10},
     "grpc.Linux": {"Sysctl": 3, "CgroupsPath": 5, "Seccomp": 8, "MaskedPaths": 10, "IntelRdt": 13},
     "hypervisor.CreateVMRequest": {"id": 1, "annotations": 2, "networkNamespacePath": 3},
