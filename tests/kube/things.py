@@ -72,6 +72,7 @@ def record(instance_id: str = "i-1", sandbox_id: str = SANDBOX) -> PodRecord:
         netns="/run/netns/none",
         instance_name=f"podvm-web-{sandbox_id[:8]}",
         token="t",
+        material="m",
         spec=InstanceSpec(),
         instance_id=instance_id,
         addresses=("192.0.2.1",),
