@@ -84,6 +84,9 @@ def _of_provider(name: str, words: Sequence[str], environ: Mapping[str, str]) ->
     except KeyboardInterrupt:
         print("cloud-api-adaptor: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+    except asyncio.CancelledError:
+        print("cloud-api-adaptor: terminated", file=sys.stderr)
+        return 128 + signal.SIGTERM
     return status
 
 

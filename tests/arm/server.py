@@ -218,7 +218,7 @@ class Server:
             link = self._link("operations", self.cloud.begin(operation))
             return self._give(model, tree, 201, {"Azure-AsyncOperation": link})
         if name not in known:
-            return None  # it may be one of the surroundings
+            return web.Response(status=204) if method == "DELETE" else None  # it may be one of the surroundings
         if method == "DELETE":
             return self._begun(Operation(1, lambda: known.pop(name, None) and None))
         return self._give(model, known[name])

@@ -435,7 +435,10 @@ def test_the_command_uploads_and_prints_what_to_set(given: Libvirtd, tmp_path: P
         given.virsh("vol-delete", "--pool", POOL, name)
 
 
-def test_an_upload_that_is_interrupted_takes_back_what_it_has_made(given: Libvirtd, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_an_upload_that_is_interrupted_takes_back_what_it_has_made(
+    given: Libvirtd, tmp_path: Path, number: signal.Signals, word: str
+) -> None:
     path = tmp_path / "podvm.raw"
     with path.open("wb") as file:
         file.write(b"disk")
@@ -448,8 +451,8 @@ def test_an_upload_that_is_interrupted_takes_back_what_it_has_made(given: Libvir
         for text in uploading.stderr:
             said.append(text)
             if text.startswith("uploading:"):
-                uploading.send_signal(signal.SIGINT)
+                uploading.send_signal(number)
                 break
         said += uploading.stderr.readlines()
-        assert uploading.wait(30) == 130, said
-    assert said[-1] == "cloud-api-adaptor: interrupted\n"
+        assert uploading.wait(30) == 128 + number, said
+    assert said[-1] == f"cloud-api-adaptor: {word}\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kata_caa import command
+from kata_caa.config import AdaptorConfig
 from kata_caa.disk import Disk, Progress
 from kata_caa.errors import SettingError
 from kata_caa.providers.api import ImageStore, StoredImage
@@ -64,6 +65,11 @@ def test_a_meter_writes_at_first_now_and_then_and_at_the_end() -> None:
 def test_words_of_image_that_are_none_are_told(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["libvirt", "image", *words], {"LIBVIRT_URI": "test:///default"}) == 2
     assert "there is: upload FILE, list" in capsys.readouterr().err
+
+
+async def test_a_provider_that_cannot_upload_images_says_so() -> None:
+    with pytest.raises(SettingError, match="this provider cannot upload images"):
+        await command._Image(words=("list",)).act(AdaptorConfig(), object())
 
 
 def test_help_tells_of_uploading(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,10 @@
 """A disk's way into EC2: a snapshot by the EBS direct API, and an AMI of it.
 
 Upstream puts the disk into S3 and has it imported, for which a bucket and the role `vmimport` are needed; this needs
-neither, and sends only what is not zero. Source: Amazon EBS User Guide, "EBS direct APIs"; EC2's RegisterImage.
+neither, and sends only what is not zero. The identity needs ebs:StartSnapshot, PutSnapshotBlock and CompleteSnapshot,
+and ec2:RegisterImage, CreateTags, DescribeImages, DescribeSnapshots and DeleteSnapshot.
+
+Source: Amazon EBS User Guide, "EBS direct APIs"; EC2's RegisterImage.
 """
 
 from __future__ import annotations
