@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import json
 import logging
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,10 @@ from urllib.parse import parse_qs, urlencode
 
 import boto3.session
 import pytest
+from moto.ec2.models import ec2_backends
 from moto.server import ThreadedMotoServer
+
+from tests import ebs
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.client import EC2Client
@@ -32,6 +36,7 @@ REGION = "us-east-1"
 KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
 
 _INSTANCE = re.compile(rb"<instanceId>(i-[0-9a-f]+)</instanceId>")
+_IMAGE = re.compile(rb"<imageId>(ami-[0-9a-f]+)</imageId>")
 _INTERFACE = re.compile(rb"<networkInterfaceId>(eni-[0-9a-f]+)</networkInterfaceId>")
 _ERROR = (
     '<?xml version="1.0" encoding="UTF-8"?><Response><Errors><Error><Code>{code}</Code><Message>{message}</Message>'
@@ -162,7 +167,19 @@ def ec2_server() -> Iterator[Ec2Server]:
         stack.callback(proxy.shutdown)
         environment = stack.enter_context(pytest.MonkeyPatch.context())
         environment.setenv("AWS_ENDPOINT_URL_SERVICE_QUOTAS", server.url)  # the check asks these too
+        environment.setenv("AWS_ENDPOINT_URL_EBS", server.url)
         yield server
+
+
+def _register(answer: Answer, parameters: Mapping[str, str]) -> None:
+    """Give an image what moto does not take from the call."""
+    found = _IMAGE.search(answer.body)
+    assert found is not None
+    image = ec2_backends[ebs.ACCOUNT][REGION].amis[found[1].decode()]
+    image.architecture = parameters["Architecture"]
+    prefix = "TagSpecification.1.Tag"
+    count = sum(key.startswith(prefix) and key.endswith(".Key") for key in parameters)
+    image.add_tags({parameters[f"{prefix}.{n}.Key"]: parameters[f"{prefix}.{n}.Value"] for n in range(1, count + 1)})
 
 
 class _Proxy(http.server.ThreadingHTTPServer):
@@ -183,8 +200,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     wbufsize = -1  # head and body in one packet
     server: _Proxy
 
+    def do_PUT(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if call := ebs.call_of(self.command, self.path):
+            self._do_ebs(call, body)
+            return
         parameters = {key: values[0] for key, values in parse_qs(body.decode(), keep_blank_values=True).items()}
         action = parameters.get("Action", "")
         ec2 = self.server.ec2
@@ -193,6 +216,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 ec2.seen.append((action, parameters))
             ec2.before(action, parameters)
             answer = self._served(action, parameters)
+            if action == "RegisterImage" and answer.status == 200:
+                _register(answer, parameters)
             ec2.after(action, parameters)
         except Refusal as refusal:
             text = _ERROR.format(code=refusal.code, message=refusal.message)
@@ -203,13 +228,38 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._answer(answer)
 
+    def _do_ebs(self, call: ebs.Call, body: bytes) -> None:
+        ec2 = self.server.ec2
+        try:
+            with self.server.lock:
+                ec2.seen.append((call.action, call.parameters))
+            ec2.before(call.action, call.parameters)
+            if cause := ebs.objection(call, self.headers, body, REGION):
+                raise Refusal("ValidationException", cause)
+            with closing(http.client.HTTPConnection(*self.server.moto, timeout=30)) as moto:
+                moto.request(self.command, self.path, body, dict(self.headers))
+                reply = moto.getresponse()
+                answer, headers = Answer(reply.status, reply.read()), reply.getheaders()
+            started = json.loads(answer.body)["SnapshotId"] if call.action == "StartSnapshot" else ""
+            ebs.done(call, started, REGION)
+            ec2.after(call.action, call.parameters)
+        except Refusal as refusal:
+            text = json.dumps({"message": refusal.message}).encode()
+            self._answer(Answer(refusal.status, text), [("x-amzn-ErrorType", refusal.code)])
+        except Exception:
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+        else:
+            self._answer(answer, [each for each in headers if each[0].lower().startswith("x-amz")])
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: Answer, headers: Sequence[tuple[str, str]] = (("Content-Type", "text/xml"),)) -> None:
         try:
             self.send_response(answer.status)
-            self.send_header("Content-Type", "text/xml")
+            for name, value in headers:
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()
             self.wfile.write(answer.body)

@@ -1,4 +1,4 @@
-"""The command line: `cloud-api-adaptor <provider> [flags]`, `… orphans`, `… image`, `help`, `version`.
+"""The command line: `cloud-api-adaptor <provider> [flags]`, `… orphans`, `… image upload`, `help`, `version`.
 
 Source: cloud-api-adaptor `cmd/cloud-api-adaptor/main.go`, `cmd/starter.go`.
 """
@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -60,21 +61,35 @@ def _of_provider(name: str, words: Sequence[str], environ: Mapping[str, str]) ->
         print(f"cloud-api-adaptor: {error}; run: pip install 'kata-py[{name}]'", file=sys.stderr)
         return 1
     action = words[0] if words and not words[0].startswith("-") else "serve"
-    rest = words[1:] if action != "serve" else words
+    rest = list(words[1:] if action != "serve" else words)
+    operands = []
+    while action == "image" and rest and not rest[0].startswith("-"):
+        operands.append(rest.pop(0))
     shapes = (AdaptorConfig, factory.config, _ACTIONS.get(action, _Serve))
     if "-h" in rest or "--help" in rest or "-help" in rest:
         print(_flags(name, shapes))
         return 0
     values, left = flags.parse(rest, _names(shapes), _names(shapes, booleans=True))
+    if action == "image":
+        operands, left = [*operands, *left], []
     if action not in _ACTIONS or left:
         raise SettingError(f"{' '.join(left) or action}: not understood; there is: {', '.join(_ACTIONS)}")
     config, cloud, options = (settings.load(shape, values, environ) for shape in shapes)
+    if action == "image":
+        options = dataclasses.replace(options, words=tuple(operands))
     logging.basicConfig(
         stream=sys.stderr, level=_level(config.log_level), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     for shape, value in zip(shapes, (config, cloud, options), strict=True):
         _tell(shape, value)
-    status: int = asyncio.run(options.act(config, factory(cloud), partial(_surroundings, name, config, environ)))
+    try:
+        status: int = asyncio.run(options.act(config, factory(cloud), partial(_surroundings, name, config, environ)))
+    except KeyboardInterrupt:
+        print("cloud-api-adaptor: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except asyncio.CancelledError:
+        print("cloud-api-adaptor: terminated", file=sys.stderr)
+        return 128 + signal.SIGTERM
     return status
 
 
@@ -119,7 +134,39 @@ class _Orphans:
         return 0
 
 
-_ACTIONS: dict[str, Any] = {"serve": _Serve, "orphans": _Orphans}
+@dataclasses.dataclass(frozen=True)
+class _Image:
+    """Upload the disk of pod VMs to the cloud, or list what was uploaded."""
+
+    name: str = settings.setting("podvm", "name", "", "image upload: the image's name up to the digest that follows")
+    machine: str = settings.setting(
+        "x86_64", "machine", "", "image upload: which machines the disk is for, x86_64, aarch64 or s390x"
+    )
+    words: tuple[str, ...] = ()
+
+    async def act(self, config: AdaptorConfig, provider: Any, surroundings: _Opener) -> int:
+        from pathlib import Path
+
+        from kata_caa import upload
+        from kata_caa.providers.api import UploadsImages
+
+        if not isinstance(provider, UploadsImages):
+            raise SettingError("image: this provider cannot upload images; do it by the cloud's own tools")
+        match self.words:
+            case ["upload", file]:
+                async with provider.images() as store:
+                    image = await upload.upload(store, Path(file), self.name, self.machine, sys.stderr)
+                print(f"{store.setting}={image.value}")
+            case ["list"]:
+                async with provider.images() as store:
+                    for each in await store.stored():
+                        print(f"{store.setting}={each.value}\t{each.name}\t{each.digest}")
+            case _:
+                raise SettingError(f"image {' '.join(self.words)}: not understood; there is: upload FILE, list")
+        return 0
+
+
+_ACTIONS: dict[str, Any] = {"serve": _Serve, "orphans": _Orphans, "image": _Image}
 
 
 @asynccontextmanager
@@ -162,7 +209,7 @@ def _tell(shape: type, values: Any) -> None:
 
 
 def _flags(name: str, shapes: Sequence[type]) -> str:
-    lines = [f"usage: cloud-api-adaptor {name} [serve | orphans] [flags]", ""]
+    lines = [f"usage: cloud-api-adaptor {name} [serve | orphans | image upload FILE | image list] [flags]", ""]
     for shape in shapes:
         for field, how in settings.settings_of(shape):
             heads = [f"-{how.flag}"] if how.flag else []
@@ -174,10 +221,13 @@ def _flags(name: str, shapes: Sequence[type]) -> str:
 def _usage() -> str:
     known = ", ".join(sorted(entry_points(group=GROUP).names)) or "none installed"
     return (
-        "usage: cloud-api-adaptor <provider> [serve | orphans] [flags]\n"
+        "usage: cloud-api-adaptor <provider> [serve | orphans | image upload FILE | image list] [flags]\n"
         "       cloud-api-adaptor help | version\n\n"
         f"providers: {known}\n"
         "serve (the default): make machines for this node's runtime; with -check, look at the cloud and end\n"
         "orphans: what the cloud has of this node's that no sandbox owns; with -delete, delete it\n"
+        "image upload: put FILE, a disk that make podvm built, into the cloud, and print the setting that names it;\n"
+        "    the same file again is found by its digest; interrupted, it takes back what it has made\n"
+        "image list: the images that were uploaded so\n"
         "cloud-api-adaptor <provider> -help tells its flags and variables"
     )

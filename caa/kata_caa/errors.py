@@ -29,6 +29,10 @@ class MalformedConfig(AdaptorError):
     """A text of the pod VM (apf.json, user data, initdata) does not have its form; names the place in it."""
 
 
+class DiskError(AdaptorError):
+    """A pod VM's disk cannot be uploaded as it is: says why, and what to do."""
+
+
 class TlsError(AdaptorError):
     """Keys or certificates cannot be used: names the file, and what to do next."""
 

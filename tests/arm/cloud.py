@@ -60,6 +60,7 @@ class Operation:
         finish: What is done at the end.
         failure: What it ends with; None succeeds.
         start: What is done at the first look.
+        result: What is answered at the end, where it is no resource.
     """
 
     looks: int
@@ -67,6 +68,7 @@ class Operation:
     failure: Refusal | None = None
     start: Callable[[], None] | None = None
     status: str = "InProgress"
+    result: Tree | None = None
 
     def look(self) -> None:
         """Come nearer to the end."""
@@ -239,6 +241,10 @@ class Cloud:
         disk = self.get("disks", name)
         disk["tags"] = tags
         return disk
+
+    def begin(self, operation: Operation) -> str:
+        """Begin an operation; gives its id."""
+        return self._operation(operation)
 
     def _operation(self, operation: Operation) -> str:
         number = f"{next(self.numbers):08}"

@@ -19,6 +19,7 @@ from azure.mgmt.network import models as network
 from tests.arm import surroundings
 from tests.arm.cloud import GROUP, REGION, SUBSCRIPTION, Cloud, Operation, Refusal, Tree
 from tests.arm.faults import Harm, Schedule
+from tests.arm.images import DEFINITION, Images
 from tests.arm.schema import Violation, verify
 
 TOKEN = "a token of the tests"
@@ -33,6 +34,12 @@ _TIMEOUT = 10.0  # seconds
 _KINDS = "|".join(_MODELS)
 _HERE = f"/subscriptions/{SUBSCRIPTION}"
 _OWN = re.compile(rf"{_HERE}/resourceGroups/{GROUP}/providers/Microsoft\.(?:Compute|Network)/({_KINDS})(?:/([^/]+))?")
+_GROUP = rf"{_HERE}/resourceGroups/{GROUP}/providers/Microsoft\.Compute"
+_DISK = re.compile(rf"{_GROUP}/disks/([^/]+)")
+_ACCESS = re.compile(rf"{_GROUP}/disks/([^/]+)/(beginGetAccess|endGetAccess)")
+_IMAGES = re.compile(rf"{_GROUP}/images(?:/([^/]+))?")
+_VERSIONS = re.compile(rf"{re.escape(DEFINITION)}/versions(?:/([^/]+))?")
+_PAGES = re.compile(r"/pages/([^/]+)")
 _OPERATION = re.compile(rf"{_HERE}/providers/Microsoft\.\w+/locations/{REGION}/(operations|results)/(\d+)")
 
 
@@ -63,6 +70,7 @@ class Server:
 
     Attributes:
         cloud: What it holds.
+        images: What it holds of images.
         schedule: What harm is done to calls.
         calls: Method and path of each call that came.
         violations: What did not fit the models, of either side; a test fails if there is one.
@@ -75,6 +83,7 @@ class Server:
 
     def __init__(self) -> None:
         self.cloud = Cloud()
+        self.images = Images(self.cloud)
         self.schedule = Schedule()
         self.calls: list[tuple[str, str]] = []
         self.violations: list[str] = []
@@ -129,6 +138,10 @@ class Server:
         return answer
 
     async def _do(self, request: web.Request) -> web.Response:
+        if found := _PAGES.fullmatch(request.path):
+            data = await request.read()
+            status = self.images.write(found[1], request.rel_url.raw_query_string, dict(request.headers), data)
+            return web.Response(status=status)
         try:
             if request.headers.get("Authorization") != f"Bearer {TOKEN}":
                 raise Refusal(401, "InvalidAuthenticationToken")
@@ -140,6 +153,8 @@ class Server:
             if self.throttled:
                 self.throttled -= 1
                 raise Refusal(429, "TooManyRequests", headers={"Retry-After": "1"})
+            if (answer := await self._of_images(request)) is not None:
+                return answer
             if found := _OWN.fullmatch(request.path):
                 return await self._own(request, found[1], found[2])
             if found := _OPERATION.fullmatch(request.path):
@@ -179,6 +194,38 @@ class Server:
                 return web.Response(status=202, headers=headers)
         raise Refusal(405, "MethodNotAllowed")
 
+    async def _of_images(self, request: web.Request) -> web.Response | None:
+        """What is done to images, and to disks that they are made of; None if it is none of that."""
+        images, method = self.images, request.method
+        if found := _ACCESS.fullmatch(request.path):
+            if found[2] == "beginGetAccess":
+                body = await self._body(request, compute.GrantAccessData)
+                return self._begun(images.grant(found[1], body, self.url))
+            return self._begun(images.revoke(found[1]))
+        if (found := _DISK.fullmatch(request.path)) and method == "PUT":
+            return self._give(compute.Disk, images.put_disk(found[1], await self._body(request, compute.Disk)))
+        if found := _IMAGES.fullmatch(request.path):
+            kind, known, name, model = "image", images.images, (found[1] or "").lower(), compute.Image
+        elif found := _VERSIONS.fullmatch(request.path):
+            kind, known, name, model = "version", images.versions, found[1] or "", compute.GalleryImageVersion
+        else:
+            return None
+        if not name:
+            return self._page(request, model, list(known.values()))
+        if method == "PUT":
+            body = await self._body(request, model)
+            tree, operation = (images.put_image if kind == "image" else images.put_version)(found[1], body)
+            link = self._link("operations", self.cloud.begin(operation))
+            return self._give(model, tree, 201, {"Azure-AsyncOperation": link})
+        if name not in known:
+            return web.Response(status=204) if method == "DELETE" else None  # it may be one of the surroundings
+        if method == "DELETE":
+            return self._begun(Operation(1, lambda: known.pop(name, None) and None))
+        return self._give(model, known[name])
+
+    def _begun(self, operation: Operation) -> web.Response:
+        return web.Response(status=202, headers={"Location": self._link("results", self.cloud.begin(operation))})
+
     async def _body(self, request: web.Request, model: type) -> Tree:
         tree: Tree = json.loads(await request.read())
         verify(model, tree, sent=True)
@@ -187,6 +234,9 @@ class Server:
     def _operation(self, how: str, number: str) -> web.Response:
         operation: Operation = self.cloud.operations[number]
         operation.look()
+        if how == "results" and operation.status == "Succeeded" and operation.result is not None:
+            verify(compute.AccessUri, operation.result, sent=False)
+            return web.json_response(operation.result)
         if how == "results":
             return web.Response(status=202 if operation.status == "InProgress" else 200, headers=(
                 {"Location": self._link("results", number)} if operation.status == "InProgress" else {}

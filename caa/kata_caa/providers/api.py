@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
+
+from kata_caa.disk import Disk, Progress
 
 OWNER_TAG = "kata-py-owner"  # the node whose adaptor made it
 SANDBOX_TAG = "kata-py-sandbox"
 POD_TAG = "kata-py-pod"
 NAMESPACE_TAG = "kata-py-namespace"
+IMAGE_TAG = "kata-py-image"  # SHA-256 of the file that an image was uploaded from
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,4 +174,64 @@ class ProviderFactory(Protocol[ConfigT]):
 
         Raises:
             ProviderError: The cloud cannot be reached, or does not have what is configured.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image that was uploaded.
+
+    Attributes:
+        value: What the provider's setting of the image is to be.
+        name: Its name in the cloud.
+        digest: SHA-256 of the file, as far as the cloud keeps it; in hexadecimal digits.
+        found: Whether it was there already.
+    """
+
+    value: str
+    name: str
+    digest: str
+    found: bool = False
+
+
+class ImageStore(Protocol):
+    """Where a cloud keeps images.
+
+    Attributes:
+        setting: The environment variable that names the image of pod VMs.
+    """
+
+    setting: str
+
+    async def upload(self, disk: Disk, stem: str, progress: Progress) -> StoredImage:
+        """Upload a disk, or find that it was uploaded before. Failed or cancelled, it takes back what it has made.
+
+        Args:
+            disk: What is uploaded.
+            stem: What the image's name begins with.
+            progress: Told on the event loop how many bytes went, of how many.
+
+        Raises:
+            ProviderError: The cloud refuses.
+            DiskError: The cloud takes no such disk.
+        """
+
+    async def stored(self) -> Sequence[StoredImage]:
+        """The images that were uploaded so.
+
+        Raises:
+            ProviderError: They cannot be listed.
+        """
+
+
+@runtime_checkable
+class UploadsImages(Protocol):
+    """What a factory's product may be besides: the way to the cloud's images, for which machines need not be set."""
+
+    def images(self) -> AbstractAsyncContextManager[ImageStore]:
+        """Open it; leaving closes connections.
+
+        Raises:
+            ProviderError: The cloud cannot be reached.
+            SettingError: A setting that it needs is missing.
         """

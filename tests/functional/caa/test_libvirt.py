@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kata_caa.disk import examine
 from kata_caa.errors import Fault, ProviderError
 from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG, InstanceRequest, InstanceSpec, Target
 from kata_caa.providers.libvirt import binding, image
 from kata_caa.providers.libvirt.config import LibvirtConfig
 from kata_caa.providers.libvirt.domain import describe, uuid_of
+from kata_caa.providers.libvirt.image import LibvirtImages
 from kata_caa.providers.libvirt.provider import LibvirtProvider
 from kata_caa.settings import Duration
 from tests import peer_guest
@@ -29,6 +33,7 @@ pytestmark = [pytest.mark.root, pytest.mark.qemu]
 # A kernel of s390x that stays where it is: a PSW to load, which leads to a jump to itself (z/Architecture, chapter 4).
 S390X_LOOP = bytes(4) + b"\x80\x01\x00\x00" + bytes(0x10000 - 8) + b"\xa7\xf4\x00\x00" + bytes(0x1000)
 
+ADAPTOR = (sys.executable, "-c", "import sys; from kata_caa.command import main; sys.exit(main())")
 OWNER, SANDBOX, NAME = "node-1", "0a1b2c3d4e5f", "podvm-web-0a1b2c3d"
 REQUEST = InstanceRequest(
     Target(SANDBOX, NAME), "token", "#cloud-config\n", tags=((OWNER_TAG, OWNER), (SANDBOX_TAG, SANDBOX))
@@ -380,3 +385,74 @@ async def test_an_upload_that_is_cancelled_leaves_no_volume(
     await asyncio.wait([uploading])
     assert uploading.cancelled()
     assert "peer.img" not in given.virsh("vol-list", POOL)
+
+
+async def test_the_same_file_is_uploaded_once(given: Libvirtd, config: LibvirtConfig, tmp_path: Path) -> None:
+    path = _image(tmp_path)
+    disk = examine(path)
+    async with LibvirtImages(config) as images:
+        first = await images.upload(disk, "podvm", lambda done, total: None)
+        try:
+            again = await images.upload(disk, "podvm", lambda done, total: None)
+            assert (first.found, again.found) == (False, True)
+            assert first.value == again.value == f"podvm-{disk.digest[:12]}.qcow2"
+            assert [image.value for image in await images.stored()] == [first.value]
+            assert (given.pool / first.value).read_bytes() == path.read_bytes()
+        finally:
+            given.virsh("vol-delete", "--pool", POOL, first.value)
+
+
+async def test_what_a_killed_upload_left_is_replaced(given: Libvirtd, config: LibvirtConfig, tmp_path: Path) -> None:
+    path = tmp_path / "podvm.raw"
+    path.write_bytes(b"beginning" + bytes(1 << 20) + b"end")
+    disk = examine(path)
+    name = f"podvm-{disk.digest[:12]}.raw"
+    given.virsh("vol-create-as", POOL, name, str(disk.size), "--format", "raw")
+    async with LibvirtImages(config) as images:
+        try:
+            assert not (await images.upload(disk, "podvm", lambda done, total: None)).found
+            assert (given.pool / name).read_bytes() == path.read_bytes()
+        finally:
+            given.virsh("vol-delete", "--pool", POOL, name)
+
+
+def test_the_command_uploads_and_prints_what_to_set(given: Libvirtd, tmp_path: Path) -> None:
+    path = tmp_path / "podvm.raw"
+    path.write_bytes(b"disk")
+    line = [*ADAPTOR, "libvirt", "image"]
+    environment = {**os.environ, "LIBVIRT_URI": given.uri, "LIBVIRT_POOL": POOL}
+    done = subprocess.run(
+        [*line, "upload", str(path), "--name", "peer"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    try:
+        assert done.returncode == 0, done.stderr
+        key, _, name = done.stdout.strip().partition("=")
+        assert key == "LIBVIRT_VOL_NAME"
+        assert (given.pool / name).read_bytes() == b"disk"
+        listed = subprocess.run([*line, "list"], env=environment, capture_output=True, text=True, timeout=60)
+        assert listed.stdout.startswith(f"LIBVIRT_VOL_NAME={name}\t")
+    finally:
+        given.virsh("vol-delete", "--pool", POOL, name)
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_an_upload_that_is_interrupted_takes_back_what_it_has_made(
+    given: Libvirtd, tmp_path: Path, number: signal.Signals, word: str
+) -> None:
+    path = tmp_path / "podvm.raw"
+    with path.open("wb") as file:
+        file.write(b"disk")
+        file.truncate(1 << 30)  # more than goes until the signal comes
+    line = [*ADAPTOR, "libvirt", "image", "upload", str(path)]
+    environment = {**os.environ, "LIBVIRT_URI": given.uri, "LIBVIRT_POOL": POOL}
+    with subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True) as uploading:
+        assert uploading.stderr is not None
+        said = []
+        for text in uploading.stderr:
+            said.append(text)
+            if text.startswith("uploading:"):
+                uploading.send_signal(number)
+                break
+        said += uploading.stderr.readlines()
+        assert uploading.wait(30) == 128 + number, said
+    assert said[-1] == f"cloud-api-adaptor: {word}\n"

@@ -75,6 +75,9 @@ TABLE: Final[Mapping[str, Meaning]] = {
         Fault.FATAL, "the type takes no further interface or volume", "take a larger type, or fewer volumes"
     ),
     "VolumeLimitExceeded": Meaning(Fault.QUOTA, "the account may not have more disk space", _ADMIN_QUOTA),
+    "ServiceQuotaExceededException": Meaning(
+        Fault.QUOTA, "the account may not have more snapshots begun at a time", "wait, or ask AWS for a higher quota"
+    ),
     "MaxIOPSLimitExceeded": Meaning(Fault.QUOTA, "the account may not have faster disks", _ADMIN_QUOTA),
     "ResourceCountExceeded": Meaning(Fault.QUOTA, "the account may not have more of this at once", _ADMIN_QUOTA),
     "PendingVerification": Meaning(Fault.QUOTA, "AWS still verifies the account", "wait until AWS sends its e-mail"),
@@ -83,6 +86,8 @@ TABLE: Final[Mapping[str, Meaning]] = {
     "RequestLimitExceeded": Meaning(Fault.THROTTLE, "the cloud asks for fewer calls at a time", _LATER),
     "Throttling": Meaning(Fault.THROTTLE, "the cloud asks for fewer calls at a time", _LATER),
     "ThrottlingException": Meaning(Fault.THROTTLE, "the cloud asks for fewer calls at a time", _LATER),
+    "RequestThrottledException": Meaning(Fault.THROTTLE, "the cloud asks for fewer calls at a time", _LATER),
+    "ConcurrentLimitExceededException": Meaning(Fault.THROTTLE, "the cloud asks for fewer calls at a time", _LATER),
     "RequestThrottled": Meaning(Fault.THROTTLE, "the cloud asks for fewer calls at a time", _LATER),
     "TooManyRequestsException": Meaning(Fault.THROTTLE, "the cloud asks for fewer calls at a time", _LATER),
     "SlowDown": Meaning(Fault.THROTTLE, "the cloud asks for fewer calls at a time", _LATER),

@@ -32,6 +32,7 @@ from kata_caa.providers.aws.errors import ENDED, meaning
 from kata_caa.providers.aws.image import Image, describe_image
 from kata_caa.providers.aws.network import SecondInterface, add_interface
 from kata_caa.providers.aws.offers import Offer, describe_types, ways
+from kata_caa.providers.aws.store import AwsImages
 from kata_caa.selection import Candidate, Spot
 
 if TYPE_CHECKING:
@@ -93,6 +94,10 @@ class Aws(AbstractAsyncContextManager[Provider]):
         self._policy = policy
         self._pace = pace or Pace()
         self._stack = AsyncExitStack()
+
+    def images(self) -> AwsImages:
+        """The account's AMIs as a place of images."""
+        return AwsImages(self._config, self._fetch, self._pace.waits)
 
     async def __aenter__(self) -> AwsProvider:
         """Make a client. Image and types are looked up when they are first needed, so that a check can tell of them.

@@ -88,6 +88,13 @@ class AzureConfig:
         "extension: whether pod VMs are spot machines, which Azure may take back: no; prefer, in every zone before"
         " one at full price; only",
     )
+    gallery_image: str = setting(
+        "",
+        "gallery-image",
+        "AZURE_GALLERY_IMAGE",
+        "extension: the id of a gallery's image definition, of which image upload makes a version; confidential"
+        " machines need one of the security type ConfidentialVmSupported; a managed image is made if empty",
+    )
     endpoint: str = setting(
         "https://management.azure.com",
         "arm-endpoint",

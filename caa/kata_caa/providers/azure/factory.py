@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import ClassVar
 
-from kata_caa.providers.api import Provider
+from kata_caa.providers.api import ImageStore, Provider
 from kata_caa.providers.azure.config import AzureConfig
 
 
@@ -22,6 +22,12 @@ class Azure:
     def __init__(self, config: AzureConfig) -> None:
         self._config = config
         self._stack = AsyncExitStack()
+
+    def images(self) -> AbstractAsyncContextManager[ImageStore]:
+        """The resource group's images, or a gallery's, as a place of images."""
+        from kata_caa.providers.azure.store import AzureImages
+
+        return AzureImages(self._config)
 
     async def __aenter__(self) -> Provider:
         # A hundred megabytes and half a second, which whoever lists the settings of all clouds need not spend.

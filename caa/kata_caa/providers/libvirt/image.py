@@ -1,14 +1,18 @@
-"""An image's way into the pool: `cloud-api-adaptor image upload`."""
+"""An image's way into the pool: `cloud-api-adaptor libvirt image upload`."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import IO
 
+from kata_caa.disk import Disk, Progress
 from kata_caa.errors import Fault, ProviderError
+from kata_caa.providers.api import ImageStore, StoredImage
 from kata_caa.providers.libvirt import binding, volume
 from kata_caa.providers.libvirt.binding import Connect
 from kata_caa.providers.libvirt.config import LibvirtConfig
@@ -17,6 +21,69 @@ from kata_caa.providers.libvirt.volume import VolumeFacts
 
 UPLOAD_TIMEOUT = 3600.0  # seconds; an image has gigabytes
 _HEAD = 64 << 10  # bytes that are sent last
+_NAME = re.compile(r".+-[0-9a-f]{12}\.(?:qcow2|raw)")
+
+
+class LibvirtImages(ImageStore):
+    """The pool as a place of images; an asynchronous context manager of itself.
+
+    A volume has no tags, so the digest is in its name alone, and what is unfinished is told by its beginning.
+
+    Args:
+        config: The host and the pool.
+        opener: Opens a connection, blocking.
+    """
+
+    setting = "LIBVIRT_VOL_NAME"
+
+    def __init__(self, config: LibvirtConfig, opener: Opener = binding.open_host) -> None:
+        self._config = config
+        self._opener = opener
+
+    async def __aenter__(self) -> LibvirtImages:
+        self._connection = Connection(self._config.uri, self._opener)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._connection.close()
+
+    async def upload(self, disk: Disk, stem: str, progress: Progress) -> StoredImage:
+        """As the interface has it. What a killed upload left is replaced."""
+        name = f"{disk.named(stem)}.{disk.form}"
+        found = await self._connection.call(
+            f"look for volume {name}", lambda connect: self._is_whole(connect, disk, name)
+        )
+        if not found:
+            await upload(self._config, disk.path, name, progress, self._opener)
+        return StoredImage(name, name, disk.digest, found)
+
+    async def stored(self) -> Sequence[StoredImage]:
+        """As the interface has it; of the digest, only the beginning is known."""
+
+        def names(connect: Connect) -> list[str]:
+            pool = connect.storagePoolLookupByName(self._config.pool)
+            volume.refresh(pool)
+            return sorted(filter(_NAME.fullmatch, pool.listVolumes()))
+
+        listed = await self._connection.call("list volumes", names)
+        return [StoredImage(name, name, name.rpartition(".")[0][-12:], True) for name in listed]
+
+    def _is_whole(self, connect: Connect, disk: Disk, name: str) -> bool:
+        """Whether the volume is there; one whose beginning is missing, which goes last, is deleted.
+
+        libvirt refuses to delete a volume that another upload is filling.
+        """
+        pool = connect.storagePoolLookupByName(self._config.pool)
+        if not (there := volume.find(pool, name)):
+            return False
+        with disk.path.open("rb") as image:
+            wanted = image.read(_HEAD)
+        if volume.head(connect, there, len(wanted)) == wanted:
+            return True
+        there.delete(0)
+        return False
 
 
 async def upload(

@@ -21,6 +21,7 @@ from kata_caa.providers.libvirt.config import LibvirtConfig, refuse_nonsense
 from kata_caa.providers.libvirt.connection import Connection, Opener
 from kata_caa.providers.libvirt.domain import Machine, new_macs, uuid_of
 from kata_caa.providers.libvirt.host import Host
+from kata_caa.providers.libvirt.image import LibvirtImages
 
 _GIB = 1 << 30
 
@@ -58,6 +59,10 @@ class LibvirtProvider:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._connection.close()
+
+    def images(self) -> LibvirtImages:
+        """The pool as a place of images."""
+        return LibvirtImages(self._config, self._opener)
 
     async def create(self, request: InstanceRequest) -> Instance:
         """As the interface has it."""

@@ -144,12 +144,21 @@ def _send(stream: Stream, data: bytes) -> None:
         view = view[gone:]
 
 
+def head(connect: Connect, volume: Volume, size: int) -> bytes:
+    """The first bytes of a volume, as many."""
+    return _part(connect, volume, 0, size)
+
+
 def tail(connect: Connect, path: str, size: int) -> bytes:
     """The last bytes of a volume, up to as many."""
     volume = connect.storageVolLookupByPath(path)
     capacity = volume_facts(volume).capacity
+    return _part(connect, volume, max(0, capacity - size), min(size, capacity))
+
+
+def _part(connect: Connect, volume: Volume, offset: int, length: int) -> bytes:
     stream = connect.newStream(0)
-    volume.download(stream, max(0, capacity - size), min(size, capacity), 0)
+    volume.download(stream, offset, length, 0)
     got = b""
     try:
         while piece := stream.recv(CHUNK):
