@@ -125,7 +125,7 @@ def _whose(meaning: str) -> tuple[str, bool]:
 
 def _default(field: dataclasses.Field[Any], types: Mapping[str, object]) -> str:
     """A default as one would write it; empty is none."""
-    value = field.default
+    value: Any = field.default
     if types[field.name] is Duration:
         return _duration(value)
     if isinstance(value, bool):
