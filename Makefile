@@ -16,7 +16,7 @@ DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-sy
                   dosfstools grub-pc-bin mtools systemd-boot-efi gcc libvirt-dev pkg-config python3-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-remote test test-functional test-integration test-guest test-cri test-alone check guest podvm podvms bench conformance protos clean
+.PHONY: help setup demo demo-remote test test-functional test-integration test-guest test-peer test-cri test-alone check guest podvm podvms bench conformance protos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,17 +45,22 @@ demo-remote: setup podvm ## a pod in a machine that the cloud-api-adaptor has li
 test: setup guest podvms ## every gate and every test (root)
 	@tools/check
 	@$(BIN)/pytest -q -n 2 tests/unit
-	@$(BIN)/python -m tools.lanes '$(MAKE) test-integration' '$(MAKE) --keep-going test-functional test-guest test-cri'
+	@$(BIN)/python -m tools.lanes '$(MAKE) --keep-going test-integration test-guest' \
+	    '$(MAKE) --keep-going test-functional test-peer test-cri'
 	@$(MAKE) test-alone
 
-test-functional test-integration test-guest test-cri test-alone: setup guest
-test-functional: podvms
-test-guest: podvm
+test-functional test-integration test-guest test-peer test-cri test-alone: setup guest
+test-functional test-peer: podvms
+test-functional:
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/functional tests/conformance
 test-integration:
-	@tools/room $(BIN)/pytest -q -m 'not alone' --ignore tests/integration/guest tests/integration
+	@tools/room $(BIN)/pytest -q -m 'not alone' --ignore tests/integration/guest --ignore tests/integration/peer \
+	    tests/integration
 test-guest:
-	@tools/room $(BIN)/pytest -q -m 'not alone' tests/integration/guest tests/e2e
+	@tools/room $(BIN)/pytest -q -m 'not alone' --ignore tests/e2e/test_demo_remote.py \
+	    tests/integration/guest tests/e2e
+test-peer:
+	@tools/room $(BIN)/pytest -q -m 'not alone' tests/integration/peer tests/e2e/test_demo_remote.py
 test-cri:
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/cri
 test-alone:
@@ -63,7 +68,7 @@ test-alone:
 
 check: setup ## ruff, mypy --strict, import-linter, generated code, unit tests
 	@tools/check
-	@$(BIN)/pytest -q tests/unit
+	@$(BIN)/pytest -q -n 2 tests/unit
 
 guest: setup ## kernel, initramfs and root image of the guest
 	@$(BIN)/python agent/image/build.py --output $(BUILD)/guest

@@ -10,9 +10,8 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import stat
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from kata_caa.config import AdaptorConfig
 from kata_caa.errors import AdaptorError, ProviderError
 from kata_caa.gateway import Gateway
 from kata_caa.node import NodeTunnel
+from kata_caa.notice import notify
 from kata_caa.owner import owner_of_this_node
 from kata_caa.peer import Parts
 from kata_caa.pods import Pods
@@ -131,15 +131,6 @@ def tags_of(owner: str, record: PodRecord) -> tuple[tuple[str, str], ...]:
         (POD_TAG, record.name),
         (NAMESPACE_TAG, record.namespace),
     )
-
-
-def notify(text: str, environ: Mapping[str, str] | None = None) -> None:
-    """Tell the service manager, if there is one. Source: sd_notify(3)."""
-    address = (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.sendto(text.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 async def _listening(path: Path, pods: Pods) -> Server:

@@ -6,6 +6,22 @@ from collections.abc import Collection, Sequence
 
 from kata_caa.errors import SettingError
 
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+
+
+def truth(flag: str, text: str) -> bool:
+    """What a boolean flag's value means.
+
+    Raises:
+        SettingError: It is none.
+    """
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise SettingError(f"-{flag}: {text!r:.100} is neither true nor false")
+
 
 def parse(
     arguments: Sequence[str], flags: Collection[str], booleans: Collection[str]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NewType, TypeVar, get_type_hints
 
 from kata_caa.errors import SettingError
+from kata_caa.flags import truth
 
 T = TypeVar("T")
 
@@ -129,8 +130,6 @@ _PARSERS: Mapping[object, Callable[[str], object]] = {
     tuple[tuple[str, str], ...]: pairs,
 }
 _LISTS = (tuple[str, ...], tuple[tuple[str, str], ...])
-_TRUE = frozenset({"1", "t", "true"})
-_FALSE = frozenset({"0", "f", "false"})
 
 
 def _from_environment(kind: object, text: str, default: object) -> object:
@@ -144,9 +143,7 @@ def _from_environment(kind: object, text: str, default: object) -> object:
 
 def _from_flag(kind: object, flag: str, text: str, before: Any, *, is_default: bool) -> object:
     if kind is bool:
-        if text.lower() in _TRUE | _FALSE:
-            return text.lower() in _TRUE
-        raise SettingError(f"-{flag}: {text!r} is neither true nor false")
+        return truth(flag, text)
     try:
         value = _PARSERS[kind](text)
     except ValueError as error:

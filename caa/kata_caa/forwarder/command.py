@@ -11,13 +11,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from kata_caa import apf
+from kata_caa import apf, flags
 from kata_caa.errors import AdaptorError, SettingError
 
 NAME: Final = "agent-protocol-forwarder"
-
-_TRUE: Final = ("1", "t", "T", "true", "TRUE", "True")
-_FALSE: Final = ("0", "f", "F", "false", "FALSE", "False")
 
 
 def _flag(default: Any, name: str, meaning: str) -> Any:
@@ -47,30 +44,17 @@ def parse(arguments: Sequence[str]) -> Options:
     Raises:
         SettingError: A flag is not known, or its value is missing or no truth.
     """
-    flags = {each.metadata["flag"]: each for each in fields(Options)}
-    values: dict[str, Any] = {}
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("-") or word in ("-", "--"):
-            if word == "--" and not rest:
-                break
-            raise SettingError(f"{NAME} takes flags alone, not {word if word != '--' else rest[0]!r:.100}")
-        name, separator, value = word.removeprefix("-").removeprefix("-").partition("=")
-        if name not in flags:
-            raise SettingError(f"flag provided but not defined: -{name}")
-        each = flags[name]
-        if isinstance(each.default, bool):
-            if separator and value not in _TRUE + _FALSE:
-                raise SettingError(f"-{name}: {value!r:.100} is neither true nor false")
-            values[each.name] = not separator or value in _TRUE
-            continue
-        if not separator:
-            if not rest:
-                raise SettingError(f"flag needs an argument: -{name}")
-            value = rest.pop(0)
-        values[each.name] = value
-    return replace(Options(), **values)
+    known = {each.metadata["flag"]: each for each in fields(Options)}
+    values, rest = flags.parse(
+        arguments, known.keys(), {name for name, each in known.items() if isinstance(each.default, bool)}
+    )
+    if rest:
+        raise SettingError(f"{NAME} takes flags alone, not {rest[0]!r:.100}")
+    changes: dict[str, Any] = {}
+    for name, (*_, text) in values.items():
+        each = known[name]
+        changes[each.name] = flags.truth(name, text) if isinstance(each.default, bool) else text
+    return replace(Options(), **changes)
 
 
 def usage() -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from kata_caa.forwarder.command import Options
 from kata_caa.forwarder.console import tell
 from kata_caa.forwarder.interceptor import HOOKED, Interceptor
 from kata_caa.forwarder.service import Forwarder
+from kata_caa.notice import notify
 from kata_py.ttrpc.address import UnixAddress
 
 if TYPE_CHECKING:
@@ -104,20 +104,6 @@ def listen_address(text: str) -> tuple[str, int]:
     if not separator or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise SettingError(f"-listen: {text!r:.100} is not HOST:PORT")
     return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)
-
-
-def notify(state: str) -> None:
-    """Tell the service manager, if there is one. Source: sd_notify(3)."""
-    import socket
-
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
-        return
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-            sock.sendto(state.encode(), address.replace("@", "\0", 1) if address[0] == "@" else address)
-    except OSError as error:
-        logger.warning("the service manager cannot be told %s: %s", state, error)
 
 
 async def _set_up_network(network: PodNetwork, options: Options) -> None:

@@ -1,4 +1,7 @@
-"""A peer pod in a real virtual machine: libvirtd boots the disk that `make podvm` builds, and all of it goes again."""
+"""A peer pod in a real virtual machine: libvirtd boots the disk that `make podvms` builds, and all of it goes again.
+
+Machines of either architecture run under emulation, where this host's own may not be faster.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import gzip
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,25 +24,58 @@ from tests.integration.peer.conftest import CONFIGURATION
 from tests.integration.peer.pods import container, network, pod
 from tests.libvirt import BASE, NETWORK, POOL, Libvirtd, libvirtd
 from tests.manager import Manager
+from tools import oci_image
+from tools.oci_image import BUSYBOX
 
 pytestmark = [pytest.mark.root, pytest.mark.qemu, pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
-DISK = REPOSITORY / "build" / "podvm" / os.uname().machine / "podvm.qcow2"
+BUILT = REPOSITORY / "build" / "podvm"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What machines are.
+
+    Attributes:
+        name: As uname says.
+        oci: As images say.
+        busybox: A program for them, static.
+    """
+
+    name: str
+    oci: str
+    busybox: Path
+
+    @property
+    def disk(self) -> Path:
+        """What they boot."""
+        return BUILT / self.name / "podvm.qcow2"
+
+
+X86_64 = Architecture("x86_64", "amd64", BUSYBOX)
+S390X = Architecture("s390x", "s390x", BUILT / "s390x/cache/s390x/root/usr/bin/busybox")
+
+
+@pytest.fixture(scope="module", params=[X86_64, S390X], ids=lambda each: each.name)
+def architecture(request: pytest.FixtureRequest) -> Architecture:
+    """What this test's machines are."""
+    found: Architecture = request.param
+    assert found.disk.exists(), f"no {found.disk}: run `make podvms`"
+    return found
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[Libvirtd]:
+def host(architecture: Architecture) -> Iterator[Libvirtd]:
     """A libvirt host that has the disk."""
-    assert DISK.exists(), f"no {DISK}: run `make podvm`"
     with libvirtd() as daemon:
-        daemon.virsh("vol-upload", "--pool", POOL, BASE, str(DISK))
+        daemon.virsh("vol-upload", "--pool", POOL, BASE, str(architecture.disk))
         yield daemon
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def served(host: Libvirtd, bridges: None, short_tmp: Path) -> AsyncIterator[registries.Registry]:
+async def served(host: Libvirtd, bridges: None) -> AsyncIterator[registries.Registry]:
     """A registry that machines reach, by TLS."""
-    async with registries.serving(short_tmp / "libvirt-registry", host=f"{host.subnet}.1", encrypted=True) as registry:
+    async with registries.serving(host.top / "registry", host=f"{host.subnet}.1", encrypted=True) as registry:
         yield registry
 
 
@@ -51,14 +88,16 @@ def initdata(registry: registries.Registry) -> str:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def libvirt_adaptor(host: Libvirtd, served: registries.Registry, short_tmp: Path) -> AsyncIterator[Adaptor]:
+async def libvirt_adaptor(
+    host: Libvirtd, served: registries.Registry, architecture: Architecture, short_tmp: Path
+) -> AsyncIterator[Adaptor]:
     """The adaptor over that host."""
-    directory = short_tmp / "libvirt"
+    directory = short_tmp / architecture.name
     directory.mkdir()
     environ = {
         "LIBVIRT_URI": host.uri, "LIBVIRT_POOL": POOL, "LIBVIRT_NET": NETWORK, "LIBVIRT_VOL_NAME": BASE,
         "LIBVIRT_DOMAIN_TYPE": "qemu", "LIBVIRT_CPU": "2", "LIBVIRT_MEMORY": "1024", "LIBVIRT_ROOT_DISK_SIZE": "1",
-        "INITDATA": initdata(served), "OWNER": "tests",
+        "LIBVIRT_ARCH": architecture.name, "INITDATA": initdata(served), "OWNER": "tests",
     }  # fmt: skip
     flags = ["-firmware=", "-host-interface", host.bridge, "-log-level", "debug", "-proxy-timeout", "120s"]
     adaptor = Adaptor(directory, ["libvirt", *flags], environ)
@@ -69,10 +108,22 @@ async def libvirt_adaptor(host: Libvirtd, served: registries.Registry, short_tmp
 
 
 @pytest.fixture(scope="module")
-def machines(launcher: Path, libvirt_adaptor: Adaptor, rootfs: Path, short_tmp: Path) -> Manager:
-    path = short_tmp / "libvirt.toml"
+def machines(launcher: Path, libvirt_adaptor: Adaptor, rootfs: Path) -> Manager:
+    """A manager of pods that run there."""
+    directory = libvirt_adaptor.socket.parent
+    path = directory / "remote.toml"
     path.write_text(CONFIGURATION.format(socket=libvirt_adaptor.socket).replace("timeout = 60", "timeout = 180"))
-    return Manager(launcher, short_tmp / "libvirt-pods", path, rootfs)
+    return Manager(launcher, directory / "manager", path, rootfs)
+
+
+@pytest.fixture(scope="module")
+def files(architecture: Architecture, short_tmp: Path) -> Path:
+    """A root file system for that architecture."""
+    path = short_tmp / f"rootfs-{architecture.name}"
+    path.mkdir()
+    oci_image.rootfs(path)
+    (path / "bin/busybox").write_bytes(architecture.busybox.read_bytes())  # in place: all applets are links to it
+    return path
 
 
 def left(host: Libvirtd) -> list[str]:
@@ -82,9 +133,14 @@ def left(host: Libvirtd) -> list[str]:
 
 @pytest.mark.usefixtures("clean")
 async def test_a_peer_pod_runs_in_a_domain_of_libvirt_and_nothing_of_it_stays(
-    machines: Manager, host: Libvirtd, served: registries.Registry, rootfs: Path, libvirt_adaptor: Adaptor
+    machines: Manager,
+    host: Libvirtd,
+    served: registries.Registry,
+    files: Path,
+    libvirt_adaptor: Adaptor,
+    architecture: Architecture,
 ) -> None:
-    image = await served.push("lib/busybox:1", registries.layer_of(rootfs))
+    image = await served.push("lib/busybox:1", registries.layer_of(files), architecture=architecture.oci)
     before = left(host)
     with network() as net, network() as other:
         async with (
@@ -92,8 +148,10 @@ async def test_a_peer_pod_runs_in_a_domain_of_libvirt_and_nothing_of_it_stays(
             container(machines, "peer", "app", image, "sh", "-c", "echo started; exec sleep 1000") as app,
         ):
             await app.io.until(b"started\n")
-            _, kernel = await app.run("uname", "-r")
-            assert kernel.decode().strip() != os.uname().release
+            _, said = await app.run("uname", "-rm")
+            kernel, machine = said.decode().split()
+            assert machine == architecture.name
+            assert kernel != os.uname().release
             code, said = await app.run("ping", "-c", "2", "-W", "5", other.address, timeout=60)
             assert code == 0, said
             other.namespace.run("ping", "-c", "2", "-W", "5", net.address)

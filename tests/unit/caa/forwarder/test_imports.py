@@ -33,7 +33,8 @@ def test_nothing_is_loaded_that_a_pod_vm_does_not_carry():
     foreign, own = printed(PROGRAM)
     assert set(foreign.split()) <= {"google", "_editable_impl_kata_py", "_virtualenv", "_distutils_hack"}
     assert set(own.split()) == {
-        "kata_caa.apf", "kata_caa.errors", "kata_caa.forwarder", "kata_caa.userdata", "kata_py.ttrpc",
+        "kata_caa.apf", "kata_caa.errors", "kata_caa.flags", "kata_caa.forwarder", "kata_caa.notice",
+        "kata_caa.userdata", "kata_py.ttrpc",
     }  # fmt: skip
 
 
