@@ -16,7 +16,7 @@ DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-sy
                   dosfstools grub-pc-bin mtools systemd-boot-efi gcc libvirt-dev pkg-config python3-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-functional test-integration test-guest test-peer test-cri test-alone check guest podvm podvms bench conformance protos clean
+.PHONY: help setup demo demo-remote test test-functional test-integration test-guest test-peer test-cri test-alone check guest podvm podvms bench conformance protos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ $(BUILD)/venv.stamp: pyproject.toml | $(BUILD)/packages.stamp
 demo: setup guest ## a container in a virtual machine, from containerd to crun (root)
 	@$(BIN)/python -m tools.demo
 
+demo-remote: setup podvm ## a pod in a machine that the cloud-api-adaptor has libvirt boot: peer pods (root)
+	@tools/room $(BIN)/python -m tools.demo_remote
+
 # What boots machines keeps about one processor busy, so two lanes of it run side by side, each in a room of its own:
 # tests compare the machine before and after. Those that compare times come last, alone.
 test: setup guest podvms ## every gate and every test (root)
@@ -48,14 +51,16 @@ test: setup guest podvms ## every gate and every test (root)
 
 test-functional test-integration test-guest test-peer test-cri test-alone: setup guest
 test-functional test-peer: podvms
+test-functional:
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/functional tests/conformance
 test-integration:
 	@tools/room $(BIN)/pytest -q -m 'not alone' --ignore tests/integration/guest --ignore tests/integration/peer \
 	    tests/integration
 test-guest:
-	@tools/room $(BIN)/pytest -q -m 'not alone' tests/integration/guest tests/e2e
+	@tools/room $(BIN)/pytest -q -m 'not alone' --ignore tests/e2e/test_demo_remote.py \
+	    tests/integration/guest tests/e2e
 test-peer:
-	@tools/room $(BIN)/pytest -q -m 'not alone' tests/integration/peer
+	@tools/room $(BIN)/pytest -q -m 'not alone' tests/integration/peer tests/e2e/test_demo_remote.py
 test-cri:
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/cri
 test-alone:

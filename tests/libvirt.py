@@ -102,7 +102,7 @@ class Libvirtd:
         """virsh(1); gives what it prints."""
         done = subprocess.run(
             ["virsh", "-q", "-c", self.uri, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=60,
+            timeout=60, start_new_session=True,
         )  # fmt: skip
         assert done.returncode == 0 or not check, f"virsh {' '.join(arguments)}: {done.stdout}"
         return done.stdout.strip()
@@ -151,8 +151,9 @@ class Libvirtd:
         line = ["nsenter", f"--target={self._init}", "--mount", "--pid", f"/usr/sbin/{program}"]
         line += ["-f", str(self.top / f"{program}.conf"), "-p", str(self.top / f"{program}.pid")]
         with (self.top / f"{program}.out").open("ab") as out:
+            # A session of its own: what interrupts the test must not end it before its networks are undone.
             self._children[program] = subprocess.Popen(
-                line, env={**os.environ, **(environment or {})}, stdout=out, stderr=out
+                line, env={**os.environ, **(environment or {})}, stdout=out, stderr=out, start_new_session=True
             )
 
     def start_virtlogd(self) -> None:
@@ -220,7 +221,8 @@ def _namespaces(top: Path) -> Iterator[int]:
         for part in (f"{top}/{name}", place)
     ]
     line = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
-    with subprocess.Popen([*line, sys.executable, "-S", "-c", INIT, *binds], stdout=subprocess.PIPE) as holder:
+    line += [sys.executable, "-S", "-c", INIT, *binds]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, start_new_session=True) as holder:
         try:
             out: IO[bytes] | None = holder.stdout
             assert out is not None

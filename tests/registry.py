@@ -259,7 +259,7 @@ async def serving(
     process = await asyncio.create_subprocess_exec(
         "nsenter", f"--net={netns}", "docker-registry", "serve", str(directory / "config.yml"),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "OTEL_TRACES_EXPORTER": "none"},
+        env={**os.environ, "OTEL_TRACES_EXPORTER": "none"}, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
     output: asyncio.StreamReader = process.stdout

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from kata_py.sandbox.record import Record
@@ -100,11 +101,12 @@ def tour(containerd: PrivateContainerd) -> None:
     shown(containerd, "containers", "delete", "demo-2")
 
 
-def left_behind(before: Footprint) -> list[str]:
-    """What is left of ours, once what was killed has had its time to go."""
+def left_behind(before: Footprint, *, also: Sequence[str] = ()) -> list[str]:
+    """What is left of ours, by these further words too, once what was killed has had its time to go."""
     deadline = time.monotonic() + SETTLE_TIMEOUT
+    words = (*OURS, *also)
     while True:
-        left = [line for line in Footprint.take().added_since(before) if any(word in line for word in OURS)]
+        left = [line for line in Footprint.take().added_since(before) if any(word in line for word in words)]
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.1)

@@ -1,7 +1,7 @@
 """The settings of the libvirt provider.
 
 The first group is upstream's, names and defaults (cloud-api-adaptor `src/cloud-providers/libvirt/manager.go`); the
-second one is ours.
+second one is ours, and marked so in its meanings.
 """
 
 from __future__ import annotations
@@ -53,28 +53,33 @@ class LibvirtConfig:
         "whether machines are ordinary ones; false needs s390x and makes them s390-pv",
     )
 
-    domain_type: str = setting(KVM, "domain-type", "LIBVIRT_DOMAIN_TYPE", "kvm, or qemu, which emulates")
-    architecture: str = setting("", "architecture", "LIBVIRT_ARCH", "x86_64, s390x or aarch64; empty is the host's")
-    emulator: str = setting("", "emulator", "LIBVIRT_EMULATOR", "QEMU on the host; empty is libvirt's choice")
+    domain_type: str = setting(KVM, "domain-type", "LIBVIRT_DOMAIN_TYPE", "kvm, or qemu, which emulates; ours")
+    architecture: str = setting(
+        "", "architecture", "LIBVIRT_ARCH", "x86_64, s390x or aarch64; empty is the host's; ours"
+    )
+    emulator: str = setting("", "emulator", "LIBVIRT_EMULATOR", "QEMU on the host; empty is libvirt's choice; ours")
     kernel: str = setting(
         "",
         "kernel",
         "LIBVIRT_KERNEL",
-        "kernel to boot: a path on the host or a volume of the pool; empty: the disk boots",
+        "kernel to boot: a path on the host or a volume of the pool; empty: the disk boots; ours",
     )
-    initrd: str = setting("", "initrd", "LIBVIRT_INITRD", "with a kernel: its initramfs, a path or a volume")
-    kernel_args: str = setting("", "kernel-args", "LIBVIRT_KERNEL_ARGS", "with a kernel: its command line")
+    initrd: str = setting("", "initrd", "LIBVIRT_INITRD", "with a kernel: its initramfs, a path or a volume; ours")
+    kernel_args: str = setting("", "kernel-args", "LIBVIRT_KERNEL_ARGS", "with a kernel: its command line; ours")
     disk_bus: str = setting(
-        "virtio", "disk-bus", "LIBVIRT_DISK_BUS", "virtio, or sata (x86_64 alone), which many cloud kernels lack"
+        "virtio", "disk-bus", "LIBVIRT_DISK_BUS", "virtio, or sata (x86_64 alone), which many cloud kernels lack; ours"
     )
     console_log: bool = setting(
         True,
         "console-log",
         "LIBVIRT_CONSOLE_LOG",
-        "whether what a machine's console says is kept, as long as the machine",
+        "whether what a machine's console says is kept, as long as the machine; ours",
     )
     address_timeout: Duration = setting(
-        Duration(180.0), "address-timeout", "LIBVIRT_ADDRESS_TIMEOUT", "how long a machine may take to get its address"
+        Duration(180.0),
+        "address-timeout",
+        "LIBVIRT_ADDRESS_TIMEOUT",
+        "how long a machine may take to get its address; ours",
     )
 
     @property
