@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_words_of_image_that_are_none_are_told(words: list[str], capsys: pytest.
 
 async def test_a_provider_that_cannot_upload_images_says_so() -> None:
     with pytest.raises(SettingError, match="this provider cannot upload images"):
-        await command._Image(words=("list",)).act(AdaptorConfig(), object())
+        await command._Image(words=("list",)).act(AdaptorConfig(), object(), nullcontext)
 
 
 def test_help_tells_of_uploading(capsys: pytest.CaptureFixture[str]) -> None:
