@@ -173,6 +173,8 @@ async def _sweep(pods: Pods, interval: float) -> None:
             await pods.sweep()
         except ProviderError as error:
             logger.warning("the cloud cannot be looked through: %s", error)
+        except Exception:
+            logger.exception("the cloud cannot be looked through")  # and will be the next time
         await asyncio.sleep(interval)
 
 

@@ -172,6 +172,9 @@ class PeerPod:
                 await self._tell(self._parts.observer.failed(self.record, error))
             self.stop()
             raise
+        except Exception:
+            self.stop()  # whatever it is, the cloud may have something of it
+            raise
 
     async def _make(self) -> None:
         """Have the cloud make the machine, unless it has."""
@@ -203,28 +206,37 @@ class PeerPod:
         logger.warning("%s: %s; tried again in %.1f s", self.record.instance_name, error, wait)
 
     async def _stop(self) -> None:
-        await self._move(state=State.STOPPING)
+        try:
+            await self._move(state=State.STOPPING)
+        except AdaptorError as error:  # a full disk; only a kill before the end would make a difference now
+            logger.warning("%s is deleted without a record of it: %s", self.record.instance_name, error)
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.wait([self._starting])
-        await self._open.aclose()
-        await self._parts.tunnel.tear_down(self.record)
-        await self._delete()
-        await off_loop(self._parts.records.remove, self.record.sandbox_id)
+        try:
+            await self._open.aclose()
+            await self._parts.tunnel.tear_down(self.record)
+        except Exception:
+            logger.exception("%s: something of it stays on this node", self.record.instance_name)
+        await self._insist(lambda: self._parts.provider.delete(self.record.target))
+        await self._insist(lambda: off_loop(self._parts.records.remove, self.record.sandbox_id))
         logger.info("%s is deleted", self.record.instance_name)
         await self._tell(self._parts.observer.deleted(self.record))
         self._gone(self.record.sandbox_id)
 
-    async def _delete(self) -> None:
-        """Delete the machine, as often as it takes: giving up would leave it to be paid for."""
+    async def _insist(self, delete: Callable[[], Awaitable[None]]) -> None:
+        """Delete, as often as it takes, whatever it fails with: giving up would leave a machine to be paid for."""
         clock, pause = LoopClock(), DELETE_PAUSE
         while True:
             try:
-                await self._parts.provider.delete(self.record.target)
-                return
-            except ProviderError as error:
+                return await delete()
+            except Exception as error:
                 logger.warning(
-                    "%s cannot be deleted yet: %s; tried again in %.0f s", self.record.instance_name, error, pause
+                    "%s cannot be deleted yet: %s; tried again in %.0f s",
+                    self.record.instance_name,
+                    error,
+                    pause,
+                    exc_info=not isinstance(error, AdaptorError),
                 )
             await clock.sleep(pause)
             pause = min(2 * pause, DELETE_PAUSE_MAX)
