@@ -21,8 +21,8 @@ from pathlib import Path
 from kata_caa import apf
 from kata_caa.config import AdaptorConfig
 from kata_caa.daemon import tags_of
-from kata_caa.faults import Backoff, RetryPolicy
 from kata_caa.errors import Fault
+from kata_caa.faults import Backoff, RetryPolicy
 from kata_caa.gateway import Gateway
 from kata_caa.peer import Parts, Proxy
 from kata_caa.pods import Pods
@@ -148,9 +148,7 @@ async def storm(config: AwsConfig, directory: Path, count: int) -> Storm:
         down = time.monotonic() - down
         cpu = time.process_time() - cpu
         left = len(await cloud.owned(OWNER))
-        return Storm(
-            len(seconds), dict(errors), sorted(seconds), up, down, left, len(list(records.ids())), cpu, memory
-        )
+        return Storm(len(seconds), dict(errors), sorted(seconds), up, down, left, len(list(records.ids())), cpu, memory)
 
 
 def _resident() -> int:
