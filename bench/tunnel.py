@@ -17,8 +17,8 @@ from bench.adaptor import ROOM
 
 Figure = tuple[str, str, str]
 
-RUNS = 3
-SECONDS = 2.0
+RUNS = 7
+SECONDS = 1.0
 
 _SERVER = """
 import socket, time

@@ -118,6 +118,7 @@ class PeerPod:
         self._open = AsyncExitStack()
         self._starting: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._stop_noted = asyncio.Event()
 
     @property
     def started(self) -> bool:
@@ -145,6 +146,11 @@ class PeerPod:
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop(), name=f"end of {self.record.instance_name}")
         return self._stopping
+
+    async def stop_on_record(self) -> None:
+        """Begin to delete all of it; returns when that is on record, so that the next adaptor goes on with it."""
+        self.stop()
+        await self._stop_noted.wait()
 
     async def leave(self) -> None:
         """Let go of it as it is: the adaptor ends, the pod does not."""
@@ -210,6 +216,8 @@ class PeerPod:
             await self._move(state=State.STOPPING)
         except AdaptorError as error:  # a full disk; only a kill before the end would make a difference now
             logger.warning("%s is deleted without a record of it: %s", self.record.instance_name, error)
+        finally:
+            self._stop_noted.set()
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.wait([self._starting])

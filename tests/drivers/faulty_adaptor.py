@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from kata_caa import command, faults, node, peer, record
+from kata_caa import command, faults, node, peer, pods, record
 from kata_caa.errors import Fault
 from kata_caa.faults import Backoff
 from kata_caa.record import PodRecord, PodRecords
@@ -22,6 +22,7 @@ def main() -> int:
     _at_writes(planned)
     _at_tunnels(planned)
     peer.DELETE_PAUSE = 0.02
+    pods.ABANDONED_AFTER = 3.0
     faults.CALLS.backoffs.update(  # type: ignore[attr-defined] # a dictionary
         {fault: Backoff(again=3, first=0.05, ceiling=0.05) for fault in (Fault.TRANSIENT, Fault.THROTTLE)}
     )

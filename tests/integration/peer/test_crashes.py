@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from kata_caa.errors import Fault
+from kata_protos import hypervisor_pb2 as hv
+from kata_protos.hypervisor_ttrpc import HypervisorClient
+from kata_py.ttrpc.address import UnixAddress
+from kata_py.ttrpc.client import connect
+from kata_py.ttrpc.errors import ConnectionClosed
 from tests.drivers.faults import Point
-from tests.integration.peer.world import SWEEPS, World, worlds
+from tests.integration.peer.world import BOUND, BYSTANDER, SWEEPS, World, worlds
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("bridges")]
 
@@ -41,6 +47,7 @@ async def tried(world: World, planned: Sequence[Point]) -> None:
             bad.append((str(point), wrong))
     print(f"{len(planned)} points")
     assert bad == []
+    await world.calm()
 
 
 async def test_wherever_the_adaptor_is_killed_nothing_stays_and_the_others_live(short_tmp: Path) -> None:
@@ -61,3 +68,21 @@ async def test_whichever_call_or_write_fails_nothing_stays_and_the_others_live(s
         planned = [Point(place, number, "around", what) for place, number in calls for what in ways]
         planned += [Point(place, number, when, "break") for place, number in rest for when in ("before", "after")]
         await tried(world, planned)
+
+
+async def test_a_pod_whose_runtime_dies_together_with_the_adaptor_is_deleted(short_tmp: Path) -> None:
+    async with worlds(short_tmp / "alone") as world:
+        for place in ("write pod.json", "create"):
+            world.faults.plan(Point(place, 1, "after", "kill"))
+            spec = world.spec("victim", world.net)
+            request = hv.CreateVMRequest(
+                id=spec.sandbox_id, annotations=spec.annotations, networkNamespacePath=str(spec.network_namespace)
+            )
+            async with connect(UnixAddress(str(world.adaptor.socket)), timeout=BOUND) as client:
+                with suppress(ConnectionClosed):
+                    await HypervisorClient(client).CreateVM(request, timeout=BOUND)
+                    await HypervisorClient(client).StartVM(hv.StartVMRequest(id=spec.sandbox_id), timeout=BOUND)
+            await world.adaptor.ended()
+            await world.adaptor.start()
+            assert await world.settled(BYSTANDER) == []
+        await world.calm()

@@ -226,14 +226,27 @@ async def test_stopping_answers_at_once_and_goes_on_until_the_cloud_confirms(nod
     async with node.adaptor() as adaptor:
         await adaptor.create(node.request())
         await adaptor.start("one")
-        adaptor.stop("one")
+        await adaptor.stop("one")
         await node.gone()
         with pytest.raises(UnknownSandbox):
-            adaptor.stop("one")
+            await adaptor.stop("one")
     assert node.cloud.machines == {}
     assert node.tunnel.down == ["one"]
     assert node.cloud.deleted == [Target("one", "podvm-pod-one-one", "i-one")]
     assert node.proxies == []
+
+
+async def test_a_pod_that_was_stopped_is_deleted_though_the_adaptor_dies_at_once(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    node.cloud.gate.set()
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+        node.cloud.delete_failures = [ProviderError(Fault.TRANSIENT, "later")]
+        monkeypatch.setattr(peer, "DELETE_PAUSE", 3600.0)
+        await adaptor.stop("one")
+        assert node.state() is State.STOPPING
 
 
 async def test_a_pod_is_deleted_though_its_record_cannot_be_written_any_more(
@@ -244,7 +257,7 @@ async def test_a_pod_is_deleted_though_its_record_cannot_be_written_any_more(
         await adaptor.create(node.request())
         await adaptor.start("one")
         monkeypatch.setattr(node.records, "update", _raiser(RecordError("no space left on device")))
-        adaptor.stop("one")
+        await adaptor.stop("one")
         await node.gone()
     assert node.cloud.machines == {}
     assert node.tunnel.down == ["one"]
@@ -263,10 +276,10 @@ async def test_a_record_that_cannot_be_removed_yet_is_removed_later(node: Node, 
     async with node.adaptor() as adaptor:
         await adaptor.create(node.request())
         await adaptor.start("one")
-        adaptor.stop("one")
+        await adaptor.stop("one")
         await node.gone()
         with pytest.raises(UnknownSandbox):
-            adaptor.stop("one")
+            await adaptor.stop("one")
 
 
 async def test_whatever_a_deletion_fails_with_it_goes_on(node: Node, monkeypatch: pytest.MonkeyPatch):
@@ -276,7 +289,7 @@ async def test_whatever_a_deletion_fails_with_it_goes_on(node: Node, monkeypatch
     async with node.adaptor() as adaptor:
         await adaptor.create(node.request())
         await adaptor.start("one")
-        adaptor.stop("one")
+        await adaptor.stop("one")
         await node.gone()
     assert node.cloud.machines == {}
 
@@ -348,7 +361,7 @@ async def test_a_pod_that_is_stopped_while_it_starts_is_deleted(node: Node):
         await adaptor.create(node.request())
         starting = asyncio.create_task(adaptor.start("one"))
         await node.asked_for()
-        adaptor.stop("one")
+        await adaptor.stop("one")
         with pytest.raises((Stopped, asyncio.CancelledError)):
             await starting
         await node.gone()
@@ -410,7 +423,7 @@ async def test_a_deletion_that_an_adaptor_did_not_live_to_see_goes_on(node: Node
     async with node.adaptor() as adaptor:
         await adaptor.create(node.request())
         await adaptor.start("one")
-        adaptor.stop("one")
+        await adaptor.stop("one")
         await node.news.until(lambda: not node.cloud.delete_failures)
     assert node.state() is State.STOPPING
     async with node.adaptor():
