@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
-from bench import guest, proxy, shim_start, splice, ttrpc
+from bench import adaptor, guest, proxy, shim_start, splice, ttrpc, tunnel
 
 Figure = tuple[str, str, str]
 
@@ -20,6 +20,8 @@ PARTS: dict[str, Callable[[], list[Figure]]] = {
     "ttrpc": ttrpc.figures,
     "splice": splice.figures,
     "proxy": proxy.figures,
+    "adaptor": adaptor.figures,
+    "tunnel": tunnel.figures,
     "shim": shim_start.figures,
     "guest": guest.figures,
 }

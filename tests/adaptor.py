@@ -24,6 +24,7 @@ class Adaptor:
         directory: For its socket, its pods and its log.
         arguments: Provider and flags.
         environ: Added to its environment.
+        program: What Python runs.
 
     Attributes:
         socket: Where the runtime asks it.
@@ -31,13 +32,15 @@ class Adaptor:
         log: What it writes.
     """
 
-    def __init__(self, directory: Path, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, arguments: Sequence[str], environ: Mapping[str, str], program: str = _PROGRAM
+    ) -> None:
         self.socket, self.pods = directory / "hypervisor.sock", directory / "pods"
         self.log = directory / "adaptor.log"
         self._notice = directory / "adaptor.notice"
         provider, *flags = arguments
         own = ["-socket", str(self.socket), "-pods-dir", str(self.pods)]
-        self._line = [sys.executable, "-c", _PROGRAM, provider, *own, *flags]
+        self._line = [sys.executable, "-c", program, provider, *own, *flags]
         path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "drivers")])
         self._environ = {**os.environ, **environ, "PYTHONPATH": path}
         self._process: asyncio.subprocess.Process | None = None
@@ -76,6 +79,11 @@ class Adaptor:
             self._process.send_signal(number)
         async with asyncio.timeout(TIMEOUT):
             await self._process.wait()
+
+    async def ended(self) -> int:
+        """Wait until it has ended by itself; its status."""
+        assert self._process is not None
+        return await self._process.wait()
 
     async def again(self, number: int) -> None:
         """End it by a signal, and start it anew."""

@@ -18,12 +18,14 @@ from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, urlencode
 
 import boto3.session
 import pytest
+from moto import backends
 from moto.ec2.models import ec2_backends
+from moto.ec2.models.core import TaggedEC2Resource
 from moto.server import ThreadedMotoServer
 
 from tests import ebs
@@ -166,6 +168,9 @@ def ec2_server() -> Iterator[Ec2Server]:
         stack.callback(thread.join)
         stack.callback(proxy.shutdown)
         environment = stack.enter_context(pytest.MonkeyPatch.context())
+        environment.setattr(TaggedEC2Resource, "get_tags", _tags_of)
+        modules = tuple(backends.list_of_moto_modules())
+        environment.setattr(backends, "list_of_moto_modules", lambda: modules)  # read from disk for each call
         environment.setenv("AWS_ENDPOINT_URL_SERVICE_QUOTAS", server.url)  # the check asks these too
         environment.setenv("AWS_ENDPOINT_URL_EBS", server.url)
         yield server
@@ -180,6 +185,12 @@ def _register(answer: Answer, parameters: Mapping[str, str]) -> None:
     prefix = "TagSpecification.1.Tag"
     count = sum(key.startswith(prefix) and key.endswith(".Key") for key in parameters)
     image.add_tags({parameters[f"{prefix}.{n}.Key"]: parameters[f"{prefix}.{n}.Value"] for n in range(1, count + 1)})
+
+
+def _tags_of(resource: Any) -> list[dict[str, str]]:
+    """As moto's, which looks for them among those of all objects: with hundreds, that takes minutes."""
+    tags: Mapping[str, str] = resource.ec2_backend.tags.get(resource.id, {})
+    return [{"resource_id": resource.id, "key": key, "value": value} for key, value in tags.copy().items()]
 
 
 class _Proxy(http.server.ThreadingHTTPServer):

@@ -89,8 +89,8 @@ async def serving(
         stack.push_async_callback(_closed, server)
         logger.info("pods are served at %s, their VMs are %s's", config.socket, owner)
         if config.sweep_interval > 0:
-            sweeping = asyncio.create_task(_sweep(pods, config.sweep_interval), name="sweep")
-            stack.push_async_callback(_cancelled, sweeping)
+            task = asyncio.create_task(sweeping(pods, config.sweep_interval), name="sweep")
+            stack.push_async_callback(_cancelled, task)
         notify("READY=1")
         yield pods
 
@@ -164,12 +164,20 @@ async def _closed(server: Server) -> None:
     await server.wait_closed(CLOSE_TIMEOUT)
 
 
-async def _sweep(pods: Pods, interval: float) -> None:
+async def sweeping(pods: Pods, interval: float) -> None:
+    """Sweep now and then without end, whatever becomes of a single sweep.
+
+    Args:
+        pods: The node's.
+        interval: Seconds from one to the next.
+    """
     while True:
         try:
             await pods.sweep()
         except ProviderError as error:
             logger.warning("the cloud cannot be looked through: %s", error)
+        except Exception:
+            logger.exception("the cloud cannot be looked through")  # and will be the next time
         await asyncio.sleep(interval)
 
 

@@ -118,6 +118,7 @@ class PeerPod:
         self._open = AsyncExitStack()
         self._starting: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._stop_noted = asyncio.Event()
 
     @property
     def started(self) -> bool:
@@ -146,6 +147,11 @@ class PeerPod:
             self._stopping = asyncio.create_task(self._stop(), name=f"end of {self.record.instance_name}")
         return self._stopping
 
+    async def stop_on_record(self) -> None:
+        """Begin to delete all of it; returns when that is on record, so that the next adaptor goes on with it."""
+        self.stop()
+        await self._stop_noted.wait()
+
     async def leave(self) -> None:
         """Let go of it as it is: the adaptor ends, the pod does not."""
         for task in (self._starting, self._stopping):
@@ -171,6 +177,9 @@ class PeerPod:
                 logger.error("%s cannot run: %s", self.record.instance_name, error)
                 await self._tell(self._parts.observer.failed(self.record, error))
             self.stop()
+            raise
+        except Exception:
+            self.stop()  # whatever it is, the cloud may have something of it
             raise
 
     async def _make(self) -> None:
@@ -203,28 +212,39 @@ class PeerPod:
         logger.warning("%s: %s; tried again in %.1f s", self.record.instance_name, error, wait)
 
     async def _stop(self) -> None:
-        await self._move(state=State.STOPPING)
+        try:
+            await self._move(state=State.STOPPING)
+        except AdaptorError as error:  # a full disk; only a kill before the end would make a difference now
+            logger.warning("%s is deleted without a record of it: %s", self.record.instance_name, error)
+        finally:
+            self._stop_noted.set()
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.wait([self._starting])
-        await self._open.aclose()
-        await self._parts.tunnel.tear_down(self.record)
-        await self._delete()
-        await off_loop(self._parts.records.remove, self.record.sandbox_id)
+        try:
+            await self._open.aclose()
+            await self._parts.tunnel.tear_down(self.record)
+        except Exception:
+            logger.exception("%s: something of it stays on this node", self.record.instance_name)
+        await self._insist(lambda: self._parts.provider.delete(self.record.target))
+        await self._insist(lambda: off_loop(self._parts.records.remove, self.record.sandbox_id))
         logger.info("%s is deleted", self.record.instance_name)
         await self._tell(self._parts.observer.deleted(self.record))
         self._gone(self.record.sandbox_id)
 
-    async def _delete(self) -> None:
-        """Delete the machine, as often as it takes: giving up would leave it to be paid for."""
+    async def _insist(self, delete: Callable[[], Awaitable[None]]) -> None:
+        """Delete, as often as it takes, whatever it fails with: giving up would leave a machine to be paid for."""
         clock, pause = LoopClock(), DELETE_PAUSE
         while True:
             try:
-                await self._parts.provider.delete(self.record.target)
-                return
-            except ProviderError as error:
+                return await delete()
+            except Exception as error:
                 logger.warning(
-                    "%s cannot be deleted yet: %s; tried again in %.0f s", self.record.instance_name, error, pause
+                    "%s cannot be deleted yet: %s; tried again in %.0f s",
+                    self.record.instance_name,
+                    error,
+                    pause,
+                    exc_info=not isinstance(error, AdaptorError),
                 )
             await clock.sleep(pause)
             pause = min(2 * pause, DELETE_PAUSE_MAX)

@@ -170,14 +170,14 @@ class Pods:
             async with self._news:
                 self._news.notify_all()
 
-    def stop(self, sandbox_id: str) -> None:
-        """Begin to delete a pod's machine; it goes on until the cloud confirms.
+    async def stop(self, sandbox_id: str) -> None:
+        """Begin to delete a pod's machine; it goes on until the cloud confirms, and from now on in the next adaptor.
 
         Raises:
             UnknownSandbox: There is none.
         """
         self._expected(sandbox_id)
-        self._find(sandbox_id).stop()
+        await self._find(sandbox_id).stop_on_record()
 
     async def instance_id(self, namespace: str, name: str, *, wait: bool) -> str:
         """The cloud's id of a pod's machine; empty while there is none. Waiting ends with whoever waits.

@@ -93,8 +93,8 @@ class RemoteHypervisor(HypervisorService):
 
     @_answered
     async def StopVM(self, request: hv.StopVMRequest, context: Context) -> hv.StopVMResponse:
-        """Delete its machine; answers at once, as one of upstream's runtimes waits a second and no longer."""
-        self._pods.stop(request.id)
+        """Delete its machine; answers once that is on record, as one of upstream's runtimes waits but a second."""
+        await self._pods.stop(request.id)
         return hv.StopVMResponse()
 
     @_answered

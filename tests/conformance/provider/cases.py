@@ -23,6 +23,7 @@ from tests.arm.cloud import IMAGE
 from tests.arm.server import Broken, Credential, Server, serve_aside
 from tests.aws_cloud import aws_cloud
 from tests.drivers.cloud import Calls, MemoryConfig, MemoryProvider, MemoryStore, Thing
+from tests.drivers.file_cloud import FileStore
 from tests.functional.qemu import stub
 from tests.libvirt import GIVING_HOOK, NETWORK, POOL, Libvirtd, libvirtd
 from tests.libvirt_calls import watched
@@ -136,6 +137,27 @@ def _memory(top: Path) -> Iterator[Cloud]:
     yield MemoryCloud(MemoryStore())
 
 
+@dataclass
+class FilesCloud(MemoryCloud):
+    """The one in files."""
+
+    store: FileStore
+
+    def objects(self) -> Sequence[str]:
+        return self.store.ids()
+
+    @contextmanager
+    def stranger(self, name: str) -> Iterator[Sequence[str]]:
+        self.store.put(Thing("instance", "instance-0", name, "", (("Name", name),)))
+        yield ["instance-0"]
+        self.store.drop("instance-0")
+
+
+@contextmanager
+def _files(top: Path) -> Iterator[Cloud]:
+    yield FilesCloud(FileStore(directory=top))
+
+
 @contextmanager
 def _libvirt(top: Path) -> Iterator[Cloud]:
     with libvirtd(hook=GIVING_HOOK) as daemon:
@@ -197,6 +219,7 @@ CASES = {
     case.name: case
     for case in (
         Case("memory", _memory),
+        Case("files", _files),
         Case("azure", _azure),
         Case("aws", lambda top: aws_cloud()),
         Case("libvirt", _libvirt, (pytest.mark.root, pytest.mark.qemu)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,8 @@ import pytest_asyncio
 
 from tests import registry as registries
 from tests.adaptor import Adaptor
-from tests.integration.peer.pods import PODS, Cloud, ip
+from tests.integration.peer.pods import BRIDGE, GATEWAY, Cloud, bridged
 from tests.manager import Manager
-
-BRIDGE, GATEWAY = "kpcloud", "198.18.0.1"  # machines are behind it
 
 CONFIGURATION = """\
 [hypervisor.remote]
@@ -35,12 +32,7 @@ experimental_force_guest_pull = true
 @pytest.fixture(scope="session")
 def bridges() -> Iterator[None]:
     """The networks of machines and of pods."""
-    with ExitStack() as stack:
-        for name, address in ((BRIDGE, f"{GATEWAY}/24"), (PODS, "10.88.0.1/16")):
-            ip(f"link add {name} type bridge")
-            stack.callback(ip, f"link delete {name}")
-            ip(f"addr add {address} dev {name}")
-            ip(f"link set {name} up")
+    with bridged():
         yield
 
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from tests import bundle as bundles
 from tests import netns
 from tests.manager import Container, Manager
 
+BRIDGE, GATEWAY = "kpcloud", "198.18.0.1"  # machines are behind it
 PODS = "kppods"  # the bridge of this node's pods
 IMAGE_NAME = "io.kubernetes.cri-o.ImageName"
 TIMEOUT = 20.0  # seconds
@@ -56,6 +57,18 @@ def ip(words: str) -> None:
     """ip(8)."""
     done = subprocess.run(["ip", *words.split()], capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0, f"ip {words}: {done.stderr}"
+
+
+@contextmanager
+def bridged() -> Iterator[None]:
+    """The networks of machines and of pods."""
+    with ExitStack() as stack:
+        for name, address in ((BRIDGE, f"{GATEWAY}/24"), (PODS, "10.88.0.1/16")):
+            ip(f"link add {name} type bridge")
+            stack.callback(ip, f"link delete {name}")
+            ip(f"addr add {address} dev {name}")
+            ip(f"link set {name} up")
+        yield
 
 
 @contextmanager

@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from kata_caa import apf, peer, pods
+from kata_caa import apf, daemon, peer, pods
 from kata_caa.errors import AdaptorError, Fault, ProviderError, SandboxExists, UnknownSandbox
 from kata_caa.faults import RetryPolicy
 from kata_caa.peer import Parts, Stopped
 from kata_caa.pods import Issued, Pods
 from kata_caa.providers.api import Finding, Instance, InstanceRequest, Owned, Target
-from kata_caa.record import PodRecord, PodRecords, State
+from kata_caa.record import PodRecord, PodRecords, RecordError, State
 from kata_caa.request import PodRequest
 from kata_caa.turns import Turns
 
@@ -47,7 +48,7 @@ class Cloud:
     machines: dict[str, InstanceRequest] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     failures: list[ProviderError] = field(default_factory=list)
-    delete_failures: list[ProviderError] = field(default_factory=list)
+    delete_failures: list[Exception] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     strays: list[Owned] = field(default_factory=list)
     deleted: list[Target] = field(default_factory=list)
@@ -67,6 +68,7 @@ class Cloud:
             raise self.delete_failures.pop(0)
         self.machines.pop(target.sandbox_id, None)
         self.deleted.append(target)
+        self.news.tell()
 
     async def owned(self, owner: str) -> Sequence[Owned]:
         machines = [Owned("instance", f"i-{id}", id, each.target.name) for id, each in self.machines.items()]
@@ -224,14 +226,111 @@ async def test_stopping_answers_at_once_and_goes_on_until_the_cloud_confirms(nod
     async with node.adaptor() as adaptor:
         await adaptor.create(node.request())
         await adaptor.start("one")
-        adaptor.stop("one")
+        await adaptor.stop("one")
         await node.gone()
         with pytest.raises(UnknownSandbox):
-            adaptor.stop("one")
+            await adaptor.stop("one")
     assert node.cloud.machines == {}
     assert node.tunnel.down == ["one"]
     assert node.cloud.deleted == [Target("one", "podvm-pod-one-one", "i-one")]
     assert node.proxies == []
+
+
+async def test_a_pod_that_was_stopped_is_deleted_though_the_adaptor_dies_at_once(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    node.cloud.gate.set()
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+        node.cloud.delete_failures = [ProviderError(Fault.TRANSIENT, "later")]
+        monkeypatch.setattr(peer, "DELETE_PAUSE", 3600.0)
+        await adaptor.stop("one")
+        assert node.state() is State.STOPPING
+
+
+async def test_a_pod_is_deleted_though_its_record_cannot_be_written_any_more(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    node.cloud.gate.set()
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+        monkeypatch.setattr(node.records, "update", _raiser(RecordError("no space left on device")))
+        await adaptor.stop("one")
+        await node.gone()
+    assert node.cloud.machines == {}
+    assert node.tunnel.down == ["one"]
+
+
+async def test_a_record_that_cannot_be_removed_yet_is_removed_later(node: Node, monkeypatch: pytest.MonkeyPatch):
+    node.cloud.gate.set()
+    remove, failures = node.records.remove, [RecordError("read-only file system")] * 3
+
+    def fail_first(sandbox_id: str) -> None:
+        if failures:
+            raise failures.pop()
+        remove(sandbox_id)
+
+    monkeypatch.setattr(node.records, "remove", fail_first)
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+        await adaptor.stop("one")
+        await node.gone()
+        with pytest.raises(UnknownSandbox):
+            await adaptor.stop("one")
+
+
+async def test_whatever_a_deletion_fails_with_it_goes_on(node: Node, monkeypatch: pytest.MonkeyPatch):
+    node.cloud.gate.set()
+    node.cloud.delete_failures = [KeyError("a cloud that says what nobody expects")] * 2
+    monkeypatch.setattr(node.tunnel, "tear_down", _raiser(OSError("no buffer space available")))
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+        await adaptor.stop("one")
+        await node.gone()
+    assert node.cloud.machines == {}
+
+
+async def test_a_start_that_fails_with_what_nobody_expects_costs_its_machine(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    node.cloud.gate.set()
+    monkeypatch.setattr(node.tunnel, "set_up", _raiser(KeyError("eth0")))
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        with pytest.raises(KeyError):
+            await adaptor.start("one")
+        await node.gone()
+    assert node.cloud.machines == {}
+
+
+async def test_sweeps_go_on_after_one_that_fails_with_what_nobody_expects(node: Node, monkeypatch: pytest.MonkeyPatch):
+    failures = [PermissionError("pods"), ProviderError(Fault.THROTTLE, "slow down")]
+    node.cloud.strays = [Owned("instance", "i-9", "lost", "podvm-x-lost")]
+    async with node.adaptor() as adaptor:
+        sweep = adaptor.sweep
+
+        async def fail_first() -> int:
+            if failures:
+                raise failures.pop(0)
+            return await sweep()
+
+        monkeypatch.setattr(adaptor, "sweep", fail_first)
+        sweeping = asyncio.create_task(daemon.sweeping(adaptor, 0.01))
+        await node.news.until(lambda: bool(node.cloud.deleted))
+        sweeping.cancel()
+        await asyncio.wait([sweeping])
+    assert node.cloud.deleted[0] == Target("lost", "podvm-x-lost", "i-9")
+
+
+def _raiser(error: Exception) -> Callable[..., NoReturn]:
+    def fail(*args: object) -> NoReturn:
+        raise error
+
+    return fail
 
 
 async def test_a_failure_reaches_the_runtime_and_the_pod_and_leaves_nothing(node: Node):
@@ -262,7 +361,7 @@ async def test_a_pod_that_is_stopped_while_it_starts_is_deleted(node: Node):
         await adaptor.create(node.request())
         starting = asyncio.create_task(adaptor.start("one"))
         await node.asked_for()
-        adaptor.stop("one")
+        await adaptor.stop("one")
         with pytest.raises((Stopped, asyncio.CancelledError)):
             await starting
         await node.gone()
@@ -324,7 +423,7 @@ async def test_a_deletion_that_an_adaptor_did_not_live_to_see_goes_on(node: Node
     async with node.adaptor() as adaptor:
         await adaptor.create(node.request())
         await adaptor.start("one")
-        adaptor.stop("one")
+        await adaptor.stop("one")
         await node.news.until(lambda: not node.cloud.delete_failures)
     assert node.state() is State.STOPPING
     async with node.adaptor():

@@ -1,0 +1,192 @@
+"""A node with an adaptor over a cloud in which things go wrong (`tests.drivers.file_cloud`).
+
+The runtime's driver and the adaptor are the real ones, the tunnels too; the cloud's machines are records, and one agent
+here answers for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kata_caa.providers.api import SANDBOX_TAG
+from kata_caa.record import PodRecords, State
+from kata_protos.health_pb2 import CheckRequest
+from kata_protos.health_ttrpc import HealthClient
+from kata_py.config.model import Configuration, HypervisorConfig
+from kata_py.hypervisor.api import Boot, HypervisorError, VmSpec
+from kata_py.hypervisor.remote import RemoteHypervisor
+from kata_py.ttrpc.address import Address
+from kata_py.ttrpc.client import connect
+from kata_py.ttrpc.server import Server
+from tests.adaptor import Adaptor
+from tests.drivers.faults import ENVIRONMENT, Faults, Point
+from tests.drivers.file_cloud import FileStore
+from tests.drivers.journal import ListJournal
+from tests.drivers.memory import Healthy
+from tests.functional.caa.cloud import state
+from tests.integration.peer.pods import BRIDGE, Network, ip, network
+
+PROGRAM = "import sys; from tests.drivers.faulty_adaptor import main; sys.exit(main())"
+MACHINES = "192.0.2.0/24"  # all of it is this host
+BOUND = 10.0  # seconds until all is as it should
+SWEEPS = ("owned", "list by kata-py-owner")  # what happens in sweeps, at any time
+BYSTANDER = "bystander"
+
+
+@dataclass
+class World:
+    """A node with one adaptor, and its cloud.
+
+    Attributes:
+        adaptor: The adaptor.
+        faults: What goes wrong.
+        store: What the cloud has.
+        net: The network of the pod that comes and goes.
+        fresh: What the node and that network are without it.
+        bystander: Where the agent of the pod that lives on is reached.
+    """
+
+    adaptor: Adaptor
+    faults: Faults
+    store: FileStore
+    net: Network
+    fresh: str = ""
+    bystander: Address | None = None
+
+    def spec(self, id: str, net: Network) -> VmSpec:
+        """A pod's machine, as the runtime wants it."""
+        annotations = {
+            "io.kubernetes.cri.sandbox-name": id,
+            "io.kubernetes.cri.sandbox-namespace": "tests",
+        }
+        return VmSpec(
+            id, Path("/nowhere"), Boot(Path("kernel")), annotations=annotations, network_namespace=net.namespace.path
+        )
+
+    @property
+    def driver(self) -> RemoteHypervisor:
+        """The runtime's."""
+        config = HypervisorConfig("remote", remote_hypervisor_socket=self.adaptor.socket, remote_hypervisor_timeout=15)
+        return RemoteHypervisor(Configuration(config, Path("/nowhere")))
+
+    def wrong(self, *live: str) -> list[str]:
+        """What does not go with the sandboxes that live."""
+        records = PodRecords(self.adaptor.pods)
+        known = [records.load(id) for id in records.ids()]
+        found = []
+        if (in_cloud := self.store.sandboxes(SANDBOX_TAG)) != sorted(live):
+            found.append(f"the cloud has objects of {in_cloud}")
+        if len(self.store.ids()) != 2 * len(live):
+            found.append(f"the cloud has {self.store.ids()}")
+        if [each and (each.sandbox_id, each.state) for each in known] != [(id, State.RUNNING) for id in sorted(live)]:
+            found.append(f"on record are {known}")
+        return found
+
+    async def settled(self, *live: str) -> list[str]:
+        """Wait until what there is goes with the sandboxes that live; what does not in the end."""
+        try:
+            async with asyncio.timeout(BOUND):
+                while self.wrong(*live):  # noqa: ASYNC110 files have no event
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            return self.wrong(*live)
+        return []
+
+    async def life(self, id: str, point: Point | None = None) -> tuple[str, list[str]]:
+        """Have a pod live, and start the adaptor anew when it dies; how it went, and what was wrong."""
+        alive = asyncio.Event()
+        reviving = asyncio.create_task(self._revive(alive), name="revival of the adaptor")
+        journal, wrong = ListJournal(), []
+        try:
+            async with asyncio.timeout(4 * BOUND):
+                try:
+                    async with self.driver.launch(self.spec(id, self.net), journal):
+                        outcome = "ran"
+                        wrong += await self.settled(BYSTANDER, id)
+                except HypervisorError as error:
+                    outcome = f"was refused: {error}"
+                while point is not None and point.place in SWEEPS and self.faults.pending():  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)  # a sweep has its turn
+                if point is not None and point.what == "kill":
+                    await alive.wait()
+                wrong += await self.settled(BYSTANDER)
+        finally:
+            reviving.cancel()
+            await asyncio.wait([reviving])
+            if not reviving.cancelled():
+                reviving.result()
+        if journal.entries:
+            wrong.append(f"the runtime still has {journal.entries}")
+        wrong += await self._left()
+        return outcome, wrong
+
+    async def calm(self) -> None:
+        """Have two more sweeps; nothing has changed afterwards, and the agent of the pod that lives on answers."""
+        self.faults.plan(None)
+        async with asyncio.timeout(BOUND):
+            while ("owned", 3) not in self.faults.seen():  # noqa: ASYNC110 files have no event
+                await asyncio.sleep(0.02)
+        assert self.wrong(BYSTANDER) == []
+        assert self.bystander is not None
+        async with connect(self.bystander, timeout=BOUND) as client:
+            await HealthClient(client).Check(CheckRequest(), timeout=BOUND)
+
+    async def _left(self) -> list[str]:
+        now = await asyncio.to_thread(state, self.net.namespace)
+        children = Path(f"/proc/{self.adaptor.pid}/task/{self.adaptor.pid}/children").read_text()
+        changed = [line for line in difflib.ndiff(self.fresh.splitlines(), now.splitlines()) if line[0] in "+-"]
+        return [*changed, *([f"processes {children}"] if children else [])]
+
+    async def _revive(self, alive: asyncio.Event) -> None:
+        while True:
+            await self.adaptor.ended()
+            await self.adaptor.start()
+            alive.set()
+
+
+@asynccontextmanager
+async def agents() -> AsyncIterator[int]:
+    """The agents of all machines; gives their port."""
+    server = Server()
+    server.add(Healthy())
+    listener = await asyncio.get_running_loop().create_server(server.accept, "0.0.0.0", 0)
+    async with listener:
+        yield listener.sockets[0].getsockname()[1]
+        server.close()
+
+
+@asynccontextmanager
+async def worlds(top: Path) -> AsyncIterator[World]:
+    """A world with a bystander in it.
+
+    Args:
+        top: For its files; of a short path.
+    """
+    for each in ("cloud", "faults"):
+        (top / each).mkdir(parents=True)
+    faults, store = Faults(top / "faults"), FileStore(directory=top / "cloud")
+    async with AsyncExitStack() as stack:
+        ip(f"route add local {MACHINES} dev lo")
+        stack.callback(ip, f"route del local {MACHINES} dev lo")
+        port = await stack.enter_async_context(agents())
+        flags = [
+            "-host-interface", BRIDGE, "-disable-tls", "-forwarder-port", str(port), "-proxy-timeout", "5s",
+            "-sweep-interval", "200ms", "-owner", "tests", "-log-level", "debug",
+        ]  # fmt: skip
+        environ = {"KATA_TEST_CLOUD_DIR": str(store.directory), ENVIRONMENT: str(faults.directory)}
+        adaptor = Adaptor(top, ["file", *flags], environ, PROGRAM)
+        await adaptor.start()
+        stack.push_async_callback(adaptor.end)
+        stack.callback(lambda: print(adaptor.log.read_text()[-20000:]))
+        other = stack.enter_context(network())
+        world = World(adaptor, faults, store, stack.enter_context(network()))
+        stack.push_async_callback(world.settled)
+        vm = await stack.enter_async_context(world.driver.launch(world.spec(BYSTANDER, other), ListJournal()))
+        world.bystander = vm.agent
+        world.fresh = state(world.net.namespace)
+        yield world
