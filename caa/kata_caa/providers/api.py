@@ -46,7 +46,8 @@ class Target:
     """Whose machine it is: enough to find all of it in the cloud, though nothing else is known of it.
 
     Attributes:
-        sandbox_id: The sandbox's id, in `SANDBOX_TAG` of all that is made for it.
+        sandbox_id: The sandbox's id, in `SANDBOX_TAG` of all that is made for it; empty for a machine that upstream's
+            adaptor made, of which the cloud's id is all that is known.
         name: The machine's name, `podvm-<pod>-<first 8 of the sandbox's id>`.
         instance_id: The cloud's id of the machine; empty where it is not known (yet).
     """
@@ -143,7 +144,7 @@ class Provider(Protocol):
         """Delete all that was made for a sandbox; returns when the cloud confirms it. What is not there is no error.
 
         Raises:
-            ProviderError: Something is still there.
+            ProviderError: Something is still there, or it cannot be told what is to be deleted.
         """
 
     async def owned(self, owner: str) -> Sequence[Owned]:

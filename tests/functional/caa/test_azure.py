@@ -146,6 +146,25 @@ async def test_a_foreign_machine_of_the_same_name_is_neither_changed_nor_deleted
         assert repr(arm.cloud.resources) == before
 
 
+async def test_of_a_machine_that_upstreams_adaptor_made_the_id_is_enough(arm: Server, azure):
+    async with azure() as provider:
+        made = await provider.create(REQUEST)
+        for trees in arm.cloud.resources.values():
+            for tree in trees.values():
+                tree["tags"] = {}
+        await provider.delete(Target("", "", "/no/id"))
+        assert not arm.cloud.is_empty()
+        await provider.delete(Target("", "", made.id))
+        assert arm.cloud.is_empty()
+
+
+async def test_a_machine_of_ours_is_not_deleted_for_its_id_alone(arm: Server, azure):
+    async with azure() as provider:
+        made = await provider.create(REQUEST)
+        await provider.delete(Target("", "", made.id))
+        assert not arm.cloud.is_empty()
+
+
 async def test_untagged_parts_of_another_machine_stay(arm: Server, azure):
     async with azure() as provider:
         await provider.create(REQUEST)

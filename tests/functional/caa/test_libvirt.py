@@ -254,6 +254,20 @@ async def test_a_machine_that_ended_is_made_anew_by_the_same_token(given: Libvir
         await provider.delete(REQUEST.target)
 
 
+async def test_a_machine_known_by_its_id_alone_is_refused_as_long_as_it_is_there(
+    given: Libvirtd, config: LibvirtConfig
+) -> None:
+    async with LibvirtProvider(config) as provider:
+        made = await provider.create(REQUEST)
+        number = given.virsh("domid", NAME).strip()
+        for instance_id in (made.id, NAME, number):
+            with pytest.raises(ProviderError, match="not of this adaptor's making") as caught:
+                await provider.delete(Target("", "", instance_id))
+            assert caught.value.fault is Fault.FATAL
+        await provider.delete(REQUEST.target)
+        await provider.delete(Target("", "", made.id))
+
+
 async def test_a_libvirtd_that_starts_again_is_used_again(given: Libvirtd, config: LibvirtConfig) -> None:
     async with LibvirtProvider(config) as provider:
         made = await provider.create(REQUEST)

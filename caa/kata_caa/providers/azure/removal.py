@@ -1,7 +1,8 @@
 """Deleting all that was made for a sandbox, whatever became of it, and nothing else.
 
-What is a sandbox's is known by its tag. What bears none of our tags (Azure copies a machine's to its disk, but
-promises it nowhere) is known by its name, which no other sandbox has, as long as nobody else uses it.
+What is a sandbox's is known by its tag; a machine that upstream's adaptor made has none, and is known by its id. What
+bears none of our tags (Azure copies a machine's to its disk, but promises it nowhere) is known by its name, which no
+other sandbox has, as long as nobody else uses it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ async def remove(arm: Arm, target: Target, *, timeout: float, pause: float) -> N
     Raises:
         ProviderError: Something is still there; names it.
     """
+    if not target.sandbox_id and not name_of(target.instance_id):
+        return  # nothing names it
     left: Sequence[Resource] = ()
     trouble: ProviderError | None = None
     try:
@@ -75,7 +78,7 @@ async def find(arm: Arm, target: Target) -> Sequence[Resource]:
     """
     names = Names(name_of(target.instance_id) or target.name)
     machine = await arm.find(Kind.MACHINE, names.machine)
-    foreign = machine is not None and machine.tags.get(SANDBOX_TAG) != target.sandbox_id
+    foreign = machine is not None and machine.tags.get(SANDBOX_TAG, "") != target.sandbox_id
     if foreign:
         log.warning("%s: a machine of that name is not of sandbox %s, and stays", names.machine, target.sandbox_id)
     by_name = await together(

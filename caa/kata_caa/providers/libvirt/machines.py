@@ -50,6 +50,22 @@ def of_sandbox(connect: Connect, target: Target) -> list[Found]:
     return [found for found in _marked(connect) if found.mark.sandbox_id == target.sandbox_id]
 
 
+def refuse_unmarked(connect: Connect, instance_id: str) -> None:
+    """Look whether a machine, of which its id is all that is known, has gone.
+
+    Raises:
+        ProviderError: It is there. Which volumes are its alone, nothing says; and a number may have become another's.
+    """
+    for domain in connect.listAllDomains(0):
+        if instance_id in (domain.UUIDString(), domain.name(), str(domain.ID())):
+            raise ProviderError(
+                Fault.FATAL,
+                f"machine {domain.name()} ({instance_id}) is not of this adaptor's making, and is not deleted",
+                hint=f"if nobody needs it: virsh destroy {domain.name()};"
+                f" virsh undefine --nvram --remove-all-storage {domain.name()}",
+            )
+
+
 def owned(connect: Connect, owner: str) -> list[Owned]:
     """The owner's machines and the volumes that are there of theirs."""
     objects = []

@@ -100,7 +100,10 @@ class LibvirtProvider:
         """As the interface has it. A machine is told by its mark alone, never by its name."""
 
         def remove(connect: Connect) -> None:
-            machines.remove(connect, machines.of_sandbox(connect, target))
+            if target.sandbox_id:
+                machines.remove(connect, machines.of_sandbox(connect, target))
+            else:
+                machines.refuse_unmarked(connect, target.instance_id)
 
         async with self._connection.turn(target.sandbox_id) as turn:
             await turn.call(f"delete machine {target.name}", remove)
