@@ -23,6 +23,7 @@ from kata_caa.errors import AdaptorError, SettingError
 
 GROUP = "kata_caa.providers"
 _Opener = Callable[[], AbstractAsyncContextManager[Any]]  # of what the node is a part of; it takes time to import
+_SHOWN = 120  # characters of a setting in the log
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -204,8 +205,13 @@ def _tell(shape: type, values: Any) -> None:
     for field, how in settings.settings_of(shape):
         value = getattr(values, field.name)
         if value != field.default:
-            shown = "**********" if how.secret else value
+            shown = "**********" if how.secret else _shortened(str(value))
             logging.getLogger(__name__).info("%s = %s", how.flag or how.environment, shown)
+
+
+def _shortened(value: str) -> str:
+    """A value for a line of a log, which initdata would fill."""
+    return value if len(value) <= _SHOWN else f"{value[:_SHOWN]}... ({len(value)} characters)"
 
 
 def _flags(name: str, shapes: Sequence[type]) -> str:
