@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 
 import pytest
@@ -130,13 +131,19 @@ async def test_a_waiter_of_an_exec_that_never_started_is_answered_with_the_conta
     assert ids(tasks, Topic.EXIT) == ["c1"]
 
 
+async def add_execs(tasks: Tasks) -> None:
+    for number in itertools.count():
+        await tasks.exec(f"late-{number}")
+
+
 async def test_no_exec_starts_while_the_container_ends(tasks: Tasks, agent: FakeAgent) -> None:
     await tasks.run()
     for exec_id in ("running", "waiting"):
         await tasks.exec(exec_id)
     await tasks.start(exec_id="running")
     agent.process("c1").exit(0)
-    await until(lambda: ("c1", "") not in agent.processes)  # its exit was fetched, its exec's is awaited
+    with pytest.raises(StatusError, match="FAILED_PRECONDITION: container c1 is stopped, it cannot run late"):
+        await asyncio.wait_for(add_execs(tasks), 10)  # until its exit has come to be known; its exec's is awaited
     with pytest.raises(StatusError, match="FAILED_PRECONDITION: container c1 is stopped"):
         await tasks.start(exec_id="waiting")
     agent.process("c1", "running").exit(0)
