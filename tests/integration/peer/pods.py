@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
 import itertools
+import json
+import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -14,6 +18,7 @@ from typing import Any
 from tests import bundle as bundles
 from tests import netns
 from tests.manager import Container, Manager
+from tests.registry import Registry
 
 BRIDGE, GATEWAY = "kpcloud", "198.18.0.1"  # machines are behind it
 PODS = "kppods"  # the bridge of this node's pods
@@ -125,3 +130,39 @@ async def container(
     """A container in it."""
     async with running(manager, spec(id, *args, pod=pod, image=image), id, **options) as app:
         yield app
+
+
+@asynccontextmanager
+async def living(
+    manager: Manager, network: Network, other: Network, image: str, machine: str
+) -> AsyncIterator[Container]:
+    """A container of a peer pod that was seen to run in a machine, and to reach others and be reached.
+
+    Args:
+        manager: Of the runtime class kata-remote.
+        network: The pod's.
+        other: Another pod's of this node.
+        image: What the machine pulls; with busybox.
+        machine: What uname says of it.
+    """
+    async with (
+        pod(manager, "peer", network),
+        container(manager, "peer", "app", image, "sh", "-c", "echo started; exec sleep 1000") as app,
+    ):
+        await app.io.until(b"started\n")
+        _, said = await app.run("uname", "-rm")
+        kernel, there = said.decode().split()
+        assert there == machine
+        assert kernel != os.uname().release
+        code, said = await app.run("ping", "-c", "2", "-W", "5", other.address, timeout=60)
+        assert code == 0, said
+        other.namespace.run("ping", "-c", "2", "-W", "5", network.address)
+        yield app
+
+
+def initdata(registry: Registry) -> str:
+    """What lets machines trust the registry, as an operator gives it: the hub's configuration, in initdata."""
+    certificate = json.dumps((registry.directory / "certificate").read_text())
+    hub = f"[image]\nextra_root_certificates = [{certificate}]\n"
+    text = f'algorithm = "sha256"\nversion = "0.1.0"\n[data]\n"cdh.toml" = \'\'\'\n{hub}\'\'\'\n"aa.toml" = ""\n'
+    return base64.b64encode(gzip.compress(text.encode())).decode()

@@ -6,10 +6,6 @@ Machines of either architecture run under emulation, where this host's own may n
 from __future__ import annotations
 
 import asyncio
-import base64
-import gzip
-import json
-import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +17,7 @@ from tests import registry as registries
 from tests.adaptor import Adaptor
 from tests.conftest import REPOSITORY
 from tests.integration.peer.conftest import CONFIGURATION
-from tests.integration.peer.pods import container, network, pod
+from tests.integration.peer.pods import initdata, living, network
 from tests.libvirt import BASE, NETWORK, POOL, Libvirtd, libvirtd
 from tests.manager import Manager
 from tools import oci_image
@@ -77,14 +73,6 @@ async def served(host: Libvirtd, bridges: None) -> AsyncIterator[registries.Regi
     """A registry that machines reach, by TLS."""
     async with registries.serving(host.top / "registry", host=f"{host.subnet}.1", encrypted=True) as registry:
         yield registry
-
-
-def initdata(registry: registries.Registry) -> str:
-    """What lets machines trust the registry, as an operator gives it: the hub's configuration, in initdata."""
-    certificate = json.dumps((registry.directory / "certificate").read_text())
-    hub = f"[image]\nextra_root_certificates = [{certificate}]\n"
-    text = f'algorithm = "sha256"\nversion = "0.1.0"\n[data]\n"cdh.toml" = \'\'\'\n{hub}\'\'\'\n"aa.toml" = ""\n'
-    return base64.b64encode(gzip.compress(text.encode())).decode()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -143,20 +131,9 @@ async def test_a_peer_pod_runs_in_a_domain_of_libvirt_and_nothing_of_it_stays(
     image = await served.push("lib/busybox:1", registries.layer_of(files), architecture=architecture.oci)
     before = left(host)
     with network() as net, network() as other:
-        async with (
-            pod(machines, "peer", net),
-            container(machines, "peer", "app", image, "sh", "-c", "echo started; exec sleep 1000") as app,
-        ):
-            await app.io.until(b"started\n")
-            _, said = await app.run("uname", "-rm")
-            kernel, machine = said.decode().split()
-            assert machine == architecture.name
-            assert kernel != os.uname().release
-            code, said = await app.run("ping", "-c", "2", "-W", "5", other.address, timeout=60)
-            assert code == 0, said
-            other.namespace.run("ping", "-c", "2", "-W", "5", net.address)
+        async with living(machines, net, other, image, architecture.name):
             assert len(left(host)) > len(before)
     async with asyncio.timeout(60):
-        while left(host) != before:  # noqa: ASYNC110 libvirt has no event for volumes
+        while any(libvirt_adaptor.pods.iterdir()):  # noqa: ASYNC110 nobody tells of it
             await asyncio.sleep(0.2)
-    assert list(libvirt_adaptor.pods.iterdir()) == []
+    assert left(host) == before
