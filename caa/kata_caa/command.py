@@ -167,7 +167,32 @@ class _Image:
         return 0
 
 
-_ACTIONS: dict[str, Any] = {"serve": _Serve, "orphans": _Orphans, "image": _Image}
+@dataclasses.dataclass(frozen=True)
+class _Costs:
+    """Tell how long the pods of each namespace had machines of which types, and what that costs."""
+
+    since: settings.Duration = settings.setting(
+        settings.Duration(720 * 3600.0), "since", "", "costs: how far back it goes"
+    )
+    prices: str = settings.setting("", "prices", "", 'costs: a file with what an hour costs, "m6a.large" = 0.0864')
+
+    async def act(self, config: AdaptorConfig, provider: Any, surroundings: _Opener) -> int:
+        import time
+        from pathlib import Path
+
+        from kata_caa import usage
+
+        if not config.usage_file:
+            raise SettingError("costs: -usage-file (USAGE_FILE) names what the adaptor writes, and is not set")
+        price = usage.prices(Path(self.prices)) if self.prices else {}
+        now = time.time()
+        for each in usage.costs(usage.read(Path(config.usage_file)), now - self.since, now, price):
+            cost = "-" if each.cost is None else f"{each.cost:.2f}"
+            print(f"{each.namespace}\t{each.instance_type or '-'}\t{each.machines}\t{each.hours:.2f} h\t{cost}")
+        return 0
+
+
+_ACTIONS: dict[str, Any] = {"serve": _Serve, "orphans": _Orphans, "image": _Image, "costs": _Costs}
 
 
 @asynccontextmanager
@@ -215,7 +240,7 @@ def _shortened(value: str) -> str:
 
 
 def _flags(name: str, shapes: Sequence[type]) -> str:
-    lines = [f"usage: cloud-api-adaptor {name} [serve | orphans | image upload FILE | image list] [flags]", ""]
+    lines = [f"usage: cloud-api-adaptor {name} [serve | orphans | image upload FILE | image list | costs] [flags]", ""]
     for shape in shapes:
         for field, how in settings.settings_of(shape):
             heads = [f"-{how.flag}"] if how.flag else []
@@ -227,7 +252,7 @@ def _flags(name: str, shapes: Sequence[type]) -> str:
 def _usage() -> str:
     known = ", ".join(sorted(entry_points(group=GROUP).names)) or "none installed"
     return (
-        "usage: cloud-api-adaptor <provider> [serve | orphans | image upload FILE | image list] [flags]\n"
+        "usage: cloud-api-adaptor <provider> [serve | orphans | image upload FILE | image list | costs] [flags]\n"
         "       cloud-api-adaptor help | version\n\n"
         f"providers: {known}\n"
         "serve (the default): make machines for this node's runtime; with -check, look at the cloud and end\n"
@@ -235,5 +260,6 @@ def _usage() -> str:
         "image upload: put FILE, a disk that make podvm built, into the cloud, and print the setting that names it;\n"
         "    the same file again is found by its digest; interrupted, it takes back what it has made\n"
         "image list: the images that were uploaded so\n"
+        "costs: how long the pods of each namespace had machines of which types, and what that costs\n"
         "cloud-api-adaptor <provider> -help tells its flags and variables"
     )

@@ -88,5 +88,11 @@ class AdaptorConfig:
         "OWNER",
         "whose the VMs are, in a tag of all that is made; empty is the node's name and its machine id; ours",
     )
+    usage_file: str = setting(
+        "",
+        "usage-file",
+        "USAGE_FILE",
+        "where it is put down how long pods have machines of which types, for the action costs; nowhere if empty; ours",
+    )
     log_level: str = setting("info", "log-level", "LOG_LEVEL", "debug, info, warning or error; ours")
     check: bool = setting(False, "check", "", "look at the cloud, say what is missing, and end; ours")

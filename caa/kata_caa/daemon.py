@@ -30,6 +30,7 @@ from kata_caa.record import PodRecord, PodRecords
 from kata_caa.service import PodVMInfo, RemoteHypervisor
 from kata_caa.surroundings import Alone, Surroundings
 from kata_caa.turns import Turns
+from kata_caa.usage import UsageLog
 from kata_py.resource.blocking import off_loop
 from kata_py.ttrpc.address import UnixAddress
 from kata_py.ttrpc.server import Server, same_user
@@ -78,7 +79,7 @@ async def serving(
             proxy=gateway.proxy,
             records=records,
             turns=Turns(config.concurrent_creates),
-            observer=around,
+            observer=UsageLog(Path(config.usage_file), around) if config.usage_file else around,
             tags=partial(tags_of, owner),
         )
         pods = Pods(parts, gateway, around, owner=owner, initdata=config.initdata, scratch=config.enable_scratch_space)

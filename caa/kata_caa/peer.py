@@ -204,7 +204,7 @@ class PeerPod:
     async def _made(self, instance: Instance) -> None:
         if not instance.addresses:
             raise AdaptorError(f"machine {instance.id} has no address")
-        await self._move(instance_id=instance.id, addresses=instance.addresses)
+        await self._move(instance=instance)
         logger.info("%s runs as %s at %s", self.record.instance_name, instance.id, instance.addresses[0])
         await self._tell(self._parts.observer.created(self.record))
 
@@ -253,15 +253,16 @@ class PeerPod:
         self,
         *,
         state: State | None = None,
-        instance_id: str | None = None,
-        addresses: tuple[str, ...] | None = None,
+        instance: Instance | None = None,
     ) -> None:
-        self.record = replace(
-            self.record,
-            state=state or self.record.state,
-            instance_id=self.record.instance_id if instance_id is None else instance_id,
-            addresses=self.record.addresses if addresses is None else addresses,
-        )
+        self.record = replace(self.record, state=state or self.record.state)
+        if instance is not None:
+            self.record = replace(
+                self.record,
+                instance_id=instance.id,
+                addresses=instance.addresses,
+                instance_type=instance.instance_type,
+            )
         await off_loop(self._parts.records.update, self.record)
 
     async def _tell(self, telling: Awaitable[None]) -> None:

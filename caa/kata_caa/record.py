@@ -58,6 +58,7 @@ class PodRecord:
         state: Where it is in its life.
         instance_id: The cloud's id of its machine; empty while not known.
         addresses: Where the machine is reached.
+        instance_type: The cloud's type of its machine; empty while not known, or where there are none.
         network: What its tunnel connects; VNI and port are in it.
     """
 
@@ -72,6 +73,7 @@ class PodRecord:
     state: State = State.CREATED
     instance_id: str = ""
     addresses: tuple[str, ...] = ()
+    instance_type: str = ""
     network: apf.PodNetwork = apf.PodNetwork()
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from kata_caa import usage
 from tests import registry as registries
 from tests.adaptor import Adaptor
 from tests.conftest import REPOSITORY
@@ -50,6 +51,7 @@ async def aws_adaptor(ec2: Machines, served: registries.Registry) -> AsyncIterat
         "PODVM_AMI_ID": ec2.ec2.image, "DISABLECVM": "true", "INITDATA": initdata(served), "OWNER": "tests",
     }  # fmt: skip
     flags = ["-host-interface", BRIDGE, "-log-level", "debug", "-proxy-timeout", "120s", "-aws-settle-time", "0s"]
+    flags += ["-usage-file", str(ec2.top / "usage.jsonl")]
     adaptor = Adaptor(ec2.top, ["aws", *flags], environ)
     await adaptor.start()
     yield adaptor
@@ -84,3 +86,6 @@ async def test_a_peer_pod_runs_on_an_instance_of_ec2_and_nothing_of_it_stays(
             await asyncio.sleep(0.2)
     assert ec2.ec2.objects() == before
     assert ec2.running == {}
+    (use,) = usage.read(ec2.top / "usage.jsonl")
+    assert (use.namespace, use.pod, use.instance_type) == ("tests", "peer", "m6a.large")
+    assert use.end is not None
