@@ -59,8 +59,8 @@ async def test_details_say_what_the_agent_is(pod: Pod) -> None:
     assert details.agent_details.init_daemon
     assert details.agent_details.supports_seccomp
     assert list(details.agent_details.storage_handlers) == [
-        "bind", "blk", "blk-ccw", "ephemeral", "local", "mmioblk", "nvdimm", "overlayfs", "scsi", "virtio-fs",
-        "watchable-bind",
+        "bind", "blk", "blk-ccw", "ephemeral", "image_guest_pull", "local", "mmioblk", "nvdimm", "overlayfs",
+        "scsi", "virtio-fs", "watchable-bind",
     ]  # fmt: skip
     assert details.mem_block_size_bytes % 4096 == 0
 

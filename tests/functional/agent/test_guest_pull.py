@@ -223,7 +223,7 @@ async def test_the_pause_is_the_guests_own_with_its_command_and_the_hosts_rights
     assert (config["process"]["env"], config["process"]["cwd"]) == (["PAUSE=1"], "/bin")
     assert not config["process"].get("terminal")
     [state] = pod.processes().values()
-    assert state == "S"
+    assert state in ("R", "S")  # alive, and it may not have come to sleep yet
     await pod.remove("pause")
     assert left(pod) == []
 
