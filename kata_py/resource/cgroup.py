@@ -5,9 +5,12 @@ Source: Linux `Documentation/admin-guide/cgroup-v1/`, `cgroup-v2.rst`; paths as 
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 import posixpath
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ CONTROLLERS = frozenset({"blkio", "cpu", "cpuacct", "cpuset", "devices", "hugetl
 _ON_V2 = ("cpu", "cpuset", "hugetlb", "io", "memory", "pids")
 _PREFIX = "kata_"
 _MARK = "trusted.kata-py"  # on parents that sandboxes made
+_LOCK_TIMEOUT = 1.0  # seconds
 _CPUSET = ("cpuset.cpus", "cpuset.mems")
 
 
@@ -317,17 +321,40 @@ def _make(tree: Hierarchy, directory: Path, journal: Journal, stack: ExitStack) 
 def _make_parents(tree: Hierarchy, directory: Path, journal: Journal, stack: ExitStack) -> None:
     """Make what is missing above a cgroup, and hand the controllers down."""
     above = [parent for parent in (directory, *directory.parents) if parent.is_relative_to(tree.place)]
-    for parent in reversed(above):
-        missing = not parent.is_dir()
-        if missing or _is_ours(parent):
-            stack.enter_context(undone(journal, RemoveEmptyCgroup(str(parent))))
-        if missing:
-            parent.mkdir(exist_ok=True)
-            with suppress(OSError):  # who may not set it removes only what it made itself
-                os.setxattr(parent, _MARK, b"")
-            _inherit(tree, parent)
-        if tree.unified:
-            hand_down(parent)
+    with _one_by_one(tree.place):
+        for parent in reversed(above):
+            missing = not parent.is_dir()
+            if missing or _is_ours(parent):
+                stack.enter_context(undone(journal, RemoveEmptyCgroup(str(parent))))
+            if missing:
+                parent.mkdir(exist_ok=True)
+                with suppress(OSError):  # who may not set it removes only what it made itself
+                    os.setxattr(parent, _MARK, b"")
+                _inherit(tree, parent)
+            if tree.unified:
+                hand_down(parent)
+
+
+@contextmanager
+def _one_by_one(place: Path) -> Iterator[None]:
+    """Keep other sandboxes' parents waiting: one that is made and not marked yet would be taken for a manager's.
+
+    Whoever holds the lock for longer than a moment is stopped, and not worth waiting for.
+    """
+    deadline = time.monotonic() + _LOCK_TIMEOUT
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno == errno.EWOULDBLOCK and time.monotonic() < deadline:
+                    time.sleep(0.002)
+                    continue
+            break
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_ours(directory: Path) -> bool:
