@@ -42,13 +42,6 @@ async def kube() -> AsyncIterator[KubeServer]:
 
 
 @pytest.fixture
-async def api(kube: KubeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
-    monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig(tmp_path / "kubeconfig")))
-    async with connected() as made:
-        yield made
-
-
-@pytest.fixture
 def cluster(api: Api) -> Cluster:
     return Cluster(api, PLACE)
 

@@ -17,7 +17,7 @@ import pytest
 from kata_caa.errors import Fault, ProviderError
 from kata_caa.k8s import api as api_module
 from kata_caa.k8s import command, peerpod
-from kata_caa.k8s.api import Api, connected
+from kata_caa.k8s.api import Api
 from kata_caa.k8s.controller import Controller, Pauses
 from kata_caa.k8s.peerpod import FINALIZER
 from kata_caa.providers.api import Target
@@ -63,13 +63,6 @@ async def kube() -> AsyncIterator[KubeServer]:
     async with kube_server() as server:
         server.rules = rules_of("peerpod-controller")
         yield server
-
-
-@pytest.fixture
-async def api(kube: KubeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
-    monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig(tmp_path / "kubeconfig")))
-    async with connected() as made:
-        yield made
 
 
 @pytest.fixture

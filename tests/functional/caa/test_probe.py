@@ -17,7 +17,7 @@ from kata_caa.command import _surroundings
 from kata_caa.config import AdaptorConfig
 from kata_caa.errors import SettingError, UnknownSandbox
 from kata_caa.k8s import probe
-from kata_caa.k8s.api import Api, connected
+from kata_caa.k8s.api import Api
 from kata_caa.k8s.probe import Place, Startup
 from kata_caa.providers.api import Finding, Instance, InstanceRequest, Owned, Target
 from tests.kube import things
@@ -61,13 +61,6 @@ async def kube() -> AsyncIterator[KubeServer]:
     async with kube_server() as server:
         server.rules = rules_of("cloud-api-adaptor")
         yield server
-
-
-@pytest.fixture
-async def api(kube: KubeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
-    monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig(tmp_path / "kubeconfig")))
-    async with connected() as made:
-        yield made
 
 
 @pytest.fixture
