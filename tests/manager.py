@@ -33,10 +33,11 @@ from kata_py.ttrpc.errors import ConnectionClosed, TtrpcError
 from tests import bundle as bundles
 
 NAMESPACE = "default"
-START_TIMEOUT = 10.0
-CREATE_TIMEOUT = 90.0
-CALL_TIMEOUT = 30.0
-DELETE_TIMEOUT = 5.0  # containerd's
+PACE = float(os.environ.get("TESTS_PACE", "1"))  # how many times as long a host may take that is itself emulated
+START_TIMEOUT = 10.0 * PACE
+CREATE_TIMEOUT = 90.0 * PACE
+CALL_TIMEOUT = 30.0 * PACE
+DELETE_TIMEOUT = 5.0 * PACE  # containerd's
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 RESOURCES_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
 

@@ -24,7 +24,8 @@ from tools import configuration
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean"), ON_QEMU]
 
 MEMORY = 2048  # MiB
-TIMEOUT = 300.0  # seconds; a test may take ten times as long in an emulated machine
+TIMEOUT = 300.0  # seconds
+PACE = 10  # times as long that a step may take in an emulated machine
 # As in a host's root cgroup, controllers can be handed down: the container's own is its namespace's root.
 APART = 'mkdir /sys/fs/cgroup/init; echo 0 > /sys/fs/cgroup/init/cgroup.procs; "$0" "$@"; exit $?'
 MOUNTS: list[dict[str, Any]] = [
@@ -48,9 +49,8 @@ def large(short_tmp: Path, manager: Manager, guest: Path) -> Manager:
 
 def spec(*args: str) -> dict[str, Any]:
     """A container that may do all in its machine."""
-    process = bundles.process(
-        args, cwd=str(REPOSITORY), new_privileges=True, env=["CI=true", f"PATH={os.environ['PATH']}"]
-    )  # fmt: skip
+    environ = ["CI=true", f"TESTS_PACE={PACE}", f"PATH={os.environ['PATH']}"]
+    process = bundles.process(args, cwd=str(REPOSITORY), new_privileges=True, env=environ)
     process["capabilities"] = {key: [*CAPABILITIES] for key in ("bounding", "effective", "permitted", "inheritable")}
     content = bundles.spec("host", "/", process, mounts=MOUNTS)
     content["root"]["readonly"] = True
