@@ -125,6 +125,7 @@ class ForwarderConfig:
         tls_client_ca: PEM of whom the forwarder trusts.
         tls_min_version: `VersionTLS12` or `VersionTLS13`; empty is 1.2.
         tls_cipher_suites: IANA names, comma-separated.
+        unbound: Ours: whether the machine was started before its pod, and waits to be told of it.
     """
 
     network: PodNetwork = PodNetwork()
@@ -135,6 +136,7 @@ class ForwarderConfig:
     tls_client_ca: str = ""
     tls_min_version: str = ""
     tls_cipher_suites: str = ""
+    unbound: bool = False
 
 
 def dump(config: ForwarderConfig) -> str:
@@ -182,6 +184,7 @@ def dump(config: ForwarderConfig) -> str:
             "tls-client-ca": config.tls_client_ca,
             "tls-min-version": config.tls_min_version,
             "tls-cipher-suites": config.tls_cipher_suites,
+            "kata-py-unbound": config.unbound,
         }),
     }  # fmt: skip
     return json.dumps(tree, indent=4)
@@ -241,6 +244,7 @@ def load(text: str) -> ForwarderConfig:
         tls_client_ca=top.text("tls-client-ca"),
         tls_min_version=top.text("tls-min-version"),
         tls_cipher_suites=top.text("tls-cipher-suites"),
+        unbound=top.truth("kata-py-unbound"),
     )  # fmt: skip
 
 
