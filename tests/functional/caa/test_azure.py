@@ -13,7 +13,7 @@ import pytest
 
 from kata_caa.errors import Fault, ProviderError
 from kata_caa.faults import Backoff, RetryPolicy
-from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG, InstanceRequest, InstanceSpec, Target
+from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG, InstanceRequest, InstanceSpec, Resolves, Target
 from kata_caa.providers.azure.client import Connection
 from kata_caa.providers.azure.config import AzureConfig
 from kata_caa.providers.azure.provider import AzureProvider, open_provider
@@ -261,6 +261,16 @@ async def test_a_pod_with_gpus_gets_a_size_with_gpus(azure):
     async with azure(config) as provider:
         instance = await provider.create(dataclasses.replace(REQUEST, spec=InstanceSpec(gpus=1)))
     assert instance.instance_type == "Standard_NC4as_T4_v3"
+
+
+async def test_wishes_that_lead_to_the_same_size_and_image_are_alike(azure):
+    async with azure(dataclasses.replace(PLAIN, sizes=("Standard_D2as_v5", "Standard_D4as_v5"))) as provider:
+        assert isinstance(provider, Resolves)
+        full = InstanceSpec("Standard_D4as_v5", image=CONFIG.image)
+        for alike in (InstanceSpec(vcpus=3, memory=9000), InstanceSpec("Standard_D4as_v5"), full):
+            assert await provider.resolve(alike) == full
+        assert await provider.resolve(InstanceSpec()) == InstanceSpec("Standard_D2as_v5", image=CONFIG.image)
+        assert (await provider.resolve(InstanceSpec(image="another"))).image == "another"
 
 
 async def test_where_skus_may_not_be_read_the_regions_sizes_serve(arm: Server, azure):
