@@ -121,12 +121,14 @@ class _Orphans:
     async def act(self, config: AdaptorConfig, provider: Any, surroundings: _Opener) -> int:
         from pathlib import Path
 
-        from kata_caa.orphans import orphans, target_of
+        from kata_caa.orphans import on_record, orphans, target_of
         from kata_caa.owner import owner_of_this_node
+        from kata_caa.pool.machine import MachineRecords
         from kata_caa.record import PodRecords
 
+        pods, machines = PodRecords(Path(config.pods_dir)), MachineRecords(config.pool_dir)
         async with provider as cloud:
-            found = await orphans(cloud, owner_of_this_node(config.owner), PodRecords(Path(config.pods_dir)))
+            found = await orphans(cloud, owner_of_this_node(config.owner), partial(on_record, pods, machines))
             for sandbox_id, objects in found.items():
                 for each in objects:
                     print(f"{each.kind}\t{each.id}\t{each.name}\t{sandbox_id}")

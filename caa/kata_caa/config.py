@@ -6,6 +6,7 @@ Source of names and defaults: cloud-api-adaptor `cmd/cloud-api-adaptor/main.go`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from kata_caa.settings import Duration, setting
 
@@ -94,5 +95,28 @@ class AdaptorConfig:
         "USAGE_FILE",
         "where it is put down how long pods have machines of which types, for the action costs; nowhere if empty; ours",
     )
+    warm_pool: tuple[tuple[str, str], ...] = setting(
+        (),
+        "warm-pool",
+        "WARM_POOL",
+        "how many VMs of which kinds are kept running for pods to come, as default=2,m6a.large=1,2x4096=1; ours",
+    )
+    warm_pool_budget: float = setting(
+        0.0,
+        "warm-pool-budget",
+        "WARM_POOL_BUDGET",
+        "what VMs that wait for pods may cost in an hour, all together, by warm-pool-prices; 0 is no bound; ours",
+    )
+    warm_pool_prices: str = setting(
+        "",
+        "warm-pool-prices",
+        "WARM_POOL_PRICES",
+        'a file with what an hour of each type costs, as "m6a.large" = 0.0864; ours',
+    )
     log_level: str = setting("info", "log-level", "LOG_LEVEL", "debug, info, warning or error; ours")
     check: bool = setting(False, "check", "", "look at the cloud, say what is missing, and end; ours")
+
+    @property
+    def pool_dir(self) -> Path:
+        """Where machines that wait for pods are on record."""
+        return Path(self.socket).parent / "pool"

@@ -22,15 +22,19 @@ from kata_caa.forwarder.provision import read_initdata, unpack_initdata
 from kata_caa.gateway import Gateway
 from kata_caa.node import NodeTunnel
 from kata_caa.notice import notify
+from kata_caa.orphans import on_record
 from kata_caa.owner import owner_of_this_node
 from kata_caa.peer import Parts
 from kata_caa.pods import Pods
+from kata_caa.pool.machine import MachineRecords
+from kata_caa.pool.pool import Pool, PoolParts, Unobserved
+from kata_caa.pool.wish import Budget, wishes
 from kata_caa.providers.api import NAMESPACE_TAG, OWNER_TAG, POD_TAG, SANDBOX_TAG, Provider
 from kata_caa.record import PodRecord, PodRecords
 from kata_caa.service import PodVMInfo, RemoteHypervisor
 from kata_caa.surroundings import Alone, Surroundings
 from kata_caa.turns import Turns
-from kata_caa.usage import UsageLog
+from kata_caa.usage import UsageLog, prices
 from kata_py.resource.blocking import off_loop
 from kata_py.ttrpc.address import UnixAddress
 from kata_py.ttrpc.server import Server, same_user
@@ -73,18 +77,47 @@ async def serving(
             await require(cloud)
         records = PodRecords(Path(config.pods_dir))
         gateway = await off_loop(Gateway, config, records)
+        turns = Turns(config.concurrent_creates)
+        usage = UsageLog(Path(config.usage_file), around) if config.usage_file else None
+        machines = MachineRecords(config.pool_dir)
+        pool = Pool(
+            PoolParts(
+                provider=cloud,
+                records=machines,
+                credentials=gateway,
+                endpoint=gateway.endpoint,
+                turns=turns,
+                tags=lambda machine: ((OWNER_TAG, owner), (SANDBOX_TAG, machine.id)),
+                observer=usage or Unobserved(),
+                timeout=config.proxy_timeout,
+            ),
+            wishes(config.warm_pool, multi_nic=config.ext_network_via_podvm),
+            Budget(config.warm_pool_budget, prices(Path(config.warm_pool_prices)) if config.warm_pool_prices else {}),
+        )
         parts = Parts(
             provider=cloud,
             tunnel=NodeTunnel(config, records),
             proxy=gateway.proxy,
             records=records,
-            turns=Turns(config.concurrent_creates),
-            observer=UsageLog(Path(config.usage_file), around) if config.usage_file else around,
+            turns=turns,
+            observer=usage or around,
             tags=partial(tags_of, owner),
+            pool=pool,
         )
-        pods = Pods(parts, gateway, around, owner=owner, initdata=config.initdata, scratch=config.enable_scratch_space)
+        pods = Pods(
+            parts,
+            gateway,
+            around,
+            owner=owner,
+            on_record=partial(on_record, records, machines),
+            initdata=config.initdata,
+            scratch=config.enable_scratch_space,
+        )
+        stack.push_async_callback(pool.aclose)
         stack.push_async_callback(pods.aclose)
         await pods.restore()
+        await pool.restore({record.machine for record in pods.records})
+        pool.begin()
         await stack.enter_async_context(around.joined(pods))
         server = await _listening(Path(config.socket), pods)
         stack.push_async_callback(_closed, server)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import defaultdict
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -65,6 +66,7 @@ class Pods:
         credentials: Makes the machines' keys.
         pull_secrets: Finds their registries' credentials.
         owner: Who all of it belongs to, in the cloud.
+        on_record: Gives the ids by which the cloud knows what is on record here; blocks.
         initdata: Of pods that bring none: base64 of gzip of TOML.
         scratch: Whether machines make themselves an encrypted scratch space.
     """
@@ -76,6 +78,7 @@ class Pods:
         pull_secrets: PullSecrets,
         *,
         owner: str,
+        on_record: Callable[[], Collection[str]],
         initdata: str = "",
         scratch: bool = False,
     ) -> None:
@@ -83,6 +86,7 @@ class Pods:
         self._credentials = credentials
         self._pull_secrets = pull_secrets
         self._owner = owner
+        self._on_record = on_record
         self._initdata = initdata
         self._scratch = scratch
         self._pods: dict[str, PeerPod] = {}
@@ -200,7 +204,7 @@ class Pods:
     async def sweep(self) -> int:
         """Delete what belongs to no sandbox, and stop pods whose namespace has gone; returns how many were found."""
         await self._stop_vanished()
-        found = await orphans(self._parts.provider, self._owner, self._parts.records)
+        found = await orphans(self._parts.provider, self._owner, self._on_record)
         for sandbox_id, objects in found.items():
             text = ", ".join(f"{each.kind} {each.id}" for each in objects)
             logger.warning("deleting what no sandbox owns: %s of sandbox %s", text, sandbox_id or "(unknown)")
