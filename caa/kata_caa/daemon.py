@@ -84,6 +84,7 @@ async def serving(
             PoolParts(
                 provider=cloud,
                 records=machines,
+                claimed=records.machines,
                 credentials=gateway,
                 endpoint=gateway.endpoint,
                 turns=turns,
@@ -116,8 +117,7 @@ async def serving(
         stack.push_async_callback(pool.aclose)
         stack.push_async_callback(pods.aclose)
         await pods.restore()
-        await pool.restore({record.machine for record in pods.records})
-        pool.begin()
+        await pool.open()
         await stack.enter_async_context(around.joined(pods))
         server = await _listening(Path(config.socket), pods)
         stack.push_async_callback(_closed, server)

@@ -21,8 +21,7 @@ def on_record(pods: PodRecords, machines: MachineRecords) -> frozenset[str]:
     """
     waiting = list(machines.ids())  # first: meanwhile a machine may become a pod's
     ids = list(pods.ids())
-    taken = [record.machine for id in ids if (record := pods.load(id)) is not None and record.machine]
-    return frozenset([*waiting, *ids, *taken])
+    return frozenset([*waiting, *ids, *pods.machines()])
 
 
 async def orphans(provider: Provider, owner: str, on_record: Callable[[], Collection[str]]) -> dict[str, list[Owned]]:

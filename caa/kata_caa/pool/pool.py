@@ -32,6 +32,7 @@ from kata_py.resource.blocking import off_loop
 logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL = 60.0  # seconds between two looks whether a machine waits still
+LOCK_INTERVAL = 1.0  # seconds between two looks whether another adaptor has ended
 LOST_AFTER = 3  # looks at which it did not answer
 PAUSE = 10.0  # seconds before a kind of machine that could not be made is tried again; doubles
 PAUSE_MAX = 600.0
@@ -88,6 +89,7 @@ class PoolParts:
     Attributes:
         provider: The cloud.
         records: Where the machines are written down.
+        claimed: Gives the machines that pods have, by their records; blocks.
         credentials: Makes their keys.
         endpoint: Where a machine's forwarder is.
         turns: How many machines are asked for at a time, pods' included.
@@ -99,6 +101,7 @@ class PoolParts:
 
     provider: Provider
     records: MachineRecords
+    claimed: Callable[[], Collection[str]]
     credentials: Credentials
     endpoint: Callable[[Machine], Awaitable[Endpoint]]
     turns: Turns
@@ -150,16 +153,33 @@ class Pool:
         """The machines that a pod could have now."""
         return tuple(life.machine for life in self._lives.values() if life.machine.phase is Phase.WAITING)
 
-    async def restore(self, claimed: Collection[str]) -> None:
-        """Take up the machines that an earlier adaptor had; those that it was not done with are deleted.
+    async def open(self) -> None:
+        """Take up the machines that an earlier adaptor had, and begin to keep as many as shall be.
 
-        Args:
-            claimed: The machines that pods have, by their records.
+        While that one lives, as it does for a while when a node's adaptor is replaced by a new one, they are its.
 
         Raises:
             RecordError: A record cannot be read; no machine may be lost by passing it over.
         """
+        if await off_loop(self._parts.records.lock):
+            await self._restore()
+            self._begin(self._keep(), "warm pool")
+        else:
+            logger.info(
+                "another adaptor of this node has the machines that wait for pods; until it ends no pod gets one"
+            )
+            self._begin(self._succeed(), "succession in the warm pool")
+
+    async def _succeed(self) -> None:
+        while not await off_loop(self._parts.records.lock):  # noqa: ASYNC110 a lock tells nobody when it is free
+            await asyncio.sleep(LOCK_INTERVAL)
+        await self._restore()
+        await self._keep()
+
+    async def _restore(self) -> None:
+        """Those that the earlier adaptor was not done with are deleted."""
         records = self._parts.records
+        claimed = await off_loop(self._parts.claimed)
         for id in await off_loop(lambda: list(records.ids())):
             machine = await off_loop(records.load, id)
             if id in claimed:
@@ -170,10 +190,6 @@ class Pool:
                 life.task = self._begin(self._watch(machine), f"watch over {machine.name}")
             elif machine is not None:
                 self._leave(machine)
-
-    def begin(self) -> None:
-        """Begin to keep as many machines as shall be."""
-        self._begin(self._keep(), "warm pool")
 
     def refill(self) -> None:
         """Replace what was taken: until then a pod that starts would have to share this node's and the cloud's time."""
@@ -210,6 +226,7 @@ class Pool:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._parts.records.unlock()
 
     async def _bound(self, spec: InstanceSpec, user_data: str) -> Machine | None:
         try:

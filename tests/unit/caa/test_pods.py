@@ -573,7 +573,9 @@ async def test_a_machine_that_cannot_be_put_on_record_is_not_the_pods(node: Node
 async def test_the_sweep_knows_machines_that_wait_and_those_that_have_waited(node: Node):
     node.shelf.machines = [WAITING]
     other = replace(WAITING, id="8" * 32)
-    MachineRecords(node.directory / "pool").write(other)
+    machines = MachineRecords(node.directory / "pool")
+    assert machines.lock()
+    machines.write(other)
     node.cloud.strays = [Owned("instance", f"i-{id}", id) for id in (WAITING.id, other.id, "lost")]
     async with node.adaptor() as adaptor:
         await adaptor.create(node.request())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -121,7 +121,8 @@ class Node:
 
     def __init__(self, top: Path) -> None:
         self.cloud = Cloud(top / "machines")
-        self.records = MachineRecords(top / "pool")
+        self.directory = top / "pool"
+        self.records = MachineRecords(self.directory)
         self.times = Times()
         self.turns = Turns(8)
 
@@ -133,9 +134,11 @@ class Node:
     async def pool(
         self, *wishes: Wish, budget: Budget | None = None, claimed: Sequence[str] = ()
     ) -> AsyncIterator[Pool]:
+        records = MachineRecords(self.directory)  # of another adaptor each
         parts = PoolParts(
             provider=self.cloud,
-            records=self.records,
+            records=records,
+            claimed=lambda: claimed,
             credentials=Credentials(),
             endpoint=self.endpoint,
             turns=self.turns,
@@ -145,8 +148,7 @@ class Node:
             calls=RetryPolicy(backoffs={}),
         )
         pool = Pool(parts, wishes, budget or Budget())
-        await pool.restore(claimed)
-        pool.begin()
+        await pool.open()
         try:
             yield pool
         finally:
@@ -380,6 +382,23 @@ async def test_machines_outlive_the_adaptor(node: Node):
         async with pool.taken(SMALL, USER_DATA) as machine:
             assert machine == replace(before[0], phase=Phase.BINDING)
         assert await node.cloud.machines[before[0].id].bound == OF_POD
+
+
+async def test_of_two_adaptors_at_once_the_first_has_the_machines_and_the_second_succeeds_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pools, "LOCK_INTERVAL", 0.01)
+    async with AsyncExitStack() as stack:
+        async with node.pool(wish()) as old:
+            await until(lambda: len(old.waiting) == 1)
+            new = await stack.enter_async_context(node.pool(wish()))
+            async with new.taken(SMALL, USER_DATA) as machine:
+                assert machine is None
+            assert len(old.waiting) == 1
+        await until(lambda: len(new.waiting) == 1)
+        async with new.taken(SMALL, USER_DATA) as machine:
+            assert machine is not None
+    assert len(node.cloud.created) == 1
 
 
 async def test_machines_of_another_image_are_deleted_and_replaced(node: Node):
