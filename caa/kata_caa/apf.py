@@ -181,7 +181,7 @@ def dump(config: ForwarderConfig) -> str:
             "tls-server-cert": config.tls_server_cert,
             "tls-client-ca": config.tls_client_ca,
             "tls-min-version": config.tls_min_version,
-            "tls-cipher-suites": config.tls_cipher_suites,
+            "tls-cipher-suites": _split(config.tls_cipher_suites),
         }),
     }  # fmt: skip
     return json.dumps(tree, indent=4)
@@ -240,7 +240,7 @@ def load(text: str) -> ForwarderConfig:
         tls_server_cert=top.text("tls-server-cert"),
         tls_client_ca=top.text("tls-client-ca"),
         tls_min_version=top.text("tls-min-version"),
-        tls_cipher_suites=top.text("tls-cipher-suites"),
+        tls_cipher_suites=",".join(top.names("tls-cipher-suites")),
     )  # fmt: skip
 
 
@@ -253,6 +253,10 @@ def _neighbor(neighbor: Neighbor) -> dict[str, str]:
     return {
         "ip": neighbor.address, "hw-addr": neighbor.hardware_address, "dev": neighbor.device, "state": neighbor.state,
     }  # fmt: skip
+
+
+def _split(text: str) -> list[str]:
+    return [each for part in text.split(",") if (each := part.strip())]
 
 
 def _is_known(network: PodNetwork, address: str, device: str) -> bool:
@@ -289,14 +293,23 @@ class _Table:
             self._check_prefix(key, text)
         return text
 
-    def prefixes(self, key: str) -> tuple[str, ...]:
-        found: list[str] = []
-        for text in self._get(key, list, []):
+    def texts(self, key: str) -> tuple[str, ...]:
+        found = self._get(key, list, [])
+        for text in found:
             if not isinstance(text, str):
                 raise self._fault(key, text)
-            self._check_prefix(key, text)
-            found.append(text)
         return tuple(found)
+
+    def names(self, key: str) -> tuple[str, ...]:
+        """A list; what a text separates by commas is one too, as earlier adaptors of ours wrote it."""
+        text = self._tree.get(key)
+        return tuple(_split(text)) if isinstance(text, str) else self.texts(key)
+
+    def prefixes(self, key: str) -> tuple[str, ...]:
+        found = self.texts(key)
+        for text in found:
+            self._check_prefix(key, text)
+        return found
 
     def one_of(self, key: str, words: tuple[str, ...]) -> str:
         text = self.text(key)

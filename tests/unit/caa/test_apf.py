@@ -37,6 +37,8 @@ FULL = ForwarderConfig(
     tls_server_key="KEY",
     tls_server_cert="CERT",
     tls_client_ca="CA",
+    tls_min_version="VersionTLS12",
+    tls_cipher_suites="TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
 )
 
 
@@ -54,6 +56,12 @@ def test_the_keys_are_upstream_s():
         "tls-server-key",
         "tls-server-cert",
         "tls-client-ca",
+        "tls-min-version",
+        "tls-cipher-suites",
+    ]
+    assert tree["tls-cipher-suites"] == [
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
     ]
     net = tree["pod-network"]
     assert net["podip"] == "10.128.0.5/23"
@@ -70,6 +78,19 @@ def test_what_upstream_cannot_have_is_in_keys_of_ours():
     net = json.loads(dump(FULL))["pod-network"]
     assert [route["dst"] for route in net["kata-py-routes"]] == ["::/0", "10.9.0.0/24"]
     assert [neighbor["ip"] for neighbor in net["kata-py-neighbors"]] == ["fd00::1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "suites"), [('["A", "B"]', "A,B"), ('"A, B"', "A,B"), ("null", ""), ('""', "")], ids=lambda value: value
+)
+def test_cipher_suites_are_a_list_or_a_text_of_earlier_adaptors(text, suites):
+    assert load(f'{{"tls-cipher-suites": {text}}}').tls_cipher_suites == suites
+
+
+@pytest.mark.parametrize("text", ["3", "[3]"])
+def test_cipher_suites_of_another_form_are_refused(text):
+    with pytest.raises(MalformedConfig, match="tls-cipher-suites"):
+        load(f'{{"tls-cipher-suites": {text}}}')
 
 
 def test_what_is_zero_and_ours_is_left_out():
