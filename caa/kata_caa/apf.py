@@ -140,6 +140,7 @@ class ForwarderConfig:
 def dump(config: ForwarderConfig) -> str:
     """The text of a configuration, as upstream indents it."""
     network = config.network
+    routes = _known_routes(network)
     tree: dict[str, Any] = {
         "pod-network": {
             "podip": network.pod_ip,
@@ -147,20 +148,20 @@ def dump(config: ForwarderConfig) -> str:
             "interface": network.interface,
             "worker-node-ip": network.worker_ip,
             "tunnel-type": network.tunnel_type,
-            "routes": [_route(each) for each in network.routes if _is_known(network, each.destination, each.device)],
+            "routes": [_route(each) for each in routes],
             "neighbors": [
                 _neighbor(each) for each in network.neighbors if _is_known(network, each.address, each.device)
             ],
             "mtu": network.mtu,
             "index": network.index,
             **_said({"vxlan-port": network.vxlan_port, "vxlan-id": network.vxlan_id}),
-            "dedicated": network.dedicated,
+            # Upstream's forwarder does not serve a machine without a second interface then, and its tunnel needs none.
+            "dedicated": False,
             "external-net-via-pod-vm": network.external_via_pod_vm,
             **_said({
+                "kata-py-dedicated": network.dedicated,
                 "kata-py-pod-ips": list(network.pod_ips),
-                "kata-py-routes": [
-                    _route(each) for each in network.routes if not _is_known(network, each.destination, each.device)
-                ],
+                "kata-py-routes": [_route(each) for each in network.routes if each not in routes],
                 "kata-py-neighbors": [
                     _neighbor(each) for each in network.neighbors
                     if not _is_known(network, each.address, each.device)
@@ -223,7 +224,7 @@ def load(text: str) -> ForwarderConfig:
             index=net.number("index"),
             vxlan_port=net.number("vxlan-port"),
             vxlan_id=net.number("vxlan-id"),
-            dedicated=net.truth("dedicated"),
+            dedicated=net.truth("dedicated") or net.truth("kata-py-dedicated"),
             external_via_pod_vm=net.truth("external-net-via-pod-vm"),
             pod_ips=net.prefixes("kata-py-pod-ips"),
             interfaces=tuple(
@@ -257,6 +258,16 @@ def _neighbor(neighbor: Neighbor) -> dict[str, str]:
 
 def _split(text: str) -> list[str]:
     return [each for part in text.split(",") if (each := part.strip())]
+
+
+def _known_routes(network: PodNetwork) -> list[Route]:
+    """What upstream's forwarder can have of the routes: of several to one destination the first that it would add, as
+    it fails at the next."""
+    first: dict[str, Route] = {}
+    for route in sorted(network.routes, key=lambda route: bool(route.gateway)):
+        if _is_known(network, route.destination, route.device):
+            first.setdefault(route.destination, route)
+    return [route for route in network.routes if first.get(route.destination) is route]
 
 
 def _is_known(network: PodNetwork, address: str, device: str) -> bool:

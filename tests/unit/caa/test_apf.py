@@ -80,6 +80,31 @@ def test_what_upstream_cannot_have_is_in_keys_of_ours():
     assert [neighbor["ip"] for neighbor in net["kata-py-neighbors"]] == ["fd00::1"]
 
 
+def test_of_several_routes_to_one_destination_upstream_gets_the_first_that_it_would_add():
+    routes = (
+        Route("0.0.0.0/0", "10.128.0.1", "eth0", "static"),
+        Route("0.0.0.0/0", "10.128.0.2", "eth0", "static"),
+        Route("10.128.0.0/23", "10.128.0.1", "eth0"),
+        Route("10.128.0.0/23", "", "eth0", "kernel", "link"),
+    )
+    net = json.loads(dump(ForwarderConfig(PodNetwork(interface="eth0", routes=routes))))["pod-network"]
+    assert [(route["dst"], route["gw"]) for route in net["routes"]] == [
+        ("0.0.0.0/0", "10.128.0.1"),
+        ("10.128.0.0/23", ""),
+    ]
+    assert [(route["dst"], route["gw"]) for route in net["kata-py-routes"]] == [
+        ("0.0.0.0/0", "10.128.0.2"),
+        ("10.128.0.0/23", "10.128.0.1"),
+    ]
+
+
+def test_a_machine_is_not_told_of_a_dedicated_interface_but_the_record_is():
+    config = ForwarderConfig(PodNetwork(dedicated=True))
+    assert json.loads(dump(config))["pod-network"]["dedicated"] is False
+    assert load(dump(config)) == config
+    assert load('{"pod-network": {"dedicated": true}}').network.dedicated
+
+
 @pytest.mark.parametrize(
     ("text", "suites"), [('["A", "B"]', "A,B"), ('"A, B"', "A,B"), ("null", ""), ('""', "")], ids=lambda value: value
 )
@@ -95,7 +120,7 @@ def test_cipher_suites_of_another_form_are_refused(text):
 
 def test_what_is_zero_and_ours_is_left_out():
     net = json.loads(dump(ForwarderConfig()))["pod-network"]
-    assert not {"vxlan-port", "vxlan-id", "kata-py-pod-ips", "kata-py-interfaces"} & net.keys()
+    assert not {"vxlan-port", "vxlan-id", "kata-py-dedicated", "kata-py-pod-ips", "kata-py-interfaces"} & net.keys()
 
 
 def test_unknown_keys_and_null_are_left_alone():
