@@ -20,6 +20,7 @@ PATH: Final = "/run/peerpod/apf.json"
 
 PROTOCOLS: Final = ("static", "boot", "dhcp", "kernel")
 SCOPES: Final = ("universe", "site", "link", "host", "nowhere")
+_MAPPED: Final = "::ffff:"
 STATES: Final = (
     "none", "incomplete", "reachable", "stale", "delay", "probe", "failed", "noarp", "permanent",
 )  # fmt: skip
@@ -209,14 +210,14 @@ def load(text: str) -> ForwarderConfig:
             tunnel_type=net.text("tunnel-type"),
             routes=tuple(
                 Route(
-                    each.prefix("dst"), each.text("gw"), each.text("dev"), each.one_of("protocol", PROTOCOLS),
+                    each.prefix("dst"), each.address("gw"), each.text("dev"), each.one_of("protocol", PROTOCOLS),
                     each.one_of("scope", SCOPES),
                 )
                 for key in ("routes", "kata-py-routes")
                 for each in net.tables(key)
             ),
             neighbors=tuple(
-                Neighbor(each.text("ip"), each.text("hw-addr"), each.text("dev"), each.one_of("state", STATES))
+                Neighbor(each.address("ip"), each.text("hw-addr"), each.text("dev"), each.one_of("state", STATES))
                 for key in ("neighbors", "kata-py-neighbors")
                 for each in net.tables(key)
             ),
@@ -260,6 +261,12 @@ def _split(text: str) -> list[str]:
     return [each for part in text.split(",") if (each := part.strip())]
 
 
+def _unmapped(text: str) -> str:
+    """An address or prefix of IPv4, which upstream's adaptor may write in IPv6's form, as it does its default route:
+    `::ffff:0.0.0.0/0`."""
+    return text.removeprefix(_MAPPED) if text.startswith(_MAPPED) and "." in text else text
+
+
 def _known_routes(network: PodNetwork) -> list[Route]:
     """What upstream's forwarder can have of the routes: of several to one destination the first that it would add, as
     it fails at the next."""
@@ -299,10 +306,13 @@ class _Table:
         return self._get(key, bool, False)
 
     def prefix(self, key: str) -> str:
-        text = self.text(key)
+        text = _unmapped(self.text(key))
         if text:
             self._check_prefix(key, text)
         return text
+
+    def address(self, key: str) -> str:
+        return _unmapped(self.text(key))
 
     def texts(self, key: str) -> tuple[str, ...]:
         found = self._get(key, list, [])

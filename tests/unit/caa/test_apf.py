@@ -80,6 +80,22 @@ def test_what_upstream_cannot_have_is_in_keys_of_ours():
     assert [neighbor["ip"] for neighbor in net["kata-py-neighbors"]] == ["fd00::1"]
 
 
+def test_addresses_of_ipv4_that_upstream_writes_as_ones_of_ipv6_are_of_ipv4():
+    network = {
+        "podip": "::ffff:10.128.0.5/23",
+        "routes": [
+            {"dst": "::ffff:0.0.0.0/0", "gw": "::ffff:10.128.0.1"},
+            {"dst": "fd00::ffff:0/112"},
+            {"dst": "::/0"},
+        ],
+        "neighbors": [{"ip": "::ffff:10.128.0.1"}],
+    }
+    read = load(json.dumps({"pod-network": network})).network
+    assert read.pod_ip == "10.128.0.5/23"
+    assert read.routes == (Route("0.0.0.0/0", "10.128.0.1"), Route("fd00::ffff:0/112"), Route("::/0"))
+    assert read.neighbors == (Neighbor("10.128.0.1", "", "", ""),)
+
+
 def test_of_several_routes_to_one_destination_upstream_gets_the_first_that_it_would_add():
     routes = (
         Route("0.0.0.0/0", "10.128.0.1", "eth0", "static"),
@@ -134,6 +150,7 @@ def test_unknown_keys_and_null_are_left_alone():
     [
         ({"podip": "10.0.0.1"}, "podip"),
         ({"podip": "nowhere/24"}, "podip"),
+        ({"podip": "::ffff:10.0.0.1/120"}, "podip"),
         ({"mtu": "1500"}, "mtu"),
         ({"mtu": True}, "mtu"),
         ({"routes": [{"dst": "0.0.0.0/0", "protocol": "bgp"}]}, r"routes\[0\].protocol"),
