@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kata_caa import apf, userdata
-from kata_caa.errors import ProviderError, UnknownSandbox
+from kata_caa.errors import InvalidRequest, ProviderError, UnknownSandbox
 from kata_caa.instance import instance_name
 from kata_caa.orphans import orphans, target_of
 from kata_caa.peer import Parts, PeerPod
@@ -129,11 +129,13 @@ class Pods:
 
         Raises:
             SandboxExists: There is a sandbox of this id.
+            InvalidRequest: Its network is another pod's.
             AdaptorError: Its network cannot be used, or nothing can be written.
         """
         auth = await self._pull_secrets.auth_json(request.namespace, request.name)
         name = instance_name(request.name, request.sandbox_id)
         async with self._announcing:  # a tunnel's number is free until it is on record
+            self._refuse_shared(request)
             network = await self._parts.tunnel.inspect(Path(request.netns))
             issued = await off_loop(self._credentials.issue, name)
             config = replace(
@@ -231,6 +233,16 @@ class Pods:
             if self._vanished[sandbox_id] >= VANISHED_AFTER and pod.record.state is not State.STOPPING:
                 logger.warning("%s is stopped: %s is gone", pod.record.instance_name, pod.record.netns)
                 pod.stop()
+
+    def _refuse_shared(self, request: PodRequest) -> None:
+        """A network namespace has one tunnel: a second pod in it would be refused when its machine runs already."""
+        for other in (pod.record for pod in self._pods.values()):
+            if (
+                other.netns == request.netns
+                and other.sandbox_id != request.sandbox_id
+                and other.state is not State.STOPPING
+            ):
+                raise InvalidRequest(f"{other.netns} is the network of {other.instance_name}: a peer pod wants its own")
 
     def _files(self, config: str, auth: str, initdata: str) -> list[File]:
         """What a machine is given to read when it boots."""

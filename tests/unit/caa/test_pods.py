@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from kata_caa import apf, daemon, deletion, pods
-from kata_caa.errors import AdaptorError, Fault, ProviderError, SandboxExists, UnknownSandbox
+from kata_caa.errors import AdaptorError, Fault, InvalidRequest, ProviderError, SandboxExists, UnknownSandbox
 from kata_caa.faults import RetryPolicy
 from kata_caa.orphans import on_record
 from kata_caa.peer import Parts, Stopped
@@ -206,7 +206,9 @@ class Node:
             await adaptor.aclose()
 
     def request(self, id: str = "one") -> PodRequest:
-        return PodRequest(id, f"pod-{id}", "shop", str(self.netns))
+        netns = self.netns if id == "one" else self.directory / f"netns-{id}"
+        netns.touch()
+        return PodRequest(id, f"pod-{id}", "shop", str(netns))
 
     def state(self, id: str = "one") -> State | None:
         record = self.records.load(id)
@@ -418,6 +420,17 @@ async def test_whoever_gives_up_waiting_leaves_the_start_alone(node: Node):
         node.cloud.gate.set()
         await adaptor.start("one")
     assert len(node.cloud.asked) == 1
+
+
+async def test_a_second_pod_in_the_network_of_one_is_refused_before_it_costs_a_machine(node: Node):
+    node.cloud.gate.set()
+    same = replace(node.request("two"), netns=str(node.netns))
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        with pytest.raises(InvalidRequest, match="netns is the network of podvm-pod-one-one"):
+            await adaptor.create(same)
+        await adaptor.stop("one")
+        await adaptor.create(same)  # the other one is going
 
 
 async def test_a_sandbox_is_announced_once(node: Node):
