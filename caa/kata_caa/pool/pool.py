@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -140,7 +141,7 @@ class Pool:
         self._parts = parts
         self._wishes = wishes
         self._budget = budget
-        self._kinds: Mapping[Wish, InstanceSpec] | None = None  # as the cloud understands them
+        self._kinds: Mapping[InstanceSpec, Wish] | None = None  # as the cloud understands them
         self._lives: dict[str, _Life] = {}
         self._lent: list[InstanceSpec] = []  # kinds of those that were taken, and are not to be replaced yet
         self._rests: dict[InstanceSpec, _Rest] = {}
@@ -281,14 +282,12 @@ class Pool:
 
     async def _tend(self) -> None:
         if self._kinds is None:
-            self._kinds = {wish: await self._resolve(wish.spec) for wish in self._wishes}
-            for kind in self._kinds.values():
-                self._budget.require(kind.instance_type)
+            self._kinds = await self._wanted()
         for machine in self._surplus(self._kinds):
             logger.info("%s is deleted: fewer of kind %s shall wait now", machine.name, kind_of(machine.spec))
             self._drop(machine)
         left_out = set()
-        for wish, kind in self._kinds.items():
+        for kind, wish in self._kinds.items():
             held = sum(life.machine.spec == kind for life in self._lives.values()) + self._lent.count(kind)
             for _ in range(wish.count - held):
                 if not self._budget.allows(self._spent(), kind.instance_type):
@@ -299,14 +298,22 @@ class Pool:
             logger.warning("fewer machines wait than -warm-pool says, of %s: the budget", ", ".join(sorted(left_out)))
         self._over_budget = frozenset(left_out)
 
-    def _surplus(self, kinds: Mapping[Wish, InstanceSpec]) -> Iterator[Machine]:
+    async def _wanted(self) -> dict[InstanceSpec, Wish]:
+        """The wishes by what they lead to; where two lead to the same, that many more of it are wanted."""
+        found: dict[InstanceSpec, Wish] = {}
+        for wish in self._wishes:
+            kind = await self._resolve(wish.spec)
+            self._budget.require(kind.instance_type)
+            former = found.get(kind)
+            found[kind] = replace(wish, count=wish.count + former.count) if former else wish
+        return found
+
+    def _surplus(self, kinds: Mapping[InstanceSpec, Wish]) -> Iterator[Machine]:
         """Machines that are not wanted any more: of another image or type, or too many."""
-        room: dict[InstanceSpec, int] = {}
-        for wish, kind in kinds.items():
-            room[kind] = room.get(kind, 0) + wish.count
+        there: Counter[InstanceSpec] = Counter()
         for machine in self.waiting:
-            room[machine.spec] = room.get(machine.spec, 0) - 1
-            if room[machine.spec] < 0:
+            there[machine.spec] += 1
+            if machine.spec not in kinds or there[machine.spec] > kinds[machine.spec].count:
                 yield machine
 
     def _spent(self) -> float:

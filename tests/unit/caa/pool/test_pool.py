@@ -202,6 +202,13 @@ async def test_as_many_machines_wait_as_shall(node: Node):
         assert config == ForwarderConfig(tls_server_key=f"key of {request.target.name}", unbound=True)
 
 
+async def test_of_two_wishes_for_the_same_machine_both_are_fulfilled(node: Node):
+    for _ in range(2):  # also by the next adaptor
+        async with node.pool(wish(), wish(SMALL, count=2)) as pool:
+            await until(lambda: len(pool.waiting) == 3)
+    assert node.cloud.created == ["small"] * 3
+
+
 async def test_a_machine_is_on_record_before_the_cloud_is_asked(node: Node):
     node.cloud.gate.clear()
     async with node.pool(wish()):
