@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -124,6 +125,11 @@ class _Rest:
     pause: float
 
 
+def type_of(machine: Machine) -> str:
+    """The cloud's type of a machine, or as long as that is not known, the one that is asked for."""
+    return machine.instance_type or machine.spec.instance_type
+
+
 class Pool:
     """The machines of this node that wait for a pod.
 
@@ -163,6 +169,8 @@ class Pool:
         for id in await off_loop(lambda: list(records.ids())):
             machine = await off_loop(records.load, id)
             if id in claimed:
+                if machine is not None:
+                    await self._parts.observer.waited(machine)
                 await off_loop(records.remove, id)
             elif machine is not None and machine.phase is Phase.WAITING:
                 logger.info("%s waits for a pod, as it did when the last adaptor ended", machine.name)
@@ -263,17 +271,21 @@ class Pool:
             await self._wake.wait()
 
     async def _tend(self) -> None:
-        if self._kinds is None:
-            self._kinds = {wish: await self._resolve(wish.spec) for wish in self._wishes}
-            for kind in self._kinds.values():
-                self._budget.require(kind.instance_type)
-        for machine in self._surplus(self._kinds):
+        kinds = self._kinds or {wish: await self._resolve(wish.spec) for wish in self._wishes}
+        for kind in kinds.values():
+            self._budget.require(kind.instance_type)
+        for machine in self._surplus(kinds):
             logger.info("%s is deleted: fewer of kind %s shall wait now", machine.name, kind_of(machine.spec))
             self._drop(machine)
+        if self._kinds is None:
+            self._drop_unpaid(kinds)
+            self._kinds = kinds
         left_out = set()
-        for wish, kind in self._kinds.items():
-            held = sum(life.machine.spec == kind for life in self._lives.values()) + self._lent.count(kind)
-            for _ in range(wish.count - held):
+        held = Counter([*(life.machine.spec for life in self._lives.values()), *self._lent])
+        for wish, kind in kinds.items():
+            there = min(held[kind], wish.count)
+            held[kind] -= there  # of two wishes that lead to the same kind each has its own
+            for _ in range(wish.count - there):
                 if not self._budget.allows(self._spent(), kind.instance_type):
                     left_out.add(wish.name)
                 elif self._may_make(kind):
@@ -281,6 +293,17 @@ class Pool:
         if left_out - self._over_budget:
             logger.warning("fewer machines wait than -warm-pool says, of %s: the budget", ", ".join(sorted(left_out)))
         self._over_budget = frozenset(left_out)
+
+    def _drop_unpaid(self, kinds: Mapping[Wish, InstanceSpec]) -> None:
+        """Delete what an earlier adaptor had a budget for, and this one has not; kinds that are named first stay."""
+        order = {kind: number for number, kind in enumerate(kinds.values())}
+        spent = 0.0
+        for machine in sorted(self.waiting, key=lambda each: order.get(each.spec, len(order))):
+            if self._budget.allows(spent, type_of(machine)):
+                spent += self._budget.price(type_of(machine))
+            else:
+                logger.info("%s is deleted: the budget has no money for it now", machine.name)
+                self._drop(machine)
 
     def _surplus(self, kinds: Mapping[Wish, InstanceSpec]) -> Iterator[Machine]:
         """Machines that are not wanted any more: of another image or type, or too many."""
@@ -293,10 +316,7 @@ class Pool:
                 yield machine
 
     def _spent(self) -> float:
-        return sum(
-            self._budget.price(life.machine.instance_type or life.machine.spec.instance_type)
-            for life in self._lives.values()
-        )
+        return sum(self._budget.price(type_of(life.machine)) for life in self._lives.values())
 
     def _may_make(self, kind: InstanceSpec) -> bool:
         making = sum(life.machine.phase is Phase.MAKING for life in self._lives.values())

@@ -365,9 +365,29 @@ async def test_no_more_machines_wait_than_the_budget_has_money_for(node: Node, c
         await until(lambda: [each.instance_type for each in pool.waiting] == ["small"] * 3)
 
 
+async def test_a_budget_that_is_less_now_costs_the_machines_of_the_kinds_that_are_named_last(node: Node):
+    async with node.pool(wish(LARGE), wish(count=2)) as pool:
+        await until(lambda: len(pool.waiting) == 3)
+    budget = Budget(0.35, {"small": 0.1, "large": 0.25})
+    async with node.pool(wish(LARGE), wish(count=2), budget=budget) as pool:
+        await until(lambda: sorted(each.instance_type for each in pool.waiting) == ["large", "small"])
+        await until(lambda: len(node.cloud.machines) == 2)
+    assert len(node.cloud.created) == 3
+
+
+async def test_two_wishes_that_lead_to_the_same_kind_have_their_machines_each(node: Node):
+    async with node.pool(wish(count=2), wish(SMALL)) as pool:
+        await until(lambda: len(pool.waiting) == 3)
+        async with pool.taken(SMALL, USER_DATA):
+            pass
+        pool.refill()
+        await until(lambda: len(pool.waiting) == 3)
+    assert len(node.cloud.created) == 4
+
+
 async def test_a_budget_without_a_price_is_told_and_nothing_is_made(node: Node, caplog: pytest.LogCaptureFixture):
     async with node.pool(wish(), budget=Budget(1.0, {})):
-        await until(lambda: "the price of small is not known" in caplog.text)
+        await until(lambda: caplog.text.count("the price of small is not known") == 3)  # it is looked at again
         assert node.cloud.created == []
 
 
@@ -419,6 +439,7 @@ async def test_a_machine_that_is_on_a_pods_record_is_the_pods(node: Node):
     async with node.pool(claimed=[machine.id]):
         assert node.on_record == []
         assert machine.id in node.cloud.machines
+    assert node.times.told[-1] == ("waited", machine.id)  # the first adaptor may not have come to it
 
 
 async def test_without_wishes_nothing_is_asked_for_and_nobody_gets_any(node: Node):
