@@ -116,6 +116,8 @@ class AdaptorConfig:
     log_level: str = setting("info", "log-level", "LOG_LEVEL", "debug, info, warning or error; ours")
     check: bool = setting(False, "check", "", "look at the cloud, say what is missing, and end; ours")
 
+    cloud_settings: str = ""  # a digest of those that are with the cloud; no setting itself
+
     @property
     def pool_dir(self) -> Path:
         """Where machines that wait for pods are on record."""

@@ -92,6 +92,7 @@ async def serving(
                 tags=lambda machine: ((OWNER_TAG, owner), (SANDBOX_TAG, machine.id)),
                 observer=usage or Unobserved(),
                 timeout=config.proxy_timeout,
+                settings=config.cloud_settings,
             ),
             wishes(config.warm_pool, multi_nic=config.ext_network_via_podvm),
             Budget(config.warm_pool_budget, prices(Path(config.warm_pool_prices)) if config.warm_pool_prices else {}),

@@ -44,6 +44,7 @@ class Machine:
         instance_id: The cloud's id of it; empty while not known.
         addresses: Where it is reached.
         instance_type: The cloud's type of it; empty while not known, or where there are none.
+        settings: A digest of the cloud's settings that it was made with.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Machine:
     instance_id: str = ""
     addresses: tuple[str, ...] = ()
     instance_type: str = ""
+    settings: str = ""
 
     @property
     def name(self) -> str:

@@ -95,6 +95,7 @@ class PoolParts:
         tags: What machines bear.
         observer: Who is told.
         timeout: Seconds for a machine to come up.
+        settings: A digest of the cloud's settings: a machine of others is no pod's.
         calls: What is tried again of calls to the cloud.
     """
 
@@ -106,6 +107,7 @@ class PoolParts:
     tags: Callable[[Machine], tuple[tuple[str, str], ...]]
     observer: Observer
     timeout: float
+    settings: str = ""
     calls: RetryPolicy = CALLS
 
 
@@ -172,11 +174,15 @@ class Pool:
                 if machine is not None:
                     await self._parts.observer.waited(machine)
                 await off_loop(records.remove, id)
-            elif machine is not None and machine.phase is Phase.WAITING:
+            elif machine is None:
+                continue
+            elif machine.phase is Phase.WAITING and machine.settings == self._parts.settings:
                 logger.info("%s waits for a pod, as it did when the last adaptor ended", machine.name)
                 self._lives[id] = life = _Life(machine)
                 life.task = self._begin(self._watch(machine), f"watch over {machine.name}")
-            elif machine is not None:
+            else:
+                if machine.phase is Phase.WAITING:
+                    logger.info("%s is deleted: it was made by other settings of the cloud", machine.name)
                 self._leave(machine)
 
     def begin(self) -> None:
@@ -327,7 +333,7 @@ class Pool:
     async def _make(self, wish: Wish, kind: InstanceSpec) -> None:
         id = secrets.token_hex(16)
         issued = await off_loop(self._parts.credentials.issue, machine_name(id))
-        machine = Machine(id, kind, issued.material, secrets.token_hex(16))
+        machine = Machine(id, kind, issued.material, secrets.token_hex(16), settings=self._parts.settings)
         try:
             await off_loop(self._parts.records.write, machine)
         except BaseException:

@@ -124,6 +124,7 @@ class Node:
         self.records = MachineRecords(top / "pool")
         self.times = Times()
         self.turns = Turns(8)
+        self.settings = "1"
 
     async def endpoint(self, machine: Machine) -> Endpoint:
         running = self.cloud.machines.get(machine.id)
@@ -142,6 +143,7 @@ class Node:
             tags=lambda machine: (("sandbox", machine.id),),
             observer=self.times,
             timeout=1.0,
+            settings=self.settings,
             calls=RetryPolicy(backoffs={}),
         )
         pool = Pool(parts, wishes, budget or Budget())
@@ -409,6 +411,16 @@ async def test_machines_of_another_image_are_deleted_and_replaced(node: Node):
     async with node.pool(wish()) as pool:
         await until(lambda: [each.spec.image for each in pool.waiting] == ["image-2"])
         await until(lambda: len(node.cloud.machines) == 1)
+
+
+async def test_machines_that_were_made_by_other_settings_are_deleted_and_replaced(node: Node):
+    async with node.pool(wish()) as pool:
+        await until(lambda: len(pool.waiting) == 1)
+        (before,) = pool.waiting
+    node.settings = "2"  # confidential machines, say, or another subnet
+    async with node.pool(wish()) as pool:
+        await until(lambda: len(pool.waiting) == 1 and before.id not in node.cloud.machines)
+        assert pool.waiting[0].settings == "2"
 
 
 async def test_machines_that_are_not_wanted_any_more_are_deleted(node: Node):
