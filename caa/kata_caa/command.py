@@ -102,6 +102,7 @@ class _Serve:
     async def act(self, config: AdaptorConfig, provider: Any, surroundings: _Opener) -> int:
         from kata_caa import daemon
 
+        config.verify()
         if config.check:
             async with provider as cloud:
                 findings = await cloud.check()
