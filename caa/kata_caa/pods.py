@@ -301,7 +301,8 @@ class Pods:
 
     async def _give_up(self, pod: PeerPod) -> None:
         with suppress(RecordError):  # then nobody can have gone on with it
-            if await off_loop(self._parts.records.load, pod.record.sandbox_id) != pod.record:
+            known = await off_loop(self._parts.records.load, pod.record.sandbox_id)
+            if known is None or known.state is not pod.record.state:
                 return  # the runtime has asked the adaptor that takes our place
         logger.warning("%s is deleted: the runtime has not asked for it", pod.record.instance_name)
         pod.stop()
