@@ -76,6 +76,7 @@ def _of_provider(name: str, words: Sequence[str], environ: Mapping[str, str]) ->
     if action not in _ACTIONS or left:
         raise SettingError(f"{' '.join(left) or action}: not understood; there is: {', '.join(_ACTIONS)}")
     config, cloud, options = (settings.load(shape, values, environ) for shape in shapes)
+    config = dataclasses.replace(config, cloud_settings=settings.digest(cloud))
     if action == "image":
         options = dataclasses.replace(options, words=tuple(operands))
     logging.basicConfig(
@@ -101,6 +102,7 @@ class _Serve:
     async def act(self, config: AdaptorConfig, provider: Any, surroundings: _Opener) -> int:
         from kata_caa import daemon
 
+        config.verify()
         if config.check:
             async with provider as cloud:
                 findings = await cloud.check()

@@ -8,9 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kata_caa.errors import SettingError
 from kata_caa.settings import Duration, setting
 
 DEFAULT_SOCKET = "/run/peerpod/hypervisor.sock"
+
+_DAY = 86_400.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,28 @@ class AdaptorConfig:
     )
     log_level: str = setting("info", "log-level", "LOG_LEVEL", "debug, info, warning or error; ours")
     check: bool = setting(False, "check", "", "look at the cloud, say what is missing, and end; ours")
+
+    cloud_settings: str = ""  # a digest of those that are with the cloud; no setting itself
+
+    def verify(self) -> None:
+        """See that numbers can be what they are for: otherwise it would be each pod that fails.
+
+        Raises:
+            SettingError: One cannot; names it.
+        """
+        bounds = (
+            ("forwarder-port", self.forwarder_port, 1, 65_535),
+            ("vxlan-port", self.vxlan_port, 0, 65_535),  # 0 is the default
+            ("vxlan-min-id", self.vxlan_min_id, 1, (1 << 24) - 1),
+            ("concurrent-creates", self.concurrent_creates, 1, 1_000),
+            ("proxy-timeout", self.proxy_timeout, 1, _DAY),
+            ("redial-timeout", self.redial_timeout, 0, _DAY),
+            ("sweep-interval", self.sweep_interval, 0, 365 * _DAY),
+            ("warm-pool-budget", self.warm_pool_budget, 0, 1e9),
+        )
+        for flag, value, least, most in bounds:
+            if not least <= value <= most:  # also what is no number at all
+                raise SettingError(f"-{flag}: {value:g} cannot be: it is from {least} to {most:.0f}")
 
     @property
     def pool_dir(self) -> Path:

@@ -22,7 +22,7 @@ from kata_caa.forwarder.provision import read_initdata, unpack_initdata
 from kata_caa.gateway import Gateway
 from kata_caa.node import NodeTunnel
 from kata_caa.notice import notify
-from kata_caa.orphans import on_record
+from kata_caa.orphans import claimed, on_record
 from kata_caa.owner import owner_of_this_node
 from kata_caa.peer import Parts
 from kata_caa.pods import Pods
@@ -33,6 +33,7 @@ from kata_caa.providers.api import NAMESPACE_TAG, OWNER_TAG, POD_TAG, SANDBOX_TA
 from kata_caa.record import PodRecord, PodRecords
 from kata_caa.service import PodVMInfo, RemoteHypervisor
 from kata_caa.surroundings import Alone, Surroundings
+from kata_caa.tenure import tenure
 from kata_caa.turns import Turns
 from kata_caa.usage import UsageLog, prices
 from kata_py.resource.blocking import off_loop
@@ -72,6 +73,7 @@ async def serving(
             raise SettingError(f"-initdata: {error}") from error
     owner = owner_of_this_node(config.owner)
     async with AsyncExitStack() as stack:
+        alone = await stack.enter_async_context(tenure(Path(config.pods_dir)))
         cloud = await stack.enter_async_context(provider)
         if config.cloud_config_verify:
             await require(cloud)
@@ -84,13 +86,13 @@ async def serving(
             PoolParts(
                 provider=cloud,
                 records=machines,
-                claimed=records.machines,
                 credentials=gateway,
                 endpoint=gateway.endpoint,
                 turns=turns,
                 tags=lambda machine: ((OWNER_TAG, owner), (SANDBOX_TAG, machine.id)),
                 observer=usage or Unobserved(),
                 timeout=config.proxy_timeout,
+                settings=config.cloud_settings,
             ),
             wishes(config.warm_pool, multi_nic=config.ext_network_via_podvm),
             Budget(config.warm_pool_budget, prices(Path(config.warm_pool_prices)) if config.warm_pool_prices else {}),
@@ -116,8 +118,13 @@ async def serving(
         )
         stack.push_async_callback(pool.aclose)
         stack.push_async_callback(pods.aclose)
-        await pods.restore()
-        await pool.open()
+        await pods.restore(alone=alone.is_set())
+        if alone.is_set():
+            await _begin(pool, records)
+        else:
+            logger.info("another adaptor serves this node still; what it has not done yet is taken up when it ends")
+            succession = asyncio.create_task(_succeed(alone, pods, pool, records), name="succession")
+            stack.push_async_callback(_cancelled, succession)
         await stack.enter_async_context(around.joined(pods))
         server = await _listening(Path(config.socket), pods)
         stack.push_async_callback(_closed, server)
@@ -171,6 +178,24 @@ def tags_of(owner: str, record: PodRecord) -> tuple[tuple[str, str], ...]:
         (POD_TAG, record.name),
         (NAMESPACE_TAG, record.namespace),
     )
+
+
+async def _begin(pool: Pool, records: PodRecords) -> None:
+    await pool.restore(await off_loop(claimed, records))
+    pool.begin()
+
+
+async def _succeed(alone: asyncio.Event, pods: Pods, pool: Pool, records: PodRecords) -> None:
+    """Take up what an earlier adaptor leaves, as soon as it has ended: until then it may make and bind machines."""
+    await alone.wait()
+    logger.info("the other adaptor has ended")
+    try:
+        await pods.restore()
+        await _begin(pool, records)
+    except AdaptorError as error:
+        logger.error("not all that the other adaptor had can be taken up: %s", error)
+    except Exception:
+        logger.exception("not all that the other adaptor had can be taken up")
 
 
 async def _listening(path: Path, pods: Pods) -> Server:

@@ -20,8 +20,17 @@ def on_record(pods: PodRecords, machines: MachineRecords) -> frozenset[str]:
         RecordError: A record cannot be read.
     """
     waiting = list(machines.ids())  # first: meanwhile a machine may become a pod's
-    ids = list(pods.ids())
-    return frozenset([*waiting, *ids, *pods.machines()])
+    return frozenset([*waiting, *pods.ids(), *claimed(pods)])
+
+
+def claimed(pods: PodRecords) -> frozenset[str]:
+    """The machines that have waited, and are a pod's now. Blocks.
+
+    Raises:
+        RecordError: A record cannot be read.
+    """
+    records = (pods.load(id) for id in pods.ids())
+    return frozenset(record.machine for record in records if record is not None and record.machine)
 
 
 async def orphans(provider: Provider, owner: str, on_record: Callable[[], Collection[str]]) -> dict[str, list[Owned]]:

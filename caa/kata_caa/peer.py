@@ -211,7 +211,8 @@ class PeerPod:
         """Get the machine, unless an earlier adaptor has: one that waits, or one that the cloud makes."""
         is_new = self.record.state is State.CREATED  # otherwise the cloud may have been asked already
         await self._move(state=State.STARTING)
-        if self.record.machine:
+        if self.record.machine:  # an earlier adaptor may have ended before it told of that
+            await self._tell(self._parts.observer.created(self.record))
             return
         user_data = await off_loop(self._parts.records.user_data, self.record.sandbox_id)
         if not (is_new and await self._take(user_data)):

@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -16,8 +17,8 @@ from kata_caa.errors import InvalidRequest, ProviderError, UnknownSandbox
 from kata_caa.instance import instance_name
 from kata_caa.orphans import orphans, target_of
 from kata_caa.peer import Parts, PeerPod
-from kata_caa.record import PodRecord, State
-from kata_caa.request import PodRequest
+from kata_caa.record import PodRecord, RecordError, State
+from kata_caa.request import PodRequest, is_sandbox_id
 from kata_caa.userdata import File, render
 from kata_py.resource.blocking import off_loop
 
@@ -94,35 +95,46 @@ class Pods:
         self._vanished: dict[str, int] = defaultdict(int)
         self._news = asyncio.Condition()
         self._announcing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def records(self) -> tuple[PodRecord, ...]:
         """The pods, as they were last written."""
         return tuple(pod.record for pod in self._pods.values())
 
-    async def restore(self) -> None:
+    async def restore(self, *, alone: bool = True) -> None:
         """Take up the pods that an earlier adaptor had: those that run are reached again, deletions go on.
+
+        Args:
+            alone: Whether it has ended. One that has not is left what is not done yet; once it has, this is called
+                again.
 
         Raises:
             RecordError: A record cannot be read; no pod may be lost by passing it over.
         """
-        for sandbox_id in await off_loop(lambda: list(self._parts.records.ids())):
-            record = await off_loop(self._parts.records.load, sandbox_id)
-            if record is None:  # an announcement that was never answered
-                await off_loop(self._parts.records.remove, sandbox_id)
-                continue
-            pod = self._add(record)
-            logger.info("%s was %s when the last adaptor ended", record.instance_name, record.state)
-            match record.state:
-                case State.STOPPING:
-                    pod.stop()
-                case State.RUNNING:
-                    pod.begin()
-                case State.STARTING:
-                    pod.begin()
-                    self._expect(sandbox_id)
-                case State.CREATED:
-                    self._expect(sandbox_id)
+        async with self._announcing:  # what is half announced here is not taken for left over
+            for sandbox_id in await off_loop(lambda: list(self._parts.records.ids())):
+                if sandbox_id in self._pods:
+                    continue
+                record = await off_loop(self._parts.records.load, sandbox_id)
+                if record is None and alone:  # an announcement that was never answered
+                    await off_loop(self._parts.records.remove, sandbox_id)
+                elif record is not None and (alone or record.state is State.RUNNING):
+                    self._take_up(record)
+
+    def _take_up(self, record: PodRecord) -> None:
+        pod = self._add(record)
+        logger.info("%s was %s when the last adaptor ended", record.instance_name, record.state)
+        match record.state:
+            case State.STOPPING:
+                pod.stop()
+            case State.RUNNING:
+                pod.begin()
+            case State.STARTING:
+                pod.begin()
+                self._expect(record.sandbox_id)
+            case State.CREATED:
+                self._expect(record.sandbox_id)
 
     async def create(self, request: PodRequest) -> Path:
         """Announce a pod; returns the socket behind which its agent will be.
@@ -168,7 +180,7 @@ class Pods:
             UnknownSandbox: It was not announced.
             AdaptorError: It cannot run; says why, and is being deleted.
         """
-        pod = self._find(sandbox_id)
+        pod = await self._find(sandbox_id)
         self._expected(sandbox_id)
         try:
             await pod.start()
@@ -182,8 +194,9 @@ class Pods:
         Raises:
             UnknownSandbox: There is none.
         """
+        pod = await self._find(sandbox_id)
         self._expected(sandbox_id)
-        await self._find(sandbox_id).stop_on_record()
+        await pod.stop_on_record()
 
     async def instance_id(self, namespace: str, name: str, *, wait: bool) -> str:
         """The cloud's id of a pod's machine; empty while there is none. Waiting ends with whoever waits.
@@ -220,6 +233,8 @@ class Pods:
         """Let go of all pods, which run on."""
         for handle in self._abandoned.values():
             handle.cancel()
+        for task in self._tasks:
+            task.cancel()
         for pod in list(self._pods.values()):
             await pod.leave()
 
@@ -262,11 +277,19 @@ class Pods:
         self._pods[record.sandbox_id] = pod
         return pod
 
-    def _find(self, sandbox_id: str) -> PeerPod:
-        try:
-            return self._pods[sandbox_id]
-        except KeyError:
-            raise UnknownSandbox(f"sandbox {sandbox_id} does not exist") from None
+    async def _find(self, sandbox_id: str) -> PeerPod:
+        """A pod that was announced here, or to another adaptor while this one came."""
+        if (pod := self._pods.get(sandbox_id)) is not None:
+            return pod
+        async with self._announcing:
+            if (pod := self._pods.get(sandbox_id)) is not None:
+                return pod
+            known = is_sandbox_id(sandbox_id)  # it becomes a path
+            record = await off_loop(self._parts.records.load, sandbox_id) if known else None
+            if record is None:
+                raise UnknownSandbox(f"sandbox {sandbox_id} does not exist")
+            logger.info("%s was announced to another adaptor", record.instance_name)
+            return self._add(record)
 
     def _forget(self, sandbox_id: str) -> None:
         del self._pods[sandbox_id]
@@ -283,7 +306,15 @@ class Pods:
 
     def _abandon(self, sandbox_id: str) -> None:
         del self._abandoned[sandbox_id]
-        pod = self._pods.get(sandbox_id)
-        if pod is not None:
-            logger.warning("%s is deleted: the runtime has not asked for it", pod.record.instance_name)
-            pod.stop()
+        if (pod := self._pods.get(sandbox_id)) is not None:
+            task = asyncio.create_task(self._give_up(pod), name=f"end of {pod.record.instance_name}, abandoned")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _give_up(self, pod: PeerPod) -> None:
+        with suppress(RecordError):  # then nobody can have gone on with it
+            known = await off_loop(self._parts.records.load, pod.record.sandbox_id)
+            if known is None or known.state is not pod.record.state:
+                return  # the runtime has asked the adaptor that takes our place
+        logger.warning("%s is deleted: the runtime has not asked for it", pod.record.instance_name)
+        pod.stop()

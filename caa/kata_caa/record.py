@@ -185,15 +185,6 @@ class PodRecords:
         with suppress(FileNotFoundError):
             yield from sorted(entry.name for entry in self._directory.iterdir() if entry.is_dir())
 
-    def machines(self) -> frozenset[str]:
-        """The ids of machines that have waited for a pod, and are one's now.
-
-        Raises:
-            RecordError: A record is damaged, or of another version.
-        """
-        records = (self.load(sandbox_id) for sandbox_id in self.ids())
-        return frozenset(record.machine for record in records if record is not None and record.machine)
-
     def remove(self, sandbox_id: str) -> None:
         """Forget a pod; one that is forgotten already is no error.
 

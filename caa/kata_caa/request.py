@@ -51,7 +51,7 @@ def read(sandbox_id: str, annotations: Mapping[str, str], netns: str) -> PodRequ
         InvalidRequest: The sandbox's id, or the pod's name or namespace, is missing or cannot be used, or initdata has
             not its form.
     """
-    if not _ID.fullmatch(sandbox_id) or len(sandbox_id) > _ID_MAX:
+    if not is_sandbox_id(sandbox_id):
         raise InvalidRequest(f"{sandbox_id!r:.140} is no sandbox id")
     name, namespace = _pod_name(annotations.get(_NAME, "")), annotations.get(_NAMESPACE, "")
     for value, key in ((name, _NAME), (namespace, _NAMESPACE)):
@@ -79,6 +79,11 @@ def read(sandbox_id: str, annotations: Mapping[str, str], netns: str) -> PodRequ
         ),
         base64.b64encode(gzip.compress(initdata.encode(), mtime=0)).decode() if initdata else "",
     )
+
+
+def is_sandbox_id(text: str) -> bool:
+    """Whether a text has the form of a sandbox's id, and can be a directory's name."""
+    return len(text) <= _ID_MAX and _ID.fullmatch(text) is not None
 
 
 def _pod_name(text: str) -> str:

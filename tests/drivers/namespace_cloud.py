@@ -192,14 +192,15 @@ def _machine(home: Path) -> str:
         f"cp {shlex.quote(str(home))}/user-data /media/cidata/user-data",
         "mkdir -p /run/kata-containers /run/netns",
         'mkdir /run/peerpod && cp "$KATA_TEST_REGISTRIES" /run/peerpod/registries.conf',
-        f"{python} -c {_called('provision')} provision-files",
-        f"(while :; do {python} -c {_called('command')} || sleep 1; done) &",
+        f"{python} -c {_called('provision', 'main')} provision-files",
+        f"(while :; do {python} -c {_called('boot', 'serve')} || sleep 1; done) &",
         f"exec {python} -m kata_agent --server-addr unix://{AGENT} --log debug",
     ])  # fmt: skip
 
 
-def _called(module: str) -> str:
-    return shlex.quote(f"import sys; from kata_caa.forwarder.{module} import main; sys.exit(main())")
+def _called(module: str, name: str) -> str:
+    program = f"from kata_caa.forwarder.{module} import {name}; sys.exit({name}())"
+    return shlex.quote(f"import logging, sys; logging.basicConfig(level=logging.INFO); {program}")
 
 
 def _cgroup(hierarchy: Hierarchy, name: str) -> Path:

@@ -23,6 +23,7 @@ from kata_caa.forwarder import command
 from kata_caa.forwarder.command import Options
 from kata_caa.forwarder.console import tell
 from kata_caa.forwarder.interceptor import HOOKED, Interceptor
+from kata_caa.forwarder.policy import enforce
 from kata_caa.forwarder.service import Forwarder, listening
 from kata_caa.notice import notify
 from kata_py.ttrpc.address import UnixAddress
@@ -45,13 +46,16 @@ def run(options: Options) -> None:
     asyncio.run(serve(options, command.load(options.config)))
 
 
-async def serve(options: Options, config: ForwarderConfig, stage: Callable[[str], None] = tell) -> None:
+async def serve(
+    options: Options, config: ForwarderConfig, stage: Callable[[str], None] = tell, *, policy: Path | None = None
+) -> None:
     """Set up the pod's network, take connections, and return when told to stop.
 
     Args:
         options: How.
         config: What `apf.json` says.
         stage: Told of each stage that is done.
+        policy: Where the pod's policy may be, of which the agent is to be told; None if it finds it by itself.
 
     Raises:
         AdaptorError: It cannot start.
@@ -78,7 +82,10 @@ async def serve(options: Options, config: ForwarderConfig, stage: Callable[[str]
             stage("bound to a pod")
         await _set_up_network(config.network, options)
         stage("pod network")
-        forwarder = Forwarder(UnixAddress(options.agent_socket), Interceptor(options.pod_namespace), HOOKED)
+        agent = UnixAddress(options.agent_socket)
+        if policy is not None:
+            await enforce(agent, policy)
+        forwarder = Forwarder(agent, Interceptor(options.pod_namespace), HOOKED)
         stack.push_async_callback(forwarder.close)
         listener = listener or listening(host, port)
         await forwarder.serve(listener, tls)

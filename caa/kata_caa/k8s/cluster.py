@@ -239,7 +239,7 @@ class Cluster:
         """The objects of a sandbox; the label is shorter than some ids."""
         labels = {peerpod.SANDBOX_LABEL: peerpod.sandbox_label(record.sandbox_id)}
         found, _ = await self._api.list(PeerPod, record.namespace, labels=labels)
-        return [each for each in found if peerpod.target_of(each).sandbox_id == record.sandbox_id]
+        return [each for each in found if peerpod.sandbox_of(each) == record.sandbox_id]
 
     async def _pull_secrets(self, namespace: str, name: str) -> list[Mapping[str, str]]:
         pod = await self._api.get(Pod, name, namespace)

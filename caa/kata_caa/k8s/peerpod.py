@@ -21,6 +21,7 @@ FINALIZER = "peer.pod/finalizer"
 SANDBOX_LABEL = "peerpods.kata-py.io/sandbox"
 SANDBOX_ANNOTATION = "peerpods.kata-py.io/sandbox-id"
 MACHINE_ANNOTATION = "peerpods.kata-py.io/machine"
+MACHINE_ID_ANNOTATION = "peerpods.kata-py.io/machine-id"  # where the cloud knows it by another id than the sandbox's
 
 PeerPod = create_namespaced_resource(GROUP, API_VERSION, "PeerPod", "peerpods")
 PeerPodObject = GenericNamespacedResource
@@ -38,6 +39,10 @@ def sandbox_label(sandbox_id: str) -> str:
 def body(record: PodRecord, provider: str, pod_uid: str) -> dict[str, Any]:
     """The object of a pod's machine; its name has five random characters, as upstream's."""
     suffix = f"-resource-{secrets.token_hex(3)[:5]}"
+    target = record.target
+    annotations = {SANDBOX_ANNOTATION: record.sandbox_id, MACHINE_ANNOTATION: target.name}
+    if target.sandbox_id != record.sandbox_id:  # it has waited for the pod, with tags of its own
+        annotations[MACHINE_ID_ANNOTATION] = target.sandbox_id
     return {
         "apiVersion": f"{GROUP}/{API_VERSION}",
         "kind": "PeerPod",
@@ -45,7 +50,7 @@ def body(record: PodRecord, provider: str, pod_uid: str) -> dict[str, Any]:
             "name": record.name[: _NAME_MAX - len(suffix)].rstrip("-.") + suffix,
             "namespace": record.namespace,
             "labels": {SANDBOX_LABEL: sandbox_label(record.sandbox_id)},
-            "annotations": {SANDBOX_ANNOTATION: record.sandbox_id, MACHINE_ANNOTATION: record.instance_name},
+            "annotations": annotations,
             "finalizers": [FINALIZER],
             "ownerReferences": [
                 {
@@ -58,12 +63,19 @@ def body(record: PodRecord, provider: str, pod_uid: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def sandbox_of(thing: PeerPodObject) -> str:
+    """The sandbox whose machine an object stands for; empty for one that upstream's adaptor made."""
+    return str((thing["metadata"].get("annotations") or {}).get(SANDBOX_ANNOTATION, ""))
+
+
 def target_of(thing: PeerPodObject) -> Target:
-    """Whose machine an object stands for; of one that upstream's adaptor made, the machine's id is all there is."""
+    """The machine that an object stands for; of one that upstream's adaptor made, the cloud's id is all there is."""
     annotations = thing["metadata"].get("annotations") or {}
     spec = thing.get("spec") or {}
     return Target(
-        annotations.get(SANDBOX_ANNOTATION, ""), annotations.get(MACHINE_ANNOTATION, ""), spec.get("instanceID", "")
+        annotations.get(MACHINE_ID_ANNOTATION, "") or sandbox_of(thing),
+        annotations.get(MACHINE_ANNOTATION, ""),
+        spec.get("instanceID", ""),
     )
 
 

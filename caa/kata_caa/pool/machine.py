@@ -7,9 +7,7 @@ or when the record of the pod that the machine has become says so.
 from __future__ import annotations
 
 import enum
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,7 +20,6 @@ from kata_py.resource.file import replace as write
 
 VERSION = 1
 _SUFFIX = ".json"
-_LOCK = "lock"
 
 
 class Phase(enum.StrEnum):
@@ -47,6 +44,7 @@ class Machine:
         instance_id: The cloud's id of it; empty while not known.
         addresses: Where it is reached.
         instance_type: The cloud's type of it; empty while not known, or where there are none.
+        settings: A digest of the cloud's settings that it was made with.
     """
 
     id: str
@@ -57,6 +55,7 @@ class Machine:
     instance_id: str = ""
     addresses: tuple[str, ...] = ()
     instance_type: str = ""
+    settings: str = ""
 
     @property
     def name(self) -> str:
@@ -78,33 +77,6 @@ class MachineRecords:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._lock: int | None = None
-
-    def lock(self) -> bool:
-        """Become the one who changes them, unless another adaptor is; ends with `unlock`, or with the process.
-
-        Raises:
-            RecordError: It cannot be told.
-        """
-        path = self._directory / _LOCK
-        try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise RecordError(f"{path} cannot be made: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            return False
-        self._lock = descriptor
-        return True
-
-    def unlock(self) -> None:
-        """Let another adaptor be it."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
 
     def write(self, machine: Machine) -> None:
         """Write a machine's next state.
@@ -113,6 +85,7 @@ class MachineRecords:
             RecordError: It cannot be written; what was there before stays.
         """
         try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             write(str(self._path(machine.id)), json.dumps({"version": VERSION, **asdict(machine)}, indent=1))
         except OSError as error:
             raise RecordError(f"the record of machine {machine.name} cannot be written: {error}") from error

@@ -33,7 +33,6 @@ from kata_py.resource.blocking import off_loop
 logger = logging.getLogger(__name__)
 
 LOOK_INTERVAL = 60.0  # seconds between two looks whether a machine waits still
-LOCK_INTERVAL = 1.0  # seconds between two looks whether another adaptor has ended
 LOST_AFTER = 3  # looks at which it did not answer
 PAUSE = 10.0  # seconds before a kind of machine that could not be made is tried again; doubles
 PAUSE_MAX = 600.0
@@ -90,25 +89,25 @@ class PoolParts:
     Attributes:
         provider: The cloud.
         records: Where the machines are written down.
-        claimed: Gives the machines that pods have, by their records; blocks.
         credentials: Makes their keys.
         endpoint: Where a machine's forwarder is.
         turns: How many machines are asked for at a time, pods' included.
         tags: What machines bear.
         observer: Who is told.
         timeout: Seconds for a machine to come up.
+        settings: A digest of the cloud's settings: a machine of others is no pod's.
         calls: What is tried again of calls to the cloud.
     """
 
     provider: Provider
     records: MachineRecords
-    claimed: Callable[[], Collection[str]]
     credentials: Credentials
     endpoint: Callable[[Machine], Awaitable[Endpoint]]
     turns: Turns
     tags: Callable[[Machine], tuple[tuple[str, str], ...]]
     observer: Observer
     timeout: float
+    settings: str = ""
     calls: RetryPolicy = CALLS
 
 
@@ -128,6 +127,11 @@ class _Rest:
     pause: float
 
 
+def type_of(machine: Machine) -> str:
+    """The cloud's type of a machine, or as long as that is not known, the one that is asked for."""
+    return machine.instance_type or machine.spec.instance_type
+
+
 class Pool:
     """The machines of this node that wait for a pod.
 
@@ -141,7 +145,7 @@ class Pool:
         self._parts = parts
         self._wishes = wishes
         self._budget = budget
-        self._kinds: Mapping[InstanceSpec, Wish] | None = None  # as the cloud understands them
+        self._kinds: Mapping[Wish, InstanceSpec] | None = None  # as the cloud understands them
         self._lives: dict[str, _Life] = {}
         self._lent: list[InstanceSpec] = []  # kinds of those that were taken, and are not to be replaced yet
         self._rests: dict[InstanceSpec, _Rest] = {}
@@ -154,43 +158,36 @@ class Pool:
         """The machines that a pod could have now."""
         return tuple(life.machine for life in self._lives.values() if life.machine.phase is Phase.WAITING)
 
-    async def open(self) -> None:
-        """Take up the machines that an earlier adaptor had, and begin to keep as many as shall be.
+    async def restore(self, claimed: Collection[str]) -> None:
+        """Take up the machines that an earlier adaptor had; those that it was not done with are deleted.
 
-        While that one lives, as it does for a while when a node's adaptor is replaced by a new one, they are its.
+        Args:
+            claimed: The machines that pods have, by their records.
 
         Raises:
             RecordError: A record cannot be read; no machine may be lost by passing it over.
         """
-        if await off_loop(self._parts.records.lock):
-            await self._restore()
-            self._begin(self._keep(), "warm pool")
-        else:
-            logger.info(
-                "another adaptor of this node has the machines that wait for pods; until it ends no pod gets one"
-            )
-            self._begin(self._succeed(), "succession in the warm pool")
-
-    async def _succeed(self) -> None:
-        while not await off_loop(self._parts.records.lock):  # noqa: ASYNC110 a lock tells nobody when it is free
-            await asyncio.sleep(LOCK_INTERVAL)
-        await self._restore()
-        await self._keep()
-
-    async def _restore(self) -> None:
-        """Those that the earlier adaptor was not done with are deleted."""
         records = self._parts.records
-        claimed = await off_loop(self._parts.claimed)
         for id in await off_loop(lambda: list(records.ids())):
             machine = await off_loop(records.load, id)
             if id in claimed:
+                if machine is not None:
+                    await self._parts.observer.waited(machine)
                 await off_loop(records.remove, id)
-            elif machine is not None and machine.phase is Phase.WAITING:
+            elif machine is None:
+                continue
+            elif machine.phase is Phase.WAITING and machine.settings == self._parts.settings:
                 logger.info("%s waits for a pod, as it did when the last adaptor ended", machine.name)
                 self._lives[id] = life = _Life(machine)
                 life.task = self._begin(self._watch(machine), f"watch over {machine.name}")
-            elif machine is not None:
+            else:
+                if machine.phase is Phase.WAITING:
+                    logger.info("%s is deleted: it was made by other settings of the cloud", machine.name)
                 self._leave(machine)
+
+    def begin(self) -> None:
+        """Begin to keep as many machines as shall be."""
+        self._begin(self._keep(), "warm pool")
 
     def refill(self) -> None:
         """Replace what was taken: until then a pod that starts would have to share this node's and the cloud's time."""
@@ -227,7 +224,6 @@ class Pool:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._parts.records.unlock()
 
     async def _bound(self, spec: InstanceSpec, user_data: str) -> Machine | None:
         try:
@@ -281,15 +277,21 @@ class Pool:
             await self._wake.wait()
 
     async def _tend(self) -> None:
-        if self._kinds is None:
-            self._kinds = await self._wanted()
-        for machine in self._surplus(self._kinds):
+        kinds = self._kinds or {wish: await self._resolve(wish.spec) for wish in self._wishes}
+        for kind in kinds.values():
+            self._budget.require(kind.instance_type)
+        for machine in self._surplus(kinds):
             logger.info("%s is deleted: fewer of kind %s shall wait now", machine.name, kind_of(machine.spec))
             self._drop(machine)
+        if self._kinds is None:
+            self._drop_unpaid(kinds)
+            self._kinds = kinds
         left_out = set()
-        for kind, wish in self._kinds.items():
-            held = sum(life.machine.spec == kind for life in self._lives.values()) + self._lent.count(kind)
-            for _ in range(wish.count - held):
+        held = Counter([*(life.machine.spec for life in self._lives.values()), *self._lent])
+        for wish, kind in kinds.items():
+            there = min(held[kind], wish.count)
+            held[kind] -= there  # of two wishes that lead to the same kind each has its own
+            for _ in range(wish.count - there):
                 if not self._budget.allows(self._spent(), kind.instance_type):
                     left_out.add(wish.name)
                 elif self._may_make(kind):
@@ -298,29 +300,29 @@ class Pool:
             logger.warning("fewer machines wait than -warm-pool says, of %s: the budget", ", ".join(sorted(left_out)))
         self._over_budget = frozenset(left_out)
 
-    async def _wanted(self) -> dict[InstanceSpec, Wish]:
-        """The wishes by what they lead to; where two lead to the same, that many more of it are wanted."""
-        found: dict[InstanceSpec, Wish] = {}
-        for wish in self._wishes:
-            kind = await self._resolve(wish.spec)
-            self._budget.require(kind.instance_type)
-            former = found.get(kind)
-            found[kind] = replace(wish, count=wish.count + former.count) if former else wish
-        return found
+    def _drop_unpaid(self, kinds: Mapping[Wish, InstanceSpec]) -> None:
+        """Delete what an earlier adaptor had a budget for, and this one has not; kinds that are named first stay."""
+        order = {kind: number for number, kind in enumerate(kinds.values())}
+        spent = 0.0
+        for machine in sorted(self.waiting, key=lambda each: order.get(each.spec, len(order))):
+            if self._budget.allows(spent, type_of(machine)):
+                spent += self._budget.price(type_of(machine))
+            else:
+                logger.info("%s is deleted: the budget has no money for it now", machine.name)
+                self._drop(machine)
 
-    def _surplus(self, kinds: Mapping[InstanceSpec, Wish]) -> Iterator[Machine]:
+    def _surplus(self, kinds: Mapping[Wish, InstanceSpec]) -> Iterator[Machine]:
         """Machines that are not wanted any more: of another image or type, or too many."""
-        there: Counter[InstanceSpec] = Counter()
+        room: dict[InstanceSpec, int] = {}
+        for wish, kind in kinds.items():
+            room[kind] = room.get(kind, 0) + wish.count
         for machine in self.waiting:
-            there[machine.spec] += 1
-            if machine.spec not in kinds or there[machine.spec] > kinds[machine.spec].count:
+            room[machine.spec] = room.get(machine.spec, 0) - 1
+            if room[machine.spec] < 0:
                 yield machine
 
     def _spent(self) -> float:
-        return sum(
-            self._budget.price(life.machine.instance_type or life.machine.spec.instance_type)
-            for life in self._lives.values()
-        )
+        return sum(self._budget.price(type_of(life.machine)) for life in self._lives.values())
 
     def _may_make(self, kind: InstanceSpec) -> bool:
         making = sum(life.machine.phase is Phase.MAKING for life in self._lives.values())
@@ -331,7 +333,7 @@ class Pool:
     async def _make(self, wish: Wish, kind: InstanceSpec) -> None:
         id = secrets.token_hex(16)
         issued = await off_loop(self._parts.credentials.issue, machine_name(id))
-        machine = Machine(id, kind, issued.material, secrets.token_hex(16))
+        machine = Machine(id, kind, issued.material, secrets.token_hex(16), settings=self._parts.settings)
         try:
             await off_loop(self._parts.records.write, machine)
         except BaseException:

@@ -133,6 +133,19 @@ async def test_a_pod_with_a_machine_has_a_peerpod_that_it_owns(kube: KubeServer,
     }  # fmt: skip
 
 
+async def test_of_a_machine_that_had_waited_the_object_is_found_by_its_sandbox_all_the_same(
+    kube: KubeServer, cluster: Cluster
+):
+    await kube.seed(things.pod())
+    record = replace(things.record(), machine="7" * 32)
+    for _ in range(2):
+        await cluster.created(record)
+    (made,) = kube.things("peerpods")
+    assert made["metadata"]["annotations"][SANDBOX_ANNOTATION] == things.SANDBOX
+    await cluster.deleted(record)
+    assert kube.things("peerpods") == []
+
+
 async def test_it_is_made_once_whichever_adaptor_asks(kube: KubeServer, api: Api):
     await kube.seed(things.pod())
     for _ in range(2):

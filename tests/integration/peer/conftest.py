@@ -18,6 +18,7 @@ CONFIGURATION = """\
 [hypervisor.remote]
 remote_hypervisor_socket = "{socket}"
 remote_hypervisor_timeout = 60
+enable_annotations = ["cc_init_data"]
 [agent.kata]
 dial_timeout = 30
 [runtime]

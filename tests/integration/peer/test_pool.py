@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +23,7 @@ pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session"), pytes
 
 BOUND = 60.0  # seconds that anything here may take
 POOL = "default=1"
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,13 @@ class Kept:
         adaptor: Its process.
         cloud: What the cloud has.
         manager: Of pods that run there.
+        successor: Another one that takes its place, not started yet.
     """
 
     adaptor: Adaptor
     cloud: Cloud
     manager: Manager
+    successor: Adaptor
 
     @property
     def waiting(self) -> list[str]:
@@ -59,14 +63,15 @@ class Kept:
 @pytest_asyncio.fixture(loop_scope="session")
 async def kept(short_tmp: Path, registry: registries.Registry, launcher: Path, rootfs: Path) -> AsyncIterator[Kept]:
     """An adaptor that keeps one machine ready; at the end nothing is left in its cloud but that one, which goes too."""
-    directory = short_tmp / "kept"
+    directory = short_tmp / f"kp{next(_numbers)}"
     directory.mkdir()
     cloud = Cloud(directory / "cloud")
     adaptor = adaptor_over(cloud, directory, registry, "-warm-pool", POOL)
     path = directory / "remote.toml"
     path.write_text(CONFIGURATION.format(socket=adaptor.socket))
     await adaptor.start()
-    yield Kept(adaptor, cloud, Manager(launcher, directory / "manager", path, rootfs))
+    successor = adaptor_over(cloud, directory, registry, "-warm-pool", POOL)
+    yield Kept(adaptor, cloud, Manager(launcher, directory / "manager", path, rootfs), successor)
     await adaptor.end()
     emptying = adaptor_over(cloud, directory, registry)
     await emptying.start()
@@ -92,4 +97,38 @@ async def test_a_pod_takes_a_machine_that_waits_and_another_one_takes_its_place(
             await kept.adaptor.again(signal.SIGKILL)
             assert await app.run("echo", "hello") == (0, b"hello\n")
             assert kept.waiting == [following]
+    await kept.until(lambda: kept.cloud.machines == [f"podvm-pool-{following[:8]}"])
+
+
+async def test_an_adaptor_that_takes_the_place_of_another_has_its_pods_and_then_its_machines(
+    kept: Kept, image: str
+) -> None:
+    machine = await kept.filled()
+    sleep = image, "sh", "-c", "echo started; exec sleep 1000"
+    with network() as net, network() as other_net:
+        async with (
+            pod(kept.manager, "peer", net),
+            container(kept.manager, "peer", "app", *sleep) as app,
+        ):
+            await app.io.until(b"started\n")
+            following = await kept.filled(but=machine)
+            await kept.successor.start()
+            try:
+                async with (
+                    pod(kept.manager, "other", other_net),
+                    container(kept.manager, "other", "more", *sleep) as more,
+                ):
+                    await more.io.until(b"started\n")
+                    record = json.loads((kept.adaptor.pods / "other" / "pod.json").read_text())
+                    assert record["machine"] == ""  # what waits is the first adaptor's
+                    await kept.adaptor.end()
+                    await kept.successor.says("the other adaptor has ended")
+                    for each in (app, more):
+                        assert await each.run("echo", "hello") == (0, b"hello\n")
+                    await kept.successor.says(f"podvm-pool-{following[:8]} waits for a pod")
+                    assert kept.waiting == [following]
+            finally:
+                await kept.successor.end()
+                await kept.adaptor.end()
+                await kept.adaptor.start()
     await kept.until(lambda: kept.cloud.machines == [f"podvm-pool-{following[:8]}"])

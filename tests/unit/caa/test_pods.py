@@ -187,7 +187,7 @@ class Node:
             self.proxies.remove(record.sandbox_id)
 
     @asynccontextmanager
-    async def adaptor(self) -> AsyncIterator[Pods]:
+    async def adaptor(self, *, alone: bool = True) -> AsyncIterator[Pods]:
         parts = Parts(
             self.cloud, self.tunnel, self.proxy, self.records, Turns(2), self.watcher, lambda record: (("a", "b"),),
             RetryPolicy(backoffs={}), self.shelf,
@@ -199,7 +199,7 @@ class Node:
             owner="node",
             on_record=partial(on_record, self.records, MachineRecords(self.directory / "pool")),
         )
-        await adaptor.restore()
+        await adaptor.restore(alone=alone)
         try:
             yield adaptor
         finally:
@@ -469,6 +469,45 @@ async def test_a_start_that_an_adaptor_did_not_live_to_see_goes_on_with_the_same
     assert first == second
 
 
+async def test_of_an_adaptor_that_still_serves_what_is_not_done_yet_is_left_to_it(node: Node):
+    async with node.adaptor() as earlier:
+        await earlier.create(node.request())
+        starting = asyncio.create_task(earlier.start("one"))
+        await node.asked_for()
+        async with node.adaptor(alone=False) as later:
+            assert later.records == ()
+            node.cloud.gate.set()
+            await starting
+            await later.restore()
+            assert [each.state for each in later.records] == [State.RUNNING]
+        assert len(node.cloud.asked) == 1
+
+
+async def test_a_pod_that_was_announced_to_another_adaptor_is_started_and_stopped(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pods, "ABANDONED_AFTER", 0.05)
+    node.cloud.gate.set()
+    async with node.adaptor() as earlier, node.adaptor(alone=False) as later:
+        for id in ("one", "two"):
+            await earlier.create(node.request(id))
+        await later.start("one")
+        await node.gone("two")  # as nobody has asked for it: "one" is older
+        assert node.state("one") is State.RUNNING
+        await later.stop("one")
+        await node.gone("one")
+        with pytest.raises(UnknownSandbox, match="sandbox one does not exist"):
+            await later.start("one")
+
+
+async def test_what_is_no_sandbox_id_is_no_path(node: Node):
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        with pytest.raises(UnknownSandbox):
+            await adaptor.stop("../pods/one")
+        assert node.state() is State.CREATED
+
+
 async def test_a_deletion_that_an_adaptor_did_not_live_to_see_goes_on(node: Node, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(deletion, "PAUSE", 3600.0)
     node.cloud.gate.set()
@@ -548,6 +587,7 @@ async def test_a_pod_with_a_machine_that_has_waited_is_found_so_by_the_next_adap
         assert node.state() is State.RUNNING
         assert len(node.shelf.machines) == 1
         assert node.cloud.asked == []
+    assert node.watcher.told == ["created i-7", "created i-7"]  # the first adaptor may not have come to it
 
 
 async def test_a_pod_of_which_the_cloud_may_have_something_takes_no_machine_that_waits(node: Node):
@@ -587,7 +627,6 @@ async def test_the_sweep_knows_machines_that_wait_and_those_that_have_waited(nod
     node.shelf.machines = [WAITING]
     other = replace(WAITING, id="8" * 32)
     machines = MachineRecords(node.directory / "pool")
-    assert machines.lock()
     machines.write(other)
     node.cloud.strays = [Owned("instance", f"i-{id}", id) for id in (WAITING.id, other.id, "lost")]
     async with node.adaptor() as adaptor:

@@ -17,13 +17,11 @@ MACHINE = Machine("0123456789abcdef", InstanceSpec("m6a.large", image="ami-1"), 
 
 @pytest.fixture
 def records(tmp_path: Path) -> MachineRecords:
-    (tmp_path / "pool").mkdir()
     return MachineRecords(tmp_path / "pool")
 
 
 def test_what_is_written_is_read_back(records: MachineRecords):
     assert list(records.ids()) == []
-    assert records.lock()
     records.write(MACHINE)
     waiting = replace(MACHINE, phase=Phase.WAITING, instance_id="i-1", addresses=("10.0.0.1",), instance_type="t")
     records.write(waiting)
@@ -50,15 +48,6 @@ def test_a_damaged_record_is_an_error_that_names_it(records: MachineRecords, tmp
         records.load(MACHINE.id)
 
 
-def test_one_adaptor_at_a_time_changes_them(tmp_path: Path):
-    old, new = MachineRecords(tmp_path / "pool"), MachineRecords(tmp_path / "pool")
-    assert old.lock()
-    assert not new.lock()
-    old.unlock()
-    assert new.lock()
-    assert list(new.ids()) == []
-
-
 def test_what_cannot_be_written_or_removed_is_told(tmp_path: Path):
     (tmp_path / "file").touch()
     records = MachineRecords(tmp_path / "file")
@@ -66,5 +55,3 @@ def test_what_cannot_be_written_or_removed_is_told(tmp_path: Path):
         records.write(MACHINE)
     with pytest.raises(RecordError, match="cannot be removed"):
         records.remove(MACHINE.id)
-    with pytest.raises(RecordError, match="lock cannot be made"):
-        records.lock()
