@@ -27,7 +27,7 @@ from kata_caa.owner import owner_of_this_node
 from kata_caa.peer import Parts
 from kata_caa.pods import Pods
 from kata_caa.pool.machine import MachineRecords
-from kata_caa.pool.pool import Pool, PoolParts, Unobserved
+from kata_caa.pool.pool import Pool, PoolParts
 from kata_caa.pool.wish import Budget, wishes
 from kata_caa.providers.api import NAMESPACE_TAG, OWNER_TAG, POD_TAG, SANDBOX_TAG, Provider
 from kata_caa.record import PodRecord, PodRecords
@@ -90,7 +90,7 @@ async def serving(
                 endpoint=gateway.endpoint,
                 turns=turns,
                 tags=lambda machine: ((OWNER_TAG, owner), (SANDBOX_TAG, machine.id)),
-                observer=usage or Unobserved(),
+                observer=usage or around,
                 timeout=config.proxy_timeout,
                 settings=config.cloud_settings,
             ),

@@ -17,9 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kata_caa.errors import AdaptorError, SettingError
-from kata_caa.peer import Observer
 from kata_caa.pool.machine import Machine
 from kata_caa.record import PodRecord
+from kata_caa.surroundings import Surroundings
 from kata_py.resource.blocking import off_loop
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,9 @@ class UsageLog:
         now: The time.
     """
 
-    def __init__(self, path: Path, observer: Observer, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self, path: Path, observer: Surroundings, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self._path = path
         self._observer = observer
         self._now = now
@@ -101,10 +103,12 @@ class UsageLog:
         """The cloud has made a machine that waits for a pod."""
         more = {"namespace": POOL, "pod": machine.name, "type": machine.instance_type}
         await self._put("begin", machine.id, machine.name, **more)
+        await self._observer.waits(machine)
 
     async def waited(self, machine: Machine) -> None:
         """It waits no more."""
         await self._put("end", machine.id, machine.name)
+        await self._observer.waited(machine)
 
     async def _put(self, event: str, id: str, name: str, **more: str) -> None:
         at = self._now().isoformat(timespec="milliseconds")

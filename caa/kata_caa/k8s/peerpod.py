@@ -12,6 +12,7 @@ from typing import Any
 from lightkube.generic_resource import GenericNamespacedResource, create_namespaced_resource
 
 from kata_caa.k8s.api import Api, ClusterError
+from kata_caa.pool.machine import Machine
 from kata_caa.providers.api import Target
 from kata_caa.record import PodRecord
 
@@ -61,6 +62,23 @@ def body(record: PodRecord, provider: str, pod_uid: str) -> dict[str, Any]:
         },
         "spec": {"cloudProvider": provider, "instanceID": record.instance_id},
     }  # fmt: skip
+
+
+def waiting_body(machine: Machine, provider: str, node: str, node_uid: str) -> dict[str, Any]:
+    """The object of a machine that waits for a pod: it goes with its node. Its namespace is the adaptor's own."""
+    return {
+        "apiVersion": f"{GROUP}/{API_VERSION}",
+        "kind": "PeerPod",
+        "metadata": {
+            "name": machine.name,
+            "labels": {SANDBOX_LABEL: sandbox_label(machine.id)},
+            "annotations": {SANDBOX_ANNOTATION: machine.id, MACHINE_ANNOTATION: machine.name},
+            "finalizers": [FINALIZER],
+            # No controller: of those that one has, the controller of PeerPods leaves the youngest alone.
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid}],
+        },
+        "spec": {"cloudProvider": provider, "instanceID": machine.instance_id},
+    }
 
 
 def sandbox_of(thing: PeerPodObject) -> str:

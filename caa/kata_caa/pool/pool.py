@@ -63,23 +63,13 @@ class Issued(Protocol):
 
 
 class Observer(Protocol):
-    """Who is told how long machines wait. It never fails."""
+    """Who is told of machines that wait. None of it may fail, or take long."""
 
     async def waits(self, machine: Machine) -> None:
         """The cloud has made it."""
 
     async def waited(self, machine: Machine) -> None:
         """It is a pod's now, or the cloud has confirmed that nothing is left."""
-
-
-class Unobserved:
-    """Nobody is told; satisfies `Observer`."""
-
-    async def waits(self, machine: Machine) -> None:
-        """Nobody."""
-
-    async def waited(self, machine: Machine) -> None:
-        """Nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +169,7 @@ class Pool:
             elif machine.phase is Phase.WAITING and machine.settings == self._parts.settings:
                 logger.info("%s waits for a pod, as it did when the last adaptor ended", machine.name)
                 self._lives[id] = life = _Life(machine)
-                life.task = self._begin(self._watch(machine), f"watch over {machine.name}")
+                life.task = self._begin(self._resume(machine), f"watch over {machine.name}")
             else:
                 if machine.phase is Phase.WAITING:
                     logger.info("%s is deleted: it was made by other settings of the cloud", machine.name)
@@ -403,6 +393,10 @@ class Pool:
                 f"{endpoint} was not ready within {self._parts.timeout:g} s: {met}; look at the machine's console, and "
                 "whether the node reaches its port"
             ) from None
+
+    async def _resume(self, machine: Machine) -> None:
+        await self._parts.observer.waits(machine)  # the earlier adaptor may not have come to it
+        await self._watch(machine)
 
     async def _watch(self, machine: Machine) -> None:
         endpoint = await self._parts.endpoint(machine)
