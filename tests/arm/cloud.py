@@ -60,7 +60,7 @@ class Operation:
         finish: What is done at the end.
         failure: What it ends with; None succeeds.
         start: What is done at the first look.
-        result: What is answered at the end, where it is no resource.
+        result: What is answered at the end, where something is.
     """
 
     looks: int
@@ -193,7 +193,7 @@ class Cloud:
             if self.pending.get(name.lower()) is operation:
                 del self.pending[name.lower()]
 
-        operation = Operation(self.looks, finish, failure, start=lambda: self._disk(machine))
+        operation = Operation(self.looks, finish, failure, start=lambda: self._disk(machine), result=machine)
         self.pending[name.lower()] = operation
         return machine, self._operation(operation)
 

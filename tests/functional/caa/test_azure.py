@@ -183,6 +183,16 @@ async def test_deleting_leaves_nothing_and_may_be_repeated(arm: Server, azure):
         await provider.delete(TARGET)
 
 
+async def test_a_machine_is_made_and_deleted_where_a_location_alone_tells_how_far_it_is(arm: Server, azure):
+    arm.by_location = arm.cloud.leaves_parts = True
+    async with azure(dataclasses.replace(CONFIG, use_public_ip=True)) as provider:
+        instance = await provider.create(REQUEST)
+        assert instance.addresses == ("20.0.0.1", "10.0.0.4")
+        await provider.delete(TARGET)
+    assert arm.cloud.is_empty()
+    assert not any("/operations/" in path for _, path in arm.calls)
+
+
 @pytest.mark.parametrize("inherits", [True, False])
 async def test_parts_that_survive_their_machine_are_deleted_in_order(arm: Server, azure, inherits):
     arm.cloud.leaves_parts, arm.cloud.reserved = True, 2
@@ -293,9 +303,11 @@ async def test_where_skus_may_not_be_read_the_regions_sizes_serve(arm: Server, a
         ),
     ],
 )
+@pytest.mark.parametrize("by_location", [False, True])
 async def test_a_machine_that_fails_while_it_is_made_is_deleted_by_the_sandboxs_names(
-    arm: Server, azure, failure, fault
+    arm: Server, azure, failure, fault, by_location
 ):
+    arm.by_location = by_location
     arm.cloud.shortages = {("Standard_DC2as_v5", ""): failure}
     async with azure(dataclasses.replace(CONFIG, use_public_ip=True)) as provider:
         with pytest.raises(ProviderError) as caught:
