@@ -57,7 +57,7 @@ class Operation:
 
     Attributes:
         looks: How many are left.
-        finish: What is done at the end.
+        finish: What is done at the end, however it ends.
         failure: What it ends with; None succeeds.
         start: What is done at the first look.
         result: What is answered at the end, where something is.
@@ -100,6 +100,7 @@ class Cloud:
         disk_inherits_tags: Whether a disk gets its machine's tags.
         leaves_parts: Whether a machine's parts stay when it is deleted, against their deleteOption.
         reserved: How often an interface is still reserved when it shall be deleted.
+        undeleted: What the next deletions, which begin well, end with.
         looks: How many looks an operation takes.
     """
 
@@ -110,6 +111,7 @@ class Cloud:
     disk_inherits_tags: bool = True
     leaves_parts: bool = False
     reserved: int = 0
+    undeleted: list[Refusal] = field(default_factory=list)
     looks: int = 2
     operations: dict[str, Operation] = field(default_factory=dict)
     pending: dict[str, Operation] = field(default_factory=dict)
@@ -226,6 +228,9 @@ class Cloud:
         properties["provisioningState"] = "Deleting"
 
         def finish() -> None:
+            if operation.failure is not None:
+                properties["provisioningState"] = "Failed"
+                return
             self.resources[kind].pop(name.lower(), None)
             if kind == "virtualMachines":
                 self._let_go(tree)
@@ -234,7 +239,8 @@ class Cloud:
                     if address["properties"].get("ipConfiguration", {}).get("id", "").startswith(tree["id"]):
                         del address["properties"]["ipConfiguration"]
 
-        return self._operation(Operation(self.looks, finish))
+        operation = Operation(self.looks, finish, self.undeleted.pop(0) if self.undeleted else None)
+        return self._operation(operation)
 
     def tag_disk(self, name: str, tags: Tree) -> Tree:
         """Change a disk's tags."""

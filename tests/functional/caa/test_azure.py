@@ -193,6 +193,17 @@ async def test_a_machine_is_made_and_deleted_where_a_location_alone_tells_how_fa
     assert not any("/operations/" in path for _, path in arm.calls)
 
 
+@pytest.mark.parametrize("by_location", [False, True])
+async def test_a_deletion_that_begins_well_and_then_fails_is_tried_again(arm: Server, azure, by_location):
+    arm.by_location, arm.cloud.leaves_parts = by_location, True
+    async with azure(dataclasses.replace(CONFIG, use_public_ip=True)) as provider:
+        await provider.create(REQUEST)
+        arm.cloud.undeleted = [Refusal(409, "AnotherOperationInProgress")] * 3
+        await provider.delete(TARGET)
+    assert arm.cloud.undeleted == []
+    assert arm.cloud.is_empty()
+
+
 @pytest.mark.parametrize("inherits", [True, False])
 async def test_parts_that_survive_their_machine_are_deleted_in_order(arm: Server, azure, inherits):
     arm.cloud.leaves_parts, arm.cloud.reserved = True, 2
