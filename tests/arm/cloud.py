@@ -23,6 +23,7 @@ SECURITY_GROUP = f"{ROOT}/Microsoft.Network/networkSecurityGroups/nsg"
 IMAGE = f"{ROOT}/Microsoft.Compute/galleries/gallery/images/podvm/versions/1.0.0"
 PLAIN_IMAGE = f"{ROOT}/Microsoft.Compute/images/plain"
 COMMUNITY_IMAGE = "/CommunityGalleries/cocopodvm-d0e4f35f/Images/podvm_image0/Versions/1.0.0"
+SHARED_IMAGE = f"/SharedGalleries/{SUBSCRIPTION}-GALLERY/Images/podvm/Versions/1.0.0"
 
 PATHS = {
     "virtualMachines": "Microsoft.Compute/virtualMachines",

@@ -19,7 +19,7 @@ from kata_caa.providers.azure.config import AzureConfig
 from kata_caa.providers.azure.provider import AzureProvider, open_provider
 from kata_caa.settings import Duration
 from tests.arm import tls
-from tests.arm.cloud import COMMUNITY_IMAGE, IMAGE, SECURITY_GROUP, SUBNET, Refusal
+from tests.arm.cloud import COMMUNITY_IMAGE, IMAGE, SECURITY_GROUP, SHARED_IMAGE, SUBNET, Refusal
 from tests.arm.config import CONFIG
 from tests.arm.faults import Harm
 from tests.arm.server import Credential, Server, serve
@@ -418,10 +418,18 @@ async def test_a_check_of_what_is_well_passes_and_changes_nothing(arm: Server, a
     assert {method for method, _ in arm.calls} == {"GET"}
 
 
+@pytest.mark.parametrize("image", [COMMUNITY_IMAGE, SHARED_IMAGE])
+async def test_a_check_finds_images_of_others_galleries_with_and_without_a_version(azure, image):
+    for name in (image, image.rpartition("/Versions/")[0]):
+        async with azure(dataclasses.replace(CONFIG, image=name)) as provider:
+            assert [each.detail for each in await provider.check() if not each.passed] == []
+
+
 @pytest.mark.parametrize(
     ("config", "subject"),
     [
         ({"image": IMAGE.replace("1.0.0", "9.9.9")}, "image"),
+        ({"image": SHARED_IMAGE.replace("1.0.0", "9.9.9")}, "image"),
         ({"subnet": SUBNET.replace("worker", "other")}, "subnet"),
         ({"security_group": SECURITY_GROUP.replace("nsg", "other")}, "network security group"),
         ({"sizes": ("Standard_D8as_v5",)}, "size Standard_D8as_v5"),

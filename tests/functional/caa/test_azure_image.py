@@ -149,6 +149,18 @@ async def test_an_image_that_cannot_be_made_leaves_nothing(
     assert (arm.images.images, arm.images.versions) == ({}, {})
 
 
+async def test_an_image_version_that_cannot_be_made_leaves_nothing(arm: Server, opened: Opened, disk: Disk) -> None:
+    def before(call: str) -> None:
+        if call.startswith("PUT ") and "/versions/" in call:
+            arm.images.failure = Refusal(409, "InternalOperationError", "sorry")
+
+    arm.before = before
+    async with opened(CONFIDENTIAL) as images:
+        with pytest.raises(ProviderError, match="making the image version"):
+            await upload(images, disk)
+    assert (arm.images.images, arm.images.versions) == ({}, {})
+
+
 @pytest.mark.parametrize("at", ["PUT .*/disks/", "beginGetAccess", "PUT /pages/", "PUT .*/images/podvm-"])
 async def test_an_upload_that_is_cancelled_leaves_nothing(arm: Server, opened: Opened, disk: Disk, at: str) -> None:
     reached = asyncio.Event()
