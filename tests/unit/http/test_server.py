@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kata_py.shim import http as server
-from kata_py.shim.http import Answer, Request, serving
+from kata_py.http import server
+from kata_py.http.server import Answer, Request, serving
 from tests.tasks import until
 
 
