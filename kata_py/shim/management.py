@@ -26,13 +26,13 @@ from kata_py.resource.journal import undone
 from kata_py.resource.undo import KillProcess, RemoveFile
 from kata_py.sandbox.errors import DeadlineExceeded, NotFound, SandboxError, Unimplemented
 from kata_py.sandbox.parts import Parts
+from kata_py.sandbox.sockets import SOCKET
 from kata_py.shim import bundle, metrics
 from kata_py.storage import direct
 from kata_py.storage.errors import StorageError
 
 logger = logging.getLogger(__name__)
 
-SOCKET = "shim-monitor.sock"  # beside the sandbox's record
 METRICS_TIMEOUT = 2.0  # seconds for the agent's part; kata-monitor waits three for all of it
 RESIZE_TIMEOUT = 10.0  # seconds until the guest has seen that a disk is larger
 RESIZE_PAUSE = 0.2  # seconds between questions: the guest does not tell when it has
