@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
-from bench import adaptor, guest, pool, proxy, shim_start, splice, ttrpc, tunnel
+from bench import adaptor, guest, monitor, pool, proxy, shim_start, splice, ttrpc, tunnel
 
 Figure = tuple[str, str, str]
 
@@ -23,6 +23,7 @@ PARTS: dict[str, Callable[[], list[Figure]]] = {
     "adaptor": adaptor.figures,
     "tunnel": tunnel.figures,
     "pool": pool.figures,
+    "monitor": monitor.figures,
     "shim": shim_start.figures,
     "guest": guest.figures,
 }

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from kata_py.cli import shim
 from kata_py.cli.errors import CtlError, ShimError
-from kata_py.cli.shim import ROOTS, Shim
+from kata_py.cli.shim import Shim
+from kata_py.sandbox.sockets import ROOTS
 from kata_py.storage import direct
 from kata_py.storage.direct import DirectVolume
 from kata_py.storage.errors import StorageError

@@ -1,8 +1,4 @@
-"""The management API of running sandboxes, from the client's side.
-
-Sockets are looked for where kata's Go shim and ours have them, then where runtime-rs has. Source: kata
-`src/runtime/pkg/utils/shimclient/shim_management_client.go`, `src/libs/shim-interface/src/lib.rs`.
-"""
+"""The management API of running sandboxes, from the client's side."""
 
 from __future__ import annotations
 
@@ -12,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kata_py.cli.errors import CtlError, ShimError
+from kata_py.sandbox import sockets
+from kata_py.sandbox.sockets import ROOTS
 
-ROOTS = (Path("/run/vc/sbs"), Path("/run/kata"))
-SOCKET = "shim-monitor.sock"
 CONNECT_TIMEOUT = 3.0  # seconds
 ANSWER_TIMEOUT = 130.0  # seconds; the shim's own bound is 120
 
@@ -84,9 +80,8 @@ def find(sandbox_id: str, roots: tuple[Path, ...] = ROOTS) -> Shim:
 
 def running(roots: tuple[Path, ...] = ROOTS) -> Iterator[Shim]:
     """The shims of all sandboxes that have a management socket."""
-    for root in roots:
-        for path in sorted(root.glob(f"*/{SOCKET}")):
-            yield Shim(path.parent.name, path)
+    for sandbox_id, path in sockets.serving(roots).items():
+        yield Shim(sandbox_id, path)
 
 
 class _Connection(http.client.HTTPConnection):

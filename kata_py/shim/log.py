@@ -30,10 +30,10 @@ _FACILITY = 3  # daemon
 _PARTS = {
     "asyncio": ("containerd-kata-shim-v2", "shim"),
     "kata_py.config": ("katautils", "config"),
+    "kata_py.http": ("containerd-kata-shim-v2", "shim-management"),
     "kata_py.hypervisor": ("virtcontainers", "hypervisor"),
     "kata_py.network": ("virtcontainers", "network"),
     "kata_py.sandbox": ("virtcontainers", "sandbox"),
-    "kata_py.shim.http": ("containerd-kata-shim-v2", "shim-management"),
     "kata_py.shim.management": ("containerd-kata-shim-v2", "shim-management"),
     "kata_py.shim": ("containerd-kata-shim-v2", "shim"),
     "kata_py.storage": ("virtcontainers", "fs_share"),

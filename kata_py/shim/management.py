@@ -18,20 +18,21 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from kata_protos.csi_pb2 import VolumeStatsResponse
+from kata_py.http import server
+from kata_py.http.server import Answer, HttpError, Request
 from kata_py.hypervisor.api import HypervisorError
 from kata_py.resource.blocking import off_loop
 from kata_py.resource.journal import undone
 from kata_py.resource.undo import KillProcess, RemoveFile
 from kata_py.sandbox.errors import DeadlineExceeded, NotFound, SandboxError, Unimplemented
 from kata_py.sandbox.parts import Parts
-from kata_py.shim import bundle, http, metrics
-from kata_py.shim.http import Answer, HttpError, Request
+from kata_py.sandbox.sockets import SOCKET
+from kata_py.shim import bundle, metrics
 from kata_py.storage import direct
 from kata_py.storage.errors import StorageError
 
 logger = logging.getLogger(__name__)
 
-SOCKET = "shim-monitor.sock"  # beside the sandbox's record
 METRICS_TIMEOUT = 2.0  # seconds for the agent's part; kata-monitor waits three for all of it
 RESIZE_TIMEOUT = 10.0  # seconds until the guest has seen that a disk is larger
 RESIZE_PAUSE = 0.2  # seconds between questions: the guest does not tell when it has
@@ -48,7 +49,7 @@ async def serving(parts: Parts) -> AsyncIterator[None]:
         try:
             stack.enter_context(undone(record, RemoveFile(str(noted))))
             stack.enter_context(undone(record, RemoveFile(str(path))))
-            await stack.enter_async_context(http.serving(str(path), Management(parts).answer))
+            await stack.enter_async_context(server.serving(str(path), Management(parts).answer))
             bundle.write(record.bundle, bundle.MONITOR_ADDRESS, f"unix://{path}")
         except OSError as error:
             logger.warning("no management API for sandbox %s: %s", record.id, error)
@@ -127,7 +128,7 @@ class Management:
         if not path:
             raise HttpError(HTTPStatus.BAD_REQUEST, "the parameter path is missing: the volume's device")
         _, guest = await self._volume(path)
-        return Answer(_stats(await self._agent.volume_stats(guest)), http.JSON)
+        return Answer(_stats(await self._agent.volume_stats(guest)), server.JSON)
 
     async def _volume_resize(self, request: Request) -> Answer:
         try:

@@ -1,9 +1,17 @@
+from kata_protos import cri_pb2 as _cri_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
+from kata_protos.cri_pb2 import PodSandboxMetadata
+from kata_protos.cri_pb2 import PodSandboxStateValue
+from kata_protos.cri_pb2 import PodSandboxFilter
+from kata_protos.cri_pb2 import ListPodSandboxRequest
+from kata_protos.cri_pb2 import PodSandbox
+from kata_protos.cri_pb2 import ListPodSandboxResponse
+from kata_protos.cri_pb2 import PodSandboxState
 CONTAINER: NamespaceMode
 CONTAINER_CREATED: ContainerState
 CONTAINER_EXITED: ContainerState
@@ -15,8 +23,8 @@ POD: NamespaceMode
 PROPAGATION_BIDIRECTIONAL: MountPropagation
 PROPAGATION_HOST_TO_CONTAINER: MountPropagation
 PROPAGATION_PRIVATE: MountPropagation
-SANDBOX_NOTREADY: PodSandboxState
-SANDBOX_READY: PodSandboxState
+SANDBOX_NOTREADY: _cri_pb2.PodSandboxState
+SANDBOX_READY: _cri_pb2.PodSandboxState
 SCTP: Protocol
 TARGET: NamespaceMode
 TCP: Protocol
@@ -665,18 +673,6 @@ class ListImagesResponse(_message.Message):
     images: _containers.RepeatedCompositeFieldContainer[Image]
     def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ...) -> None: ...
 
-class ListPodSandboxRequest(_message.Message):
-    __slots__ = ["filter"]
-    FILTER_FIELD_NUMBER: _ClassVar[int]
-    filter: PodSandboxFilter
-    def __init__(self, filter: _Optional[_Union[PodSandboxFilter, _Mapping]] = ...) -> None: ...
-
-class ListPodSandboxResponse(_message.Message):
-    __slots__ = ["items"]
-    ITEMS_FIELD_NUMBER: _ClassVar[int]
-    items: _containers.RepeatedCompositeFieldContainer[PodSandbox]
-    def __init__(self, items: _Optional[_Iterable[_Union[PodSandbox, _Mapping]]] = ...) -> None: ...
-
 class ListPodSandboxStatsRequest(_message.Message):
     __slots__ = ["filter"]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -775,38 +771,6 @@ class PodIP(_message.Message):
     ip: str
     def __init__(self, ip: _Optional[str] = ...) -> None: ...
 
-class PodSandbox(_message.Message):
-    __slots__ = ["annotations", "created_at", "id", "labels", "metadata", "runtime_handler", "state"]
-    class AnnotationsEntry(_message.Message):
-        __slots__ = ["key", "value"]
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: str
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-    class LabelsEntry(_message.Message):
-        __slots__ = ["key", "value"]
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: str
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-    ANNOTATIONS_FIELD_NUMBER: _ClassVar[int]
-    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
-    ID_FIELD_NUMBER: _ClassVar[int]
-    LABELS_FIELD_NUMBER: _ClassVar[int]
-    METADATA_FIELD_NUMBER: _ClassVar[int]
-    RUNTIME_HANDLER_FIELD_NUMBER: _ClassVar[int]
-    STATE_FIELD_NUMBER: _ClassVar[int]
-    annotations: _containers.ScalarMap[str, str]
-    created_at: int
-    id: str
-    labels: _containers.ScalarMap[str, str]
-    metadata: PodSandboxMetadata
-    runtime_handler: str
-    state: PodSandboxState
-    def __init__(self, id: _Optional[str] = ..., metadata: _Optional[_Union[PodSandboxMetadata, _Mapping]] = ..., state: _Optional[_Union[PodSandboxState, str]] = ..., created_at: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., runtime_handler: _Optional[str] = ...) -> None: ...
-
 class PodSandboxAttributes(_message.Message):
     __slots__ = ["annotations", "id", "labels", "metadata"]
     class AnnotationsEntry(_message.Message):
@@ -830,8 +794,8 @@ class PodSandboxAttributes(_message.Message):
     annotations: _containers.ScalarMap[str, str]
     id: str
     labels: _containers.ScalarMap[str, str]
-    metadata: PodSandboxMetadata
-    def __init__(self, id: _Optional[str] = ..., metadata: _Optional[_Union[PodSandboxMetadata, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    metadata: _cri_pb2.PodSandboxMetadata
+    def __init__(self, id: _Optional[str] = ..., metadata: _Optional[_Union[_cri_pb2.PodSandboxMetadata, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class PodSandboxConfig(_message.Message):
     __slots__ = ["annotations", "dns_config", "hostname", "labels", "linux", "log_directory", "metadata", "port_mappings"]
@@ -863,38 +827,9 @@ class PodSandboxConfig(_message.Message):
     labels: _containers.ScalarMap[str, str]
     linux: LinuxPodSandboxConfig
     log_directory: str
-    metadata: PodSandboxMetadata
+    metadata: _cri_pb2.PodSandboxMetadata
     port_mappings: _containers.RepeatedCompositeFieldContainer[PortMapping]
-    def __init__(self, metadata: _Optional[_Union[PodSandboxMetadata, _Mapping]] = ..., hostname: _Optional[str] = ..., log_directory: _Optional[str] = ..., dns_config: _Optional[_Union[DNSConfig, _Mapping]] = ..., port_mappings: _Optional[_Iterable[_Union[PortMapping, _Mapping]]] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., linux: _Optional[_Union[LinuxPodSandboxConfig, _Mapping]] = ...) -> None: ...
-
-class PodSandboxFilter(_message.Message):
-    __slots__ = ["id", "label_selector", "state"]
-    class LabelSelectorEntry(_message.Message):
-        __slots__ = ["key", "value"]
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: str
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-    ID_FIELD_NUMBER: _ClassVar[int]
-    LABEL_SELECTOR_FIELD_NUMBER: _ClassVar[int]
-    STATE_FIELD_NUMBER: _ClassVar[int]
-    id: str
-    label_selector: _containers.ScalarMap[str, str]
-    state: PodSandboxStateValue
-    def __init__(self, id: _Optional[str] = ..., state: _Optional[_Union[PodSandboxStateValue, _Mapping]] = ..., label_selector: _Optional[_Mapping[str, str]] = ...) -> None: ...
-
-class PodSandboxMetadata(_message.Message):
-    __slots__ = ["attempt", "name", "namespace", "uid"]
-    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
-    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
-    NAME_FIELD_NUMBER: _ClassVar[int]
-    UID_FIELD_NUMBER: _ClassVar[int]
-    attempt: int
-    name: str
-    namespace: str
-    uid: str
-    def __init__(self, name: _Optional[str] = ..., uid: _Optional[str] = ..., namespace: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+    def __init__(self, metadata: _Optional[_Union[_cri_pb2.PodSandboxMetadata, _Mapping]] = ..., hostname: _Optional[str] = ..., log_directory: _Optional[str] = ..., dns_config: _Optional[_Union[DNSConfig, _Mapping]] = ..., port_mappings: _Optional[_Iterable[_Union[PortMapping, _Mapping]]] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., linux: _Optional[_Union[LinuxPodSandboxConfig, _Mapping]] = ...) -> None: ...
 
 class PodSandboxNetworkStatus(_message.Message):
     __slots__ = ["additional_ips", "ip"]
@@ -903,12 +838,6 @@ class PodSandboxNetworkStatus(_message.Message):
     additional_ips: _containers.RepeatedCompositeFieldContainer[PodIP]
     ip: str
     def __init__(self, ip: _Optional[str] = ..., additional_ips: _Optional[_Iterable[_Union[PodIP, _Mapping]]] = ...) -> None: ...
-
-class PodSandboxStateValue(_message.Message):
-    __slots__ = ["state"]
-    STATE_FIELD_NUMBER: _ClassVar[int]
-    state: PodSandboxState
-    def __init__(self, state: _Optional[_Union[PodSandboxState, str]] = ...) -> None: ...
 
 class PodSandboxStats(_message.Message):
     __slots__ = ["attributes", "linux"]
@@ -975,11 +904,11 @@ class PodSandboxStatus(_message.Message):
     id: str
     labels: _containers.ScalarMap[str, str]
     linux: LinuxPodSandboxStatus
-    metadata: PodSandboxMetadata
+    metadata: _cri_pb2.PodSandboxMetadata
     network: PodSandboxNetworkStatus
     runtime_handler: str
-    state: PodSandboxState
-    def __init__(self, id: _Optional[str] = ..., metadata: _Optional[_Union[PodSandboxMetadata, _Mapping]] = ..., state: _Optional[_Union[PodSandboxState, str]] = ..., created_at: _Optional[int] = ..., network: _Optional[_Union[PodSandboxNetworkStatus, _Mapping]] = ..., linux: _Optional[_Union[LinuxPodSandboxStatus, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., runtime_handler: _Optional[str] = ...) -> None: ...
+    state: _cri_pb2.PodSandboxState
+    def __init__(self, id: _Optional[str] = ..., metadata: _Optional[_Union[_cri_pb2.PodSandboxMetadata, _Mapping]] = ..., state: _Optional[_Union[_cri_pb2.PodSandboxState, str]] = ..., created_at: _Optional[int] = ..., network: _Optional[_Union[PodSandboxNetworkStatus, _Mapping]] = ..., linux: _Optional[_Union[LinuxPodSandboxStatus, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., annotations: _Optional[_Mapping[str, str]] = ..., runtime_handler: _Optional[str] = ...) -> None: ...
 
 class PodSandboxStatusRequest(_message.Message):
     __slots__ = ["pod_sandbox_id", "verbose"]
@@ -1231,9 +1160,6 @@ class NamespaceMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
 
 class Protocol(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = []
-
-class PodSandboxState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = []
 
 class MountPropagation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):

@@ -13,6 +13,7 @@ import pytest
 
 from kata_py.cli import command, direct_volume, shim
 from kata_py.cli.errors import CtlError, ShimError
+from kata_py.sandbox.sockets import SOCKET
 from kata_py.storage import direct
 from tests.drivers.journal import ListJournal
 
@@ -48,7 +49,7 @@ class Shims:
                 return "-"
 
         (self.root / sandbox_id).mkdir(parents=True)
-        server = socketserver.UnixStreamServer(str(self.root / sandbox_id / shim.SOCKET), Handler)
+        server = socketserver.UnixStreamServer(str(self.root / sandbox_id / SOCKET), Handler)
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         self._servers.append(server)
 

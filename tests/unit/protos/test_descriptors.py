@@ -58,6 +58,11 @@ FIELDS = {
     "v1beta1.AllocateRequest": "container_requests:.v1beta1.ContainerAllocateRequest*",
     "v1beta1.ContainerAllocateRequest": "devices_ids*",
     "v1beta1.AllocateResponse": "container_responses:.v1beta1.ContainerAllocateResponse*",
+    "runtime.v1.PodSandboxMetadata": "name uid namespace attempt:uint32",
+    "runtime.v1.PodSandboxFilter": "id state:.runtime.v1.PodSandboxStateValue"
+    " label_selector:.runtime.v1.PodSandboxFilter.LabelSelectorEntry*",
+    "runtime.v1.ListPodSandboxRequest": "filter:.runtime.v1.PodSandboxFilter",
+    "runtime.v1.ListPodSandboxResponse": "items:.runtime.v1.PodSandbox*",
     "containerd.v1.types.ProcessInfo": "pid:uint32 info:.google.protobuf.Any",
     "containerd.types.Mount": "type source target options*",
     "containerd.types.Envelope": "timestamp:.google.protobuf.Timestamp namespace topic event:.google.protobuf.Any",
@@ -161,6 +166,7 @@ NUMBERS = {
     "io.containerd.cgroups.v1.MemoryStat": {"total_cache": 18, "total_unevictable": 32, "usage": 33, "kernel_tcp": 36},
     "io.containerd.cgroups.v2.MemoryStat": {"pgfault": 18, "usage": 32, "usage_limit": 33, "swap_limit": 35},
     "v1beta1.Device": {"ID": 1, "health": 2},
+    "runtime.v1.PodSandbox": {"id": 1, "metadata": 2, "state": 3, "created_at": 4, "runtime_handler": 7},
     "grpc.Spec": {"Process": 2, "Mounts": 5, "Annotations": 7, "Linux": 8, "Windows": 10},
     "grpc.Linux": {"Sysctl": 3, "CgroupsPath": 5, "Seccomp": 8, "MaskedPaths": 10, "IntelRdt": 13},
     "hypervisor.CreateVMRequest": {"id": 1, "annotations": 2, "networkNamespacePath": 3},
@@ -192,6 +198,7 @@ SERVICES = {
 }
 
 ENUMS = {
+    "runtime.v1.PodSandboxState": {"SANDBOX_READY": 0, "SANDBOX_NOTREADY": 1},
     "containerd.v1.types.Status": {"UNKNOWN": 0, "CREATED": 1, "RUNNING": 2, "STOPPED": 3, "PAUSED": 4, "PAUSING": 5},
     "grpc.HealthCheckResponse.ServingStatus": {"UNKNOWN": 0, "SERVING": 1, "NOT_SERVING": 2},
     "types.IPFamily": {"v4": 0, "v6": 1},

@@ -1,7 +1,7 @@
-"""A small HTTP/1.1 server on a Unix socket: one request a connection, every size and every wait with a bound.
+"""A small HTTP/1.1 server: one request a connection, every size and every wait with a bound.
 
-For a handful of tools on the same host; whoever may open the socket is trusted with what it does, and with nothing
-else: no request can hold up what the process is really for. Source: RFC 9112.
+For a handful of clients; whoever may connect is trusted with what is served, and with nothing else: no request can hold
+up what the process is really for. Source: RFC 9112.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ ANSWER_TIMEOUT = 10.0  # seconds that it may take to hear the answer
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 
+_ONCE = ("content-length", "host")  # of two, a proxy and we might take different ones
+
 
 class HttpError(Exception):
     """A request that is answered with an error.
@@ -52,12 +54,14 @@ class Request:
         path: Without the query, decoded.
         query: Its parameters, decoded; the last of several of a name.
         body: What was sent.
+        fields: The header's, by their names in lower case; the last of several of a name.
     """
 
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    fields: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +72,13 @@ class Answer:
         body: What is sent.
         content_type: What it is.
         status: Its status code.
+        fields: Further ones of the header.
     """
 
     body: bytes = b""
     content_type: str = TEXT
     status: HTTPStatus = HTTPStatus.OK
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 Handler = Callable[[Request], Awaitable[Answer]]
@@ -89,6 +95,39 @@ async def serving(path: str, handler: Handler) -> AsyncIterator[None]:
     Raises:
         OSError: It cannot be listened on.
     """
+    async with _connections(handler, path) as factory:
+        listener = await unix.listen(path, factory)
+        try:
+            yield
+        finally:
+            listener.close()
+
+
+@asynccontextmanager
+async def serving_tcp(host: str, port: int, handler: Handler) -> AsyncIterator[int]:
+    """Serve at a TCP port for as long as the context lasts; yields the port, which matters where 0 was asked for.
+
+    With 0, each of several addresses has a port of its own, and that of the first is told.
+
+    Args:
+        host: The address or name; empty is every address.
+        port: The port.
+        handler: As for `serving`.
+
+    Raises:
+        OSError: It cannot be listened on.
+    """
+    async with _connections(handler, f"{host}:{port}") as factory:
+        listener = await asyncio.get_running_loop().create_server(factory, host or None, port)
+        try:
+            yield int(listener.sockets[0].getsockname()[1])
+        finally:
+            listener.close()
+
+
+@asynccontextmanager
+async def _connections(handler: Handler, place: str) -> AsyncIterator[Callable[[], asyncio.StreamReaderProtocol]]:
+    """What makes the protocol of a connection; those that are left end with the context."""
     connections: set[asyncio.Task[None]] = set()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -96,17 +135,13 @@ async def serving(path: str, handler: Handler) -> AsyncIterator[None]:
             writer.close()
             return
         busy = len(connections) >= CONNECTIONS_MAX
-        task = asyncio.create_task(_serve(reader, writer, _busy if busy else handler), name=f"request at {path}")
+        task = asyncio.create_task(_serve(reader, writer, _busy if busy else handler), name=f"request at {place}")
         connections.add(task)
         task.add_done_callback(connections.discard)
 
-    listener = await unix.listen(
-        path, lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=HEAD_MAX), connected)
-    )
     try:
-        yield
+        yield lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=HEAD_MAX), connected)
     finally:
-        listener.close()
         for task in connections:
             task.cancel()
         if connections:
@@ -170,12 +205,13 @@ async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     fields: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip() or name.lower() == "content-length" in fields:
+        again = name.lower() in _ONCE and name.lower() in fields
+        if not colon or not name or name != name.strip() or again:
             raise HttpError(HTTPStatus.BAD_REQUEST, f"not a header field: {line[:100]!r}")
         fields[name.lower()] = value.strip()
     target, _, query = words[1].partition("?")
     body = await _body(reader, writer, fields)
-    return Request(words[0], unquote(target), dict(parse_qsl(query, keep_blank_values=True)), body)
+    return Request(words[0], unquote(target), dict(parse_qsl(query, keep_blank_values=True)), body, fields)
 
 
 async def _body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fields: Mapping[str, str]) -> bytes:
@@ -196,9 +232,11 @@ async def _busy(request: Request) -> Answer:
 
 
 def _head(answer: Answer) -> bytes:
+    further = "".join(f"{name}: {value}\r\n" for name, value in answer.fields.items())
     return (
         f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n"
         f"Content-Type: {answer.content_type}\r\n"
         f"Content-Length: {len(answer.body)}\r\n"
+        f"{further}"
         "Connection: close\r\n\r\n"
     ).encode()

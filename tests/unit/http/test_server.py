@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kata_py.shim import http as server
-from kata_py.shim.http import Answer, Request, serving
+from kata_py.http import server
+from kata_py.http.server import Answer, Request, serving, serving_tcp
 from tests.tasks import until
 
 
@@ -64,6 +64,23 @@ async def test_a_request_is_answered_and_the_connection_closed(site: Site) -> No
     assert site.requests == [Request("GET", "/a b", {"path": "/dev/x", "y": ""})]
 
 
+async def test_it_serves_at_a_tcp_port_too() -> None:
+    async def handle(request: Request) -> Answer:
+        return Answer(request.fields["accept"].encode(), fields={"Vary": "Accept"})
+
+    async with serving_tcp("127.0.0.1", 0, handle) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nAccept:  text/html \r\n\r\n")
+        async with asyncio.timeout(10):
+            assert (await reader.read()).endswith(
+                b"Content-Length: 9\r\nVary: Accept\r\nConnection: close\r\n\r\ntext/html"
+            )
+        writer.close()
+        with pytest.raises(OSError, match="address already in use"):
+            async with serving_tcp("127.0.0.1", port, handle):
+                raise AssertionError("it was served")
+
+
 async def test_only_this_user_may_connect(site: Site) -> None:
     assert stat.S_IMODE(site.path.stat().st_mode) == 0o600
 
@@ -99,6 +116,7 @@ async def test_a_body_that_is_announced_is_asked_for(site: Site) -> None:
         (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n folded: x\r\n\r\n", 400),
         (b"PUT / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", 400),
         (b"PUT / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", 400),
         (b"PUT / HTTP/1.1\r\nContent-Length: 0x5\r\n\r\n", 400),
         (b"PUT / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (server.BODY_MAX + 1), 413),

@@ -1,0 +1,1 @@
+"""`kata-monitor`: the figures of all sandboxes on this node, for Prometheus."""
