@@ -78,6 +78,10 @@ _DISKS_OF_PC = (
 _NETWORK = ("virtio_net",)
 _NETWORK_OF_PC = ("e1000", "e1000e", "ena", "hv_netvsc", "ixgbevf", "xen_netfront")
 _UTILITIES_OF_PC = ("hv_utils", "hv_balloon")
+# For the encrypted scratch space: the mapper's target, the mode and what it builds on; AES itself is built in, that of
+# the processor is not.
+_ENCRYPTION = ("dm_crypt", "xts", "ecb")
+_ENCRYPTION_OF_PC, _ENCRYPTION_OF_MAINFRAME = ("aesni_intel",), ("aes_s390",)
 _PARAMETERS = (
     "panic=1",  # a machine without an agent is of no use, and a kernel that stands still costs money
     "quiet",
@@ -90,6 +94,7 @@ def _architecture(local: Architecture) -> Architecture:
     pc = local.machine == "x86_64"
     disks = (*_DISKS, *(_DISKS_OF_PC if pc else ()))
     network = (*_NETWORK, *((*_NETWORK_OF_PC, *_UTILITIES_OF_PC) if pc else ()))
+    encryption = (*_ENCRYPTION, *(_ENCRYPTION_OF_PC if pc else _ENCRYPTION_OF_MAINFRAME))
     return replace(
         local,
         # The cloud kernel has no AHCI.
@@ -97,7 +102,7 @@ def _architecture(local: Architecture) -> Architecture:
         kernel_compressed=False,  # as it comes: so a firmware and a boot loader want it
         boot_modules=("crc32c_generic", "erofs"),  # the latter asks for it by no alias
         found_modules=disks,
-        modules=(*local.modules, *disks, *network),
+        modules=(*local.modules, *disks, *network, *encryption),
         disk_packages=("grub-pc-bin", "systemd-boot-efi") if pc else (),
         parameters=(*local.parameters, f"console={'ttyS0' if pc else 'ttysclp0'}", *_PARAMETERS),
     )

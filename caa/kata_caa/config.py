@@ -75,7 +75,7 @@ class AdaptorConfig:
         False, "device-plugin", "DEVICE_PLUGIN", "whether VMs are advertised as devices of the kubelet instead; ours"
     )
     enable_scratch_space: bool = setting(
-        False, "enable-scratch-space", "ENABLE_SCRATCH_SPACE", "whether pod VMs get an encrypted scratch space"
+        False, "enable-scratch-space", "ENABLE_SCRATCH_SPACE", "whether pod VMs encrypt what their disk has for images"
     )
     concurrent_creates: int = setting(
         8, "concurrent-creates", "CONCURRENT_CREATES", "how many VMs are asked for at a time; ours"

@@ -93,6 +93,7 @@ async def serving(
                 observer=usage or around,
                 timeout=config.proxy_timeout,
                 settings=config.cloud_settings,
+                scratch=config.enable_scratch_space,
             ),
             wishes(config.warm_pool, multi_nic=config.ext_network_via_podvm),
             Budget(config.warm_pool_budget, prices(Path(config.warm_pool_prices)) if config.warm_pool_prices else {}),

@@ -87,6 +87,11 @@ class Binding(BindingService):
         self.config: ForwarderConfig | None = None
         self.bound = asyncio.Event()
 
+    @property
+    def _marked(self) -> bool:
+        """Whether the user data that the machine booted with asked for an encrypted scratch space."""
+        return (self._root / userdata.SCRATCH_MARKER.lstrip("/")).exists()
+
     async def State(self, request: messages.StateRequest, context: Context) -> messages.StateResponse:
         """It waits, as long as this is served at all."""
         return messages.StateResponse(version=_version())
@@ -100,6 +105,8 @@ class Binding(BindingService):
             config = _config(files)
         except MalformedConfig as error:
             raise StatusError(Code.INVALID_ARGUMENT, f"the pod's user data: {error}") from error
+        if any(path == userdata.SCRATCH_MARKER for path, _ in files) and not self._marked:
+            raise StatusError(Code.FAILED_PRECONDITION, "this machine was started without an encrypted scratch space")
         self._taken = True  # of what follows a part may be done when it fails
         try:
             await asyncio.to_thread(_write, files, self._root)

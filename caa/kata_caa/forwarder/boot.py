@@ -11,10 +11,13 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kata_caa.errors import AdaptorError, ForwarderError
 from kata_caa.forwarder.console import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TIMEOUT: Final = 180.0
 """Seconds for user data, and for `apf.json`, to be there."""
@@ -22,26 +25,31 @@ TIMEOUT: Final = 180.0
 _PAUSE: Final = 1.0  # seconds between two looks for a source of user data
 
 
-def main() -> int:
-    """Make this VM the pod's, and serve until told to stop; returns the exit status."""
+def main(provided: Callable[[], None] = lambda: None) -> int:
+    """Make this VM the pod's, and serve until told to stop; returns the exit status.
+
+    Args:
+        provided: What is done when the user data is there and no call is taken yet: nobody else reaches the agent.
+    """
     import logging
 
     logging.basicConfig(level=logging.INFO, format="forwarder: %(message)s", stream=sys.stderr)
     try:
-        _run()
+        _run(provided)
     except AdaptorError as error:
         os.write(2, f"forwarder: failed: {error}\n".encode())
         return 1
     return 0
 
 
-def _run() -> None:
+def _run(provided: Callable[[], None]) -> None:
     from kata_caa.forwarder import dhcp
 
     dhcp.bring_up(meanwhile=_load)
     tell("network")
     provide(TIMEOUT)
     tell("user data")
+    provided()
     serve()
 
 
@@ -96,3 +104,24 @@ def provide(timeout: float, *, root: Path = Path("/"), pause: float = _PAUSE) ->
             raise ForwarderError(f"waited {timeout:g} s for {apf.PATH}, or for a source of user data")
         else:
             time.sleep(pause)
+
+
+def make_room(root: Path = Path("/")) -> None:
+    """Have images on the disk, where it has room, before somebody can ask for one.
+
+    If the user data asks for it, the disk gets nothing that is not encrypted; whoever reads the console is told.
+
+    Args:
+        root: Where `/run` is.
+    """
+    from kata_caa import userdata
+    from kata_caa.forwarder import scratch
+
+    encrypted = (root / userdata.SCRATCH_MARKER.lstrip("/")).exists()
+    try:
+        space = scratch.mount(encrypted=encrypted)
+    except AdaptorError as error:
+        os.write(2, f"forwarder: images are kept in memory: {error}\n".encode())
+        return
+    if space is not None:
+        tell(f"{space.size >> 20} MiB of {space.disk} for images{', encrypted' if encrypted else ''}")

@@ -2,7 +2,8 @@
 
 A cloud gives a machine a larger disk than its image. The space after the last partition is made known to the kernel as
 one more, and nothing is written to the partition table, so each boot begins with it empty. Where there is none, images
-are kept in memory.
+are kept in memory. It may be encrypted, with a key that is the kernel's and lives as long as the machine; then what
+cannot be encrypted is not used.
 Source: Linux `include/uapi/linux/blkpg.h`, `Documentation/ABI/stable/sysfs-block`.
 """
 
@@ -12,10 +13,12 @@ import ctypes
 import fcntl
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from kata_caa.errors import AdaptorError
+from kata_caa.forwarder import mapper
 
 PLACE: Final = Path("/run/kata-containers/image")
 """Where images are kept."""
@@ -26,11 +29,15 @@ MINIMUM: Final = 256 << 20
 _SECTOR = 512  # bytes: sysfs counts in them, whatever the disk does
 _ALIGNMENT = 2048  # sectors; that many after the last partition are the image's own, with its second partition table
 _TABLE = 34  # sectors at the end, for whoever moves that table there
-_MAKE_TIMEOUT = 120.0  # seconds
+_NAME = "kata-images"  # of the device that encrypts
+_LOAD_TIMEOUT = 30.0  # seconds
+_MAKE_TIMEOUT = 120.0
 _MOUNT_TIMEOUT = 30.0
 _BLKPG, _ADD_PARTITION = 0x1269, 1
 # No journal: what a machine leaves behind nobody reads. The tables are written later, by the kernel.
 _MAKE = ("mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard")
+# What encrypts, and the processor's own AES where it has one; the kernel asks for the mode by itself.
+_LOAD = ("busybox", "modprobe", "-qa", "dm_crypt", "aesni_intel", "aes_s390")
 _MOUNT = ("busybox", "mount", "-t", "ext4", "-o", "noatime,nodev")
 
 
@@ -54,17 +61,18 @@ class Space(NamedTuple):
     size: int
 
 
-def mount(place: Path = PLACE) -> Space | None:
+def mount(place: Path = PLACE, *, encrypted: bool = False) -> Space | None:
     """Mount what the disk with the root has left; once is enough, and more does no harm.
 
     Args:
         place: Where; made if missing.
+        encrypted: Whether nobody shall find there later what was written.
 
     Returns:
         What is mounted there now; None if there is nothing left, or something is mounted already.
 
     Raises:
-        ScratchError: It cannot be made a file system, or mounted.
+        ScratchError: It cannot be encrypted, made a file system, or mounted.
     """
     if place.is_mount():
         return None
@@ -73,12 +81,14 @@ def mount(place: Path = PLACE) -> Space | None:
     if space is None:
         return None
     try:
-        device = f"/dev/{_partition(space)}"
+        device = Path(f"/dev/{_partition(space)}")
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ScratchError(f"no partition in the free space of {space.disk}: {error.strerror}") from error
-    _run(*_MAKE, device, timeout=_MAKE_TIMEOUT)
-    _run(*_MOUNT, device, str(place), timeout=_MOUNT_TIMEOUT)
+    if encrypted:
+        device = _encrypted(device, space)
+    _run(*_MAKE, str(device), timeout=_MAKE_TIMEOUT)
+    _run(*_MOUNT, str(device), str(place), timeout=_MOUNT_TIMEOUT)
     return space
 
 
@@ -145,6 +155,18 @@ def _partition(space: Space) -> str:
     finally:
         os.close(disk)
     return f"{space.disk}p{space.number}" if space.disk[-1].isdigit() else f"{space.disk}{space.number}"
+
+
+def _encrypted(device: Path, space: Space) -> Path:
+    with suppress(ScratchError):  # what is built in need not be loaded, and what is missing is told below
+        _run(*_LOAD, timeout=_LOAD_TIMEOUT)
+    try:
+        return mapper.encrypt(_NAME, device, space.size // mapper.SECTOR)
+    except mapper.MapperError as error:
+        raise ScratchError(
+            f"the free space of {space.disk} is not used, as it cannot be encrypted: {error} (does the image have "
+            "dm_crypt, xts and ecb for its kernel?)"
+        ) from error
 
 
 def _run(*command: str, timeout: float) -> None:

@@ -45,6 +45,7 @@ class Machine:
         addresses: Where it is reached.
         instance_type: The cloud's type of it; empty while not known, or where there are none.
         settings: A digest of the cloud's settings that it was made with.
+        scratch: Whether it was told to make itself an encrypted scratch space.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Machine:
     addresses: tuple[str, ...] = ()
     instance_type: str = ""
     settings: str = ""
+    scratch: bool = False
 
     @property
     def name(self) -> str:

@@ -86,6 +86,8 @@ class PoolParts:
         observer: Who is told.
         timeout: Seconds for a machine to come up.
         settings: A digest of the cloud's settings: a machine of others is no pod's.
+        scratch: Whether machines make themselves an encrypted scratch space, which they do when they boot; a machine
+            that was told otherwise is no pod's.
         calls: What is tried again of calls to the cloud.
     """
 
@@ -98,6 +100,7 @@ class PoolParts:
     observer: Observer
     timeout: float
     settings: str = ""
+    scratch: bool = False
     calls: RetryPolicy = CALLS
 
 
@@ -166,13 +169,13 @@ class Pool:
                 await off_loop(records.remove, id)
             elif machine is None:
                 continue
-            elif machine.phase is Phase.WAITING and machine.settings == self._parts.settings:
+            elif machine.phase is Phase.WAITING and self._made_as_now(machine):
                 logger.info("%s waits for a pod, as it did when the last adaptor ended", machine.name)
                 self._lives[id] = life = _Life(machine)
                 life.task = self._begin(self._resume(machine), f"watch over {machine.name}")
             else:
                 if machine.phase is Phase.WAITING:
-                    logger.info("%s is deleted: it was made by other settings of the cloud", machine.name)
+                    logger.info("%s is deleted: it was made by other settings", machine.name)
                 self._leave(machine)
 
     def begin(self) -> None:
@@ -246,6 +249,9 @@ class Pool:
             if life.machine.phase is Phase.WAITING and life.machine.spec == kind:
                 return life
         return None
+
+    def _made_as_now(self, machine: Machine) -> bool:
+        return (machine.settings, machine.scratch) == (self._parts.settings, self._parts.scratch)
 
     async def _forget(self, machine: Machine) -> None:
         """It is a pod's, and that is on the pod's record."""
@@ -323,16 +329,19 @@ class Pool:
     async def _make(self, wish: Wish, kind: InstanceSpec) -> None:
         id = secrets.token_hex(16)
         issued = await off_loop(self._parts.credentials.issue, machine_name(id))
-        machine = Machine(id, kind, issued.material, secrets.token_hex(16), settings=self._parts.settings)
+        settings, scratch = self._parts.settings, self._parts.scratch
+        machine = Machine(id, kind, issued.material, secrets.token_hex(16), settings=settings, scratch=scratch)
         try:
             await off_loop(self._parts.records.write, machine)
         except BaseException:
             self._leave(machine)  # something may be written
             raise
         config = replace(issued.config, unbound=True)
-        user_data = userdata.render([File(userdata.APF, apf.dump(config))])
+        files = [File(userdata.APF, apf.dump(config))]
+        if scratch:
+            files.append(File(userdata.SCRATCH_MARKER, ""))
         self._lives[id] = life = _Life(machine)
-        life.task = self._begin(self._live(life, wish.spec, user_data), f"start of {machine.name}")
+        life.task = self._begin(self._live(life, wish.spec, userdata.render(files)), f"start of {machine.name}")
 
     async def _live(self, life: _Life, spec: InstanceSpec, user_data: str) -> None:
         """Have a machine made, see that it waits, and look after it until it is taken."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import subprocess
 import time
@@ -11,12 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from image.build import CHECKOUT, DISK
+from image.build import BOOT, CHECKOUT, DISK
+from image.peer import ROOT_LABEL
+from kata_caa import apf
+from kata_caa.apf import ForwarderConfig
+from kata_caa.providers.libvirt.cidata import disc
+from kata_caa.userdata import APF, SCRATCH_MARKER, File, render
 
 PODVM = CHECKOUT / "build/podvm"
 OVMF = Path("/usr/share/OVMF")
-LIMIT = 90.0  # seconds; about twelve are needed
+LIMIT = 90.0  # seconds; about fifteen are needed
 SERVES = b"serves unix:///run/kata-containers/agent.sock"
+IN_PLAIN = b"lost+found"  # what an ext4 that is new has written
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(2 * LIMIT)]
 
@@ -51,7 +58,22 @@ async def console_until(command: Sequence[str | Path], *marks: bytes, limit: flo
     assert not missing, f"no {missing} on the console in {time.monotonic() - began:.0f} s:\n{text}"
 
 
-def pc(path: Path, *drive: str) -> list[str | Path]:
+def copy(machine: str, tmp_path: Path, *size: str) -> Path:
+    """A copy of the disk, larger if so told, as clouds give them; its file has what the machine writes."""
+    path = tmp_path / "copy.qcow2"
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", disk(machine), "-F", "qcow2", path, *size]
+    subprocess.run(command, check=True)
+    return path
+
+
+def user_data(tmp_path: Path, *more: File) -> str:
+    """A drive, not plugged in, with the user data of a machine that waits for a pod."""
+    path = tmp_path / "cidata.iso"
+    path.write_bytes(disc(render([File(APF, apf.dump(ForwarderConfig(unbound=True))), *more]), "podvm"))
+    return f"file={path},format=raw,if=none,id=cidata,readonly=on"
+
+
+def pc(path: Path, *drive: str | Path) -> list[str | Path]:
     options = [
         "-M",
         "q35,accel=tcg",
@@ -64,21 +86,28 @@ def pc(path: Path, *drive: str) -> list[str | Path]:
         "-display",
         "none",
     ]
-    options += ["-serial", "stdio", "-drive", f"file={path},format=qcow2,if=none,id=root,snapshot=on", *drive]
-    return ["qemu-system-x86_64", *options, "-nic", "user,model=virtio-net-pci,restrict=on"]
+    options += ["-serial", "stdio", "-drive", f"file={path},format=qcow2,if=none,id=root", *drive]
+    return ["qemu-system-x86_64", *options, "-nic", "user,model=virtio-net-pci"]
 
 
-@pytest.fixture
-def larger(tmp_path: Path) -> Path:
-    """A disk larger than the one that was built, as clouds give them."""
-    path = tmp_path / "larger.qcow2"
-    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", disk("x86_64"), "-F", "qcow2", path, "2G"]
-    subprocess.run(command, check=True)
-    return path
+async def test_a_bios_boots_it_from_a_sata_disk_and_what_the_disk_has_beyond_it_is_for_images(tmp_path: Path) -> None:
+    path = copy("x86_64", tmp_path, "2G")
+    drives = ["-device", "ide-hd,drive=root,bus=ide.0", "-drive", user_data(tmp_path)]
+    drives += ["-device", "ide-cd,drive=cidata,bus=ide.1"]
+    await console_until(pc(path, *drives), SERVES, b" MiB of sda for images ")
+    assert IN_PLAIN in path.read_bytes()
 
 
-async def test_a_bios_boots_it_from_a_sata_disk_and_what_the_disk_has_beyond_it_is_for_images(larger: Path) -> None:
-    await console_until(pc(larger, "-device", "ide-hd,drive=root,bus=ide.0"), SERVES, b" MiB of sda for images")
+async def test_room_that_a_kernel_cannot_encrypt_is_not_used(tmp_path: Path) -> None:
+    path, parts = copy("x86_64", tmp_path, "2G"), PODVM / "x86_64"
+    boot = json.loads((parts / BOOT).read_text())
+    line = " ".join((*boot["parameters"], f"root=PARTLABEL={ROOT_LABEL}", "module_blacklist=dm_crypt"))
+    drives = ["-device", "virtio-blk-pci,drive=root", "-kernel", parts / boot["kernel"]]
+    drives += ["-initrd", parts / boot["initramfs"], "-append", line]
+    drives += ["-drive", user_data(tmp_path, File(SCRATCH_MARKER, "")), "-device", "virtio-blk-pci,drive=cidata"]
+    refusal = b"images are kept in memory: the free space of vda is not used, as it cannot be encrypted"
+    await console_until(pc(path, *drives), refusal)
+    assert IN_PLAIN not in path.read_bytes()
 
 
 async def test_uefi_boots_it_from_an_nvme_disk(tmp_path: Path) -> None:
@@ -86,12 +115,17 @@ async def test_uefi_boots_it_from_an_nvme_disk(tmp_path: Path) -> None:
     shutil.copy(OVMF / "OVMF_VARS.fd", variables)
     flash = ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF}/OVMF_CODE.fd"]
     flash += ["-drive", f"if=pflash,format=raw,file={variables}"]
-    await console_until([*pc(disk("x86_64"), "-device", "nvme,drive=root,serial=root"), *flash], SERVES)
+    await console_until([*pc(copy("x86_64", tmp_path), "-device", "nvme,drive=root,serial=root"), *flash], SERVES)
 
 
-async def test_an_s390x_machine_boots_it_from_a_virtio_disk() -> None:
+async def test_an_s390x_machine_boots_it_from_a_virtio_disk_whose_room_it_encrypts_if_told(tmp_path: Path) -> None:
+    path = copy("s390x", tmp_path, "2G")
     options = ["-M", "s390-ccw-virtio,accel=tcg", "-m", "512", "-nodefaults", "-no-reboot", "-display", "none"]
     options += ["-chardev", "stdio,id=console", "-device", "sclpconsole,chardev=console"]
-    options += ["-drive", f"file={disk('s390x')},format=qcow2,if=none,id=root,snapshot=on"]
+    options += ["-drive", f"file={path},format=qcow2,if=none,id=root"]
     options += ["-device", "virtio-blk-ccw,drive=root,bootindex=1"]
-    await console_until(["qemu-system-s390x", *options], SERVES)
+    options += ["-drive", user_data(tmp_path, File(SCRATCH_MARKER, "")), "-device", "virtio-blk-ccw,drive=cidata"]
+    options += ["-nic", "user,model=virtio"]
+    await console_until(["qemu-system-s390x", *options], SERVES, b" for images, encrypted ")
+    assert IN_PLAIN not in (written := path.read_bytes())
+    assert len(written) > 1 << 20

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from tests.conftest import REPOSITORY
 from tests.integration.peer.conftest import CONFIGURATION
 from tests.integration.peer.pods import initdata, living, network
 from tests.libvirt import BASE, NETWORK, POOL, Libvirtd, libvirtd
-from tests.manager import Manager
+from tests.manager import Container, Manager
 from tools import oci_image
 from tools.oci_image import BUSYBOX
 
@@ -92,9 +94,9 @@ async def libvirt_adaptor(
 async def warm_adaptor(
     host: Libvirtd, served: registries.Registry, architecture: Architecture, short_tmp: Path
 ) -> AsyncIterator[Adaptor]:
-    """Another one, which keeps a machine ready, until it is started anew without a pool."""
+    """Another one, which keeps a machine ready, until it is started anew without a pool; its machines encrypt."""
     directory = short_tmp / f"{architecture.name}-warm"
-    adaptor = adaptor_over(host, served, architecture, directory, "-warm-pool", "default=1")
+    adaptor = adaptor_over(host, served, architecture, directory, "-warm-pool", "default=1", "-enable-scratch-space")
     await adaptor.start()
     yield adaptor
     await adaptor.end()
@@ -146,6 +148,19 @@ def left(host: Libvirtd) -> list[str]:
     return [*host.virsh("list", "--all", "--name").split(), *host.virsh("vol-list", POOL).split()]
 
 
+async def write(app: Container) -> bytes:
+    """Have a container write what nobody else does, down to its machine's disk; gives that."""
+    words = secrets.token_hex(32)
+    code, said = await app.run("sh", "-c", f"echo {words} > /written && sync", timeout=60)
+    assert code == 0, said
+    return words.encode()
+
+
+def on_disk(host: Libvirtd, written: bytes) -> list[str]:
+    """The volumes in which that stands as it was written; none is packed."""
+    return [path.name for path in host.pool.iterdir() if written in path.read_bytes()]
+
+
 @pytest.mark.usefixtures("clean")
 async def test_a_peer_pod_runs_in_a_domain_of_libvirt_and_nothing_of_it_stays(
     launcher: Path,
@@ -160,8 +175,9 @@ async def test_a_peer_pod_runs_in_a_domain_of_libvirt_and_nothing_of_it_stays(
     image = await served.push("lib/busybox:1", registries.layer_of(files), architecture=architecture.oci)
     before = left(host)
     with network() as net, network() as other:
-        async with living(machines, net, other, image, architecture.name):
+        async with living(machines, net, other, image, architecture.name) as app:
             assert len(left(host)) > len(before)
+            assert len(on_disk(host, await write(app))) == 1
     async with asyncio.timeout(60):
         while any(libvirt_adaptor.pods.iterdir()):  # noqa: ASYNC110 nobody tells of it
             await asyncio.sleep(0.2)
@@ -169,7 +185,7 @@ async def test_a_peer_pod_runs_in_a_domain_of_libvirt_and_nothing_of_it_stays(
 
 
 @pytest.mark.usefixtures("clean")
-async def test_a_peer_pod_runs_in_a_domain_that_waited_and_the_next_one_waits_for_another(
+async def test_a_peer_pod_runs_in_a_domain_that_waited_and_encrypts_and_the_next_one_waits_for_another(
     launcher: Path,
     rootfs: Path,
     host: Libvirtd,
@@ -181,9 +197,14 @@ async def test_a_peer_pod_runs_in_a_domain_that_waited_and_the_next_one_waits_fo
     image = await served.push("lib/busybox:1", registries.layer_of(files), architecture=architecture.oci)
     (waited,) = await waiting(warm_adaptor)
     with network() as net, network() as other:
-        async with living(manager_of(warm_adaptor, launcher, rootfs), net, other, image, architecture.name):
+        async with living(manager_of(warm_adaptor, launcher, rootfs), net, other, image, architecture.name) as app:
             record = json.loads((warm_adaptor.pods / "peer" / "pod.json").read_text())
             assert record["machine"] == waited
+            code, said = await app.run("sh", "-c", "ls /sys/fs/ext4 && cat /sys/block/dm-0/dm/uuid && cat /proc/crypto")
+            assert code == 0, said
+            assert said.startswith(b"dm-0\nfeatures\nCRYPT-PLAIN-kata-images\n")
+            assert re.search(rb"name +: xts\(aes\)\n", said)
+            assert on_disk(host, await write(app)) == []
             assert await waiting(warm_adaptor, but=waited)
     emptying = adaptor_over(host, served, architecture, warm_adaptor.socket.parent)
     await warm_adaptor.end()

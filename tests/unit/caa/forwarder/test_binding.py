@@ -14,7 +14,7 @@ from kata_caa import apf
 from kata_caa.apf import ForwarderConfig
 from kata_caa.forwarder import binding, provision
 from kata_caa.forwarder.service import listening
-from kata_caa.userdata import AA, APF, AUTH, INITDATA, File, render
+from kata_caa.userdata import AA, APF, AUTH, INITDATA, SCRATCH_MARKER, File, render
 from kata_protos.binding_pb2 import BindRequest, StateRequest
 from kata_protos.binding_ttrpc import BindingClient
 from kata_py.ttrpc.client import Client
@@ -133,6 +133,23 @@ async def test_a_machine_that_has_begun_to_be_a_pods_is_no_others(waiting: Waiti
     error = await waiting.refused(render([File(APF, apf.dump(OF_POD))]))
     assert (error.code, error.message) == (Code.FAILED_PRECONDITION, "this machine is a pod's already")
     assert not waiting.result.done()
+
+
+async def test_a_machine_that_did_not_encrypt_its_disk_is_no_pods_that_wants_it_to(waiting: Waiting):
+    marked = (File(APF, apf.dump(OF_POD)), File(SCRATCH_MARKER, ""))
+    error = await waiting.refused(render(marked))
+    assert (error.code, error.message) == (
+        Code.FAILED_PRECONDITION,
+        "this machine was started without an encrypted scratch space",
+    )
+    await waiting.bind(*marked[:1])
+    assert await waiting.result == OF_POD
+
+
+async def test_a_machine_that_was_told_to_encrypt_its_disk_is_a_pods_that_wants_it_to(waiting: Waiting):
+    provision.write([File(SCRATCH_MARKER, "")], root=waiting.root)
+    await waiting.bind(File(APF, apf.dump(OF_POD)), File(SCRATCH_MARKER, ""))
+    assert await waiting.result == OF_POD
 
 
 async def test_files_that_cannot_be_written_are_told(waiting: Waiting):

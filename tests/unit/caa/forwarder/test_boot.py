@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from kata_caa.errors import ForwarderError, MalformedConfig
-from kata_caa.forwarder import boot, console, dhcp
+from kata_caa.forwarder import boot, console, dhcp, provision, scratch
 from kata_caa.forwarder.provision import DIGEST
-from kata_caa.userdata import APF, INITDATA, File, render
+from kata_caa.forwarder.scratch import ScratchError, Space
+from kata_caa.userdata import APF, INITDATA, SCRATCH_MARKER, File, render
 
 
 def put(root, path, content):
@@ -46,6 +47,39 @@ def test_user_data_without_apf_json_is_an_error(tmp_path):
 def test_nothing_at_all_is_an_error_that_says_what_was_waited_for(tmp_path):
     with pytest.raises(ForwarderError, match=r"waited 0.01 s for /run/peerpod/apf\.json"):
         boot.provide(0.01, root=tmp_path, pause=0.001)
+
+
+@pytest.mark.parametrize(("files", "encrypted"), [([], False), ([File(SCRATCH_MARKER, "")], True)])
+def test_room_for_images_is_encrypted_if_the_user_data_asks_for_it(tmp_path, monkeypatch, capfd, files, encrypted):
+    asked = []
+
+    def mount(*, encrypted):
+        asked.append(encrypted)
+        return Space("vda", 3, 101 << 20, 922 << 20)
+
+    monkeypatch.setattr(scratch, "mount", mount)
+    provision.write(files, root=tmp_path)
+    boot.make_room(tmp_path)
+    assert asked == [encrypted]
+    assert (" 922 MiB of vda for images, encrypted " in capfd.readouterr().err) is encrypted
+
+
+def test_room_that_cannot_be_had_is_told_on_the_console_and_the_pod_goes_on(tmp_path, monkeypatch, capfd):
+    def fail(*, encrypted):
+        raise ScratchError("no dm_crypt")
+
+    monkeypatch.setattr(scratch, "mount", fail)
+    boot.make_room(tmp_path)
+    assert capfd.readouterr().err == "forwarder: images are kept in memory: no dm_crypt\n"
+
+
+def test_room_for_images_is_made_when_the_user_data_is_there_and_before_a_call_is_taken(monkeypatch):
+    done = []
+    monkeypatch.setattr(dhcp, "bring_up", lambda **_: done.append("network"))
+    monkeypatch.setattr(boot, "provide", lambda timeout: done.append("user data"))
+    monkeypatch.setattr(boot, "serve", lambda: done.append("calls"))
+    assert boot.main(lambda: done.append("room")) == 0
+    assert done == ["network", "user data", "room", "calls"]
 
 
 def test_a_failure_is_told_on_the_console(monkeypatch, capfd):

@@ -25,7 +25,7 @@ from kata_caa.pool.pool import Pool, PoolParts
 from kata_caa.pool.wish import Budget, Wish
 from kata_caa.providers.api import Finding, Instance, InstanceRequest, InstanceSpec, Owned, Target
 from kata_caa.turns import Turns
-from kata_caa.userdata import APF, File, render
+from kata_caa.userdata import APF, SCRATCH_MARKER, File, render
 from kata_py.ttrpc.server import Server
 
 BOUND = 10.0  # seconds that anything here may take
@@ -132,7 +132,7 @@ class Node:
 
     @asynccontextmanager
     async def pool(
-        self, *wishes: Wish, budget: Budget | None = None, claimed: Sequence[str] = ()
+        self, *wishes: Wish, budget: Budget | None = None, claimed: Sequence[str] = (), scratch: bool = False
     ) -> AsyncIterator[Pool]:
         parts = PoolParts(
             provider=self.cloud,
@@ -144,6 +144,7 @@ class Node:
             observer=self.times,
             timeout=1.0,
             settings=self.settings,
+            scratch=scratch,
             calls=RetryPolicy(backoffs={}),
         )
         pool = Pool(parts, wishes, budget or Budget())
@@ -200,6 +201,22 @@ async def test_as_many_machines_wait_as_shall(node: Node):
         (file,) = userdata.parse(request.user_data)
         config = apf.load(file.content)
         assert config == ForwarderConfig(tls_server_key=f"key of {request.target.name}", unbound=True)
+
+
+async def test_a_machine_is_told_of_its_scratch_space_when_it_boots(node: Node):
+    async with node.pool(wish(), scratch=True) as pool:
+        await until(lambda: len(pool.waiting) == 1)
+        (machine,) = node.cloud.machines.values()
+        _, marker = userdata.parse(machine.request.user_data)
+        assert marker == File(SCRATCH_MARKER, "")
+
+
+async def test_a_machine_that_has_no_scratch_space_is_deleted_if_a_pod_that_wants_one_comes_to_it(node: Node):
+    async with node.pool(wish()) as pool:
+        await until(lambda: len(pool.waiting) == 1)
+        async with pool.taken(SMALL, render([File(APF, apf.dump(OF_POD)), File(SCRATCH_MARKER, "")])) as machine:
+            assert machine is None
+        await until(lambda: node.cloud.machines == {} and node.on_record == [])
 
 
 async def test_a_machine_is_on_record_before_the_cloud_is_asked(node: Node):
@@ -421,6 +438,15 @@ async def test_machines_that_were_made_by_other_settings_are_deleted_and_replace
     async with node.pool(wish()) as pool:
         await until(lambda: len(pool.waiting) == 1 and before.id not in node.cloud.machines)
         assert pool.waiting[0].settings == "2"
+
+
+async def test_machines_that_were_told_otherwise_of_a_scratch_space_are_deleted_and_replaced(node: Node):
+    async with node.pool(wish()) as pool:
+        await until(lambda: len(pool.waiting) == 1)
+        (before,) = pool.waiting
+    async with node.pool(wish(), scratch=True) as pool:
+        await until(lambda: len(pool.waiting) == 1 and before.id not in node.cloud.machines)
+        assert pool.waiting[0].scratch
 
 
 async def test_machines_that_are_not_wanted_any_more_are_deleted(node: Node):
