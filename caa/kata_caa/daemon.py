@@ -75,7 +75,7 @@ async def serving(
         gateway = await off_loop(Gateway, config, records)
         parts = Parts(
             provider=cloud,
-            tunnel=NodeTunnel(config, records),
+            tunnel=await off_loop(NodeTunnel, config, records),
             proxy=gateway.proxy,
             records=records,
             turns=Turns(config.concurrent_creates),

@@ -66,8 +66,9 @@ def spec(*args: str) -> dict[str, Any]:
         "tests/unit/sandbox/test_placement.py tests/functional/test_room.py",
         "tests/functional/agent/test_resources.py -k 'limits_are_raised or devices_are_denied or each_kill or figures'",
         "tests/integration/test_container.py -k 'namespace and (runs_from_create or kill_ends or statistics)'",
+        "tests/functional/caa/test_tunnel.py -m wireguard",
     ],
-    ids=["cgroups", "agent", "shim"],
+    ids=["cgroups", "agent", "shim", "wireguard"],
 )
 async def test_it_is_the_same(large: Manager, tests: str) -> None:
     pytest_ = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=120")
