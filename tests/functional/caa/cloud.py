@@ -251,14 +251,14 @@ def datagram(source: Pod | Room, target: Pod | Room, host: str, size: int) -> in
 
 def say(source: Pod | Room, host: str, port: int, what: bytes) -> None:
     """Send a datagram."""
-    source.run(sys.executable, "-c", _SPEAKER, host, str(port), what.hex())
+    source.run(sys.executable, "-IS", "-c", _SPEAKER, host, str(port), what.hex())
 
 
 @contextmanager
 def first_datagram(target: Pod | Room) -> Iterator[list[str]]:
     """What the first datagram says that reaches port 7000, of all that are sent meanwhile; it is there in the end."""
     found: list[str] = []
-    line = ["nsenter", f"--net={target.path}", sys.executable, "-c", _LISTENER]
+    line = ["nsenter", f"--net={target.path}", sys.executable, "-IS", "-c", _LISTENER]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as listening:
         try:
             assert listening.stdout is not None
@@ -311,12 +311,12 @@ def udp_ports(frames: list[bytes]) -> set[int]:
 def _exchange(
     source: Pod | Room, target: Pod | Room, host: str, server: str, client: str, size: int, *more: str
 ) -> int:
-    line = ["nsenter", f"--net={target.path}", sys.executable, "-c", server, host]
+    line = ["nsenter", f"--net={target.path}", sys.executable, "-IS", "-c", server, host]
     with subprocess.Popen(line, stdout=subprocess.PIPE) as serving:
         try:
             assert serving.stdout is not None
             serving.stdout.readline()
-            return int(source.run(sys.executable, "-c", client, host, str(size), *more))
+            return int(source.run(sys.executable, "-IS", "-c", client, host, str(size), *more))
         finally:
             serving.kill()
 

@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from image.build import CHECKOUT, DISK
+from kata_caa import apf, userdata
+from kata_caa.apf import Encryption, ForwarderConfig, PodNetwork
+from kata_caa.providers.libvirt.cidata import disc
+from tests.pki import pair
 
 PODVM = CHECKOUT / "build/podvm"
 OVMF = Path("/usr/share/OVMF")
@@ -51,7 +55,7 @@ async def console_until(command: Sequence[str | Path], *marks: bytes, limit: flo
     assert not missing, f"no {missing} on the console in {time.monotonic() - began:.0f} s:\n{text}"
 
 
-def pc(path: Path, *drive: str) -> list[str | Path]:
+def pc(path: Path, *drive: str, network: str = "user,restrict=on") -> list[str | Path]:
     options = [
         "-M",
         "q35,accel=tcg",
@@ -65,7 +69,27 @@ def pc(path: Path, *drive: str) -> list[str | Path]:
         "none",
     ]
     options += ["-serial", "stdio", "-drive", f"file={path},format=qcow2,if=none,id=root,snapshot=on", *drive]
-    return ["qemu-system-x86_64", *options, "-nic", "user,model=virtio-net-pci,restrict=on"]
+    return ["qemu-system-x86_64", *options, "-nic", f"{network},model=virtio-net-pci"]
+
+
+def mainframe() -> list[str | Path]:
+    options = ["-M", "s390-ccw-virtio,accel=tcg", "-m", "512", "-nodefaults", "-no-reboot", "-display", "none"]
+    options += ["-chardev", "stdio,id=console", "-device", "sclpconsole,chardev=console"]
+    options += ["-drive", f"file={disk('s390x')},format=qcow2,if=none,id=root,snapshot=on"]
+    return ["qemu-system-s390x", *options, "-device", "virtio-blk-ccw,drive=root,bootindex=1"]
+
+
+def user_data() -> str:
+    """What a machine is given whose pod's tunnel is encrypted, and whose node is QEMU's own network."""
+    network = PodNetwork(
+        pod_ip="10.244.0.11/24", hardware_address="02:00:00:00:00:0b", interface="eth0", worker_ip="10.0.2.2/24",
+        mtu=1500, vxlan_id=555000, encryption=Encryption(b"p" * 32, b"n" * 32, b"s" * 32, 51820, 51821),
+    )  # fmt: skip
+    server, client = pair("podvm"), pair("cloud-api-adaptor", client=True)
+    config = ForwarderConfig(
+        network, tls_server_key=server.key, tls_server_cert=server.certificate, tls_client_ca=client.certificate
+    )
+    return userdata.render([userdata.File(userdata.APF, apf.dump(config))])
 
 
 @pytest.fixture
@@ -90,8 +114,17 @@ async def test_uefi_boots_it_from_an_nvme_disk(tmp_path: Path) -> None:
 
 
 async def test_an_s390x_machine_boots_it_from_a_virtio_disk() -> None:
-    options = ["-M", "s390-ccw-virtio,accel=tcg", "-m", "512", "-nodefaults", "-no-reboot", "-display", "none"]
-    options += ["-chardev", "stdio,id=console", "-device", "sclpconsole,chardev=console"]
-    options += ["-drive", f"file={disk('s390x')},format=qcow2,if=none,id=root,snapshot=on"]
-    options += ["-device", "virtio-blk-ccw,drive=root,bootindex=1"]
-    await console_until(["qemu-system-s390x", *options], SERVES)
+    await console_until(mainframe(), SERVES)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "s390x"])
+async def test_it_makes_its_end_of_an_encrypted_tunnel(machine: str, tmp_path: Path) -> None:
+    iso = tmp_path / "cidata.iso"
+    iso.write_bytes(disc(user_data(), "podvm"))
+    drive = ["-drive", f"file={iso},format=raw,if=none,id=cidata,readonly=on", "-device"]
+    if machine == "s390x":
+        command = [*mainframe(), "-nic", "user,model=virtio", *drive, "virtio-blk-ccw,drive=cidata"]
+    else:
+        root = ("-device", "virtio-blk-pci,drive=root")
+        command = [*pc(disk(machine), *root, network="user"), *drive, "virtio-blk-pci,drive=cidata"]
+    await console_until(command, b"forwarder: pod network ", b"forwarder: ready on ")
