@@ -51,7 +51,7 @@ with socket.socket(type=socket.SOCK_DGRAM) as server:
 """
 _SPEAKER = """
 import socket, sys
-with socket.socket(type=socket.SOCK_DGRAM) as client:
+with socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM) as client:
     client.sendto(bytes.fromhex(sys.argv[3]), (sys.argv[1], int(sys.argv[2])))
 """
 # One datagram of IPv4 or IPv6, as large as is said with all headers and not to be fragmented, and its echo. Prints the

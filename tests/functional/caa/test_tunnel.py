@@ -209,7 +209,7 @@ async def test_who_watches_the_cloud_reads_what_is_not_encrypted_and_nothing_els
     await vxlan.tear_down(tunnel)
 
 
-@WITH_AND_WITHOUT
+@ALL_CLOUDS
 async def test_a_forged_packet_reaches_a_pod_only_if_its_tunnel_is_not_encrypted(cloud: Node) -> None:
     plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
     forger = cloud.add_vm(3)
