@@ -5,9 +5,10 @@ for a VXLAN between link-local addresses the kernel takes packets from the link 
 any other address from everywhere and everybody. And it keeps in what is to be encrypted: such an address is reached
 over that link or not at all, and with the link goes the VXLAN.
 
-Both ends dial. The node dials the pod VM's port, the only one that has to be open, and goes on every five seconds until
-it is answered. The pod VM dials the node's as soon as it is up; a firewall that follows connections takes that for the
-answer. Where it does not, or the node had to take another port, the pod waits for the node's next try.
+Both ends dial. The node dials the pod VM's port, the only one that has to be open, and goes on until it is answered:
+every five seconds, and after ninety with pauses of 25. The pod VM dials the node's as soon as it is up; a firewall that
+follows connections takes that for the answer. Where it does not, or the node had to take another port, the pod waits
+for the node's next try.
 
 Runs at both ends: the standard library, and kata_py.netlink. Source: Donenfeld, "WireGuard: Next Generation Kernel
 Network Tunnel", sections 5 and 6; Linux `drivers/net/vxlan/vxlan_core.c`, vxlan_vs_find_vni,
