@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
-from bench import adaptor, guest, proxy, shim_start, splice, ttrpc, tunnel
+from bench import adaptor, guest, pool, proxy, shim_start, splice, ttrpc, tunnel
 
 Figure = tuple[str, str, str]
 
@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[], list[Figure]]] = {
     "proxy": proxy.figures,
     "adaptor": adaptor.figures,
     "tunnel": tunnel.figures,
+    "pool": pool.figures,
     "shim": shim_start.figures,
     "guest": guest.figures,
 }

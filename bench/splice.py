@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.ttrpc import RUNS, spread
 from kata_caa.forwarder import tls
-from kata_caa.forwarder.service import Forwarder
+from kata_caa.forwarder.service import Forwarder, listening
 from kata_py.ttrpc.address import UnixAddress
 from kata_py.ttrpc.client import Client
 from kata_py.ttrpc.context import Context
@@ -113,7 +113,9 @@ async def play(role: str, directory: str) -> None:
     else:
         context = tls.server_context(material(Path(directory))) if role == "TLS" else None
         forwarder = Forwarder(address, hook, [("grpc.AgentService", "CreateContainer")])
-        _, port = await forwarder.listen("127.0.0.1", 0, context)
+        listener = listening("127.0.0.1", 0)
+        await forwarder.serve(listener, context)
+        port = listener.getsockname()[1]
         print(port, flush=True)
     await asyncio.get_running_loop().create_future()
 

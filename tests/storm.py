@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from kata_caa import apf
+from kata_caa import apf, orphans
 from kata_caa.config import AdaptorConfig
 from kata_caa.daemon import tags_of
 from kata_caa.errors import Fault
@@ -26,6 +26,7 @@ from kata_caa.faults import Backoff, RetryPolicy
 from kata_caa.gateway import Gateway
 from kata_caa.peer import Parts, Proxy
 from kata_caa.pods import Pods
+from kata_caa.pool.machine import MachineRecords
 from kata_caa.providers.aws.config import AwsConfig
 from kata_caa.providers.aws.metadata import MetadataError
 from kata_caa.providers.aws.provider import Aws, Pace
@@ -108,12 +109,13 @@ async def storm(config: AwsConfig, directory: Path, count: int) -> Storm:
     """
     settings = AdaptorConfig(socket=str(directory / "hypervisor.sock"), pods_dir=str(directory / "pods"))
     records, nothing = PodRecords(directory / "pods"), _Nothing()
-    (directory / "netns").touch()
+    (directory / "netns").mkdir()
     async with Aws(config, fetch=_no_metadata, policy=POLICY, pace=Pace(0.2, 2.0)) as cloud:
         gateway = Gateway(settings, records)
         turns = Turns(settings.concurrent_creates)
         parts = Parts(cloud, nothing, nothing.proxy, records, turns, Alone(), partial(tags_of, OWNER), POLICY)
-        pods = Pods(parts, gateway, Alone(), owner=OWNER)
+        on_record = partial(orphans.on_record, records, MachineRecords(settings.pool_dir))
+        pods = Pods(parts, gateway, Alone(), owner=OWNER, on_record=on_record)
         await cloud.owned(OWNER)  # what a client needs at all is there now
         memory = [_resident()]
         cpu = time.process_time()
@@ -122,7 +124,9 @@ async def storm(config: AwsConfig, directory: Path, count: int) -> Storm:
 
         async def start(number: int) -> None:
             name, asked = f"pod-{number:03}", time.monotonic()
-            request = PodRequest(f"{number:08x}-storm", name, "default", str(directory / "netns"))
+            netns = directory / "netns" / name
+            netns.touch()
+            request = PodRequest(f"{number:08x}-storm", name, "default", str(netns))
             try:
                 await pods.create(request)
                 await pods.start(request.sandbox_id)

@@ -21,6 +21,7 @@ PATH: Final = "/run/peerpod/apf.json"
 
 PROTOCOLS: Final = ("static", "boot", "dhcp", "kernel")
 SCOPES: Final = ("universe", "site", "link", "host", "nowhere")
+_MAPPED: Final = "::ffff:"
 STATES: Final = (
     "none", "incomplete", "reachable", "stale", "delay", "probe", "failed", "noarp", "permanent",
 )  # fmt: skip
@@ -149,6 +150,7 @@ class ForwarderConfig:
         tls_client_ca: PEM of whom the forwarder trusts.
         tls_min_version: `VersionTLS12` or `VersionTLS13`; empty is 1.2.
         tls_cipher_suites: IANA names, comma-separated.
+        unbound: Ours: whether the machine was started before its pod, and waits to be told of it.
     """
 
     network: PodNetwork = PodNetwork()
@@ -159,11 +161,13 @@ class ForwarderConfig:
     tls_client_ca: str = ""
     tls_min_version: str = ""
     tls_cipher_suites: str = ""
+    unbound: bool = False
 
 
 def dump(config: ForwarderConfig) -> str:
     """The text of a configuration, as upstream indents it."""
     network = config.network
+    routes = _known_routes(network)
     tree: dict[str, Any] = {
         "pod-network": {
             "podip": network.pod_ip,
@@ -171,20 +175,20 @@ def dump(config: ForwarderConfig) -> str:
             "interface": network.interface,
             "worker-node-ip": network.worker_ip,
             "tunnel-type": network.tunnel_type,
-            "routes": [_route(each) for each in network.routes if _is_known(network, each.destination, each.device)],
+            "routes": [_route(each) for each in routes],
             "neighbors": [
                 _neighbor(each) for each in network.neighbors if _is_known(network, each.address, each.device)
             ],
             "mtu": network.mtu,
             "index": network.index,
             **_said({"vxlan-port": network.vxlan_port, "vxlan-id": network.vxlan_id}),
-            "dedicated": network.dedicated,
+            # Upstream's forwarder does not serve a machine without a second interface then, and its tunnel needs none.
+            "dedicated": False,
             "external-net-via-pod-vm": network.external_via_pod_vm,
             **_said({
+                "kata-py-dedicated": network.dedicated,
                 "kata-py-pod-ips": list(network.pod_ips),
-                "kata-py-routes": [
-                    _route(each) for each in network.routes if not _is_known(network, each.destination, each.device)
-                ],
+                "kata-py-routes": [_route(each) for each in network.routes if each not in routes],
                 "kata-py-neighbors": [
                     _neighbor(each) for each in network.neighbors
                     if not _is_known(network, each.address, each.device)
@@ -206,7 +210,8 @@ def dump(config: ForwarderConfig) -> str:
             "tls-server-cert": config.tls_server_cert,
             "tls-client-ca": config.tls_client_ca,
             "tls-min-version": config.tls_min_version,
-            "tls-cipher-suites": config.tls_cipher_suites,
+            "tls-cipher-suites": _split(config.tls_cipher_suites),
+            "kata-py-unbound": config.unbound,
         }),
     }  # fmt: skip
     return json.dumps(tree, indent=4)
@@ -233,14 +238,14 @@ def load(text: str) -> ForwarderConfig:
             tunnel_type=net.text("tunnel-type"),
             routes=tuple(
                 Route(
-                    each.prefix("dst"), each.text("gw"), each.text("dev"), each.one_of("protocol", PROTOCOLS),
+                    each.prefix("dst"), each.address("gw"), each.text("dev"), each.one_of("protocol", PROTOCOLS),
                     each.one_of("scope", SCOPES),
                 )
                 for key in ("routes", "kata-py-routes")
                 for each in net.tables(key)
             ),
             neighbors=tuple(
-                Neighbor(each.text("ip"), each.text("hw-addr"), each.text("dev"), each.one_of("state", STATES))
+                Neighbor(each.address("ip"), each.text("hw-addr"), each.text("dev"), each.one_of("state", STATES))
                 for key in ("neighbors", "kata-py-neighbors")
                 for each in net.tables(key)
             ),
@@ -248,7 +253,7 @@ def load(text: str) -> ForwarderConfig:
             index=net.number("index"),
             vxlan_port=net.number("vxlan-port"),
             vxlan_id=net.number("vxlan-id"),
-            dedicated=net.truth("dedicated"),
+            dedicated=net.truth("dedicated") or net.truth("kata-py-dedicated"),
             external_via_pod_vm=net.truth("external-net-via-pod-vm"),
             pod_ips=net.prefixes("kata-py-pod-ips"),
             interfaces=tuple(
@@ -266,7 +271,8 @@ def load(text: str) -> ForwarderConfig:
         tls_server_cert=top.text("tls-server-cert"),
         tls_client_ca=top.text("tls-client-ca"),
         tls_min_version=top.text("tls-min-version"),
-        tls_cipher_suites=top.text("tls-cipher-suites"),
+        tls_cipher_suites=",".join(top.names("tls-cipher-suites")),
+        unbound=top.truth("kata-py-unbound"),
     )  # fmt: skip
 
 
@@ -299,6 +305,26 @@ def _encryption(table: _Table) -> Encryption:
     )  # fmt: skip
 
 
+def _split(text: str) -> list[str]:
+    return [each for part in text.split(",") if (each := part.strip())]
+
+
+def _unmapped(text: str) -> str:
+    """An address or prefix of IPv4, which upstream's adaptor may write in IPv6's form, as it does its default route:
+    `::ffff:0.0.0.0/0`."""
+    return text.removeprefix(_MAPPED) if text.startswith(_MAPPED) and "." in text else text
+
+
+def _known_routes(network: PodNetwork) -> list[Route]:
+    """What upstream's forwarder can have of the routes: of several to one destination the first that it would add, as
+    it fails at the next."""
+    first: dict[str, Route] = {}
+    for route in sorted(network.routes, key=lambda route: bool(route.gateway)):
+        if _is_known(network, route.destination, route.device):
+            first.setdefault(route.destination, route)
+    return [route for route in network.routes if first.get(route.destination) is route]
+
+
 def _is_known(network: PodNetwork, address: str, device: str) -> bool:
     """Whether upstream's forwarder can have it, which knows one interface and IPv4, and fails at anything else."""
     return ":" not in address and device in ("", network.interface)
@@ -328,19 +354,31 @@ class _Table:
         return self._get(key, bool, False)
 
     def prefix(self, key: str) -> str:
-        text = self.text(key)
+        text = _unmapped(self.text(key))
         if text:
             self._check_prefix(key, text)
         return text
 
-    def prefixes(self, key: str) -> tuple[str, ...]:
-        found: list[str] = []
-        for text in self._get(key, list, []):
+    def address(self, key: str) -> str:
+        return _unmapped(self.text(key))
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        found = self._get(key, list, [])
+        for text in found:
             if not isinstance(text, str):
                 raise self._fault(key, text)
-            self._check_prefix(key, text)
-            found.append(text)
         return tuple(found)
+
+    def names(self, key: str) -> tuple[str, ...]:
+        """A list; what a text separates by commas is one too, as earlier adaptors of ours wrote it."""
+        text = self._tree.get(key)
+        return tuple(_split(text)) if isinstance(text, str) else self.texts(key)
+
+    def prefixes(self, key: str) -> tuple[str, ...]:
+        found = self.texts(key)
+        for text in found:
+            self._check_prefix(key, text)
+        return found
 
     def one_of(self, key: str, words: tuple[str, ...]) -> str:
         text = self.text(key)

@@ -76,6 +76,7 @@ def _of_provider(name: str, words: Sequence[str], environ: Mapping[str, str]) ->
     if action not in _ACTIONS or left:
         raise SettingError(f"{' '.join(left) or action}: not understood; there is: {', '.join(_ACTIONS)}")
     config, cloud, options = (settings.load(shape, values, environ) for shape in shapes)
+    config = dataclasses.replace(config, cloud_settings=settings.digest(cloud))
     if action == "image":
         options = dataclasses.replace(options, words=tuple(operands))
     logging.basicConfig(
@@ -101,6 +102,7 @@ class _Serve:
     async def act(self, config: AdaptorConfig, provider: Any, surroundings: _Opener) -> int:
         from kata_caa import daemon, node
 
+        config.verify()
         if config.check:
             findings = node.check(config)
             async with provider as cloud:
@@ -122,12 +124,14 @@ class _Orphans:
     async def act(self, config: AdaptorConfig, provider: Any, surroundings: _Opener) -> int:
         from pathlib import Path
 
-        from kata_caa.orphans import orphans, target_of
+        from kata_caa.orphans import on_record, orphans, target_of
         from kata_caa.owner import owner_of_this_node
+        from kata_caa.pool.machine import MachineRecords
         from kata_caa.record import PodRecords
 
+        pods, machines = PodRecords(Path(config.pods_dir)), MachineRecords(config.pool_dir)
         async with provider as cloud:
-            found = await orphans(cloud, owner_of_this_node(config.owner), PodRecords(Path(config.pods_dir)))
+            found = await orphans(cloud, owner_of_this_node(config.owner), partial(on_record, pods, machines))
             for sandbox_id, objects in found.items():
                 for each in objects:
                     print(f"{each.kind}\t{each.id}\t{each.name}\t{sandbox_id}")

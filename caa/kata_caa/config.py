@@ -6,10 +6,14 @@ Source of names and defaults: cloud-api-adaptor `cmd/cloud-api-adaptor/main.go`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from kata_caa.errors import SettingError
 from kata_caa.settings import Duration, setting
 
 DEFAULT_SOCKET = "/run/peerpod/hypervisor.sock"
+
+_DAY = 86_400.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -100,5 +104,50 @@ class AdaptorConfig:
         "USAGE_FILE",
         "where it is put down how long pods have machines of which types, for the action costs; nowhere if empty; ours",
     )
+    warm_pool: tuple[tuple[str, str], ...] = setting(
+        (),
+        "warm-pool",
+        "WARM_POOL",
+        "how many VMs of which kinds are kept running for pods to come, as default=2,m6a.large=1,2x4096=1; ours",
+    )
+    warm_pool_budget: float = setting(
+        0.0,
+        "warm-pool-budget",
+        "WARM_POOL_BUDGET",
+        "what VMs that wait for pods may cost in an hour, all together, by warm-pool-prices; 0 is no bound; ours",
+    )
+    warm_pool_prices: str = setting(
+        "",
+        "warm-pool-prices",
+        "WARM_POOL_PRICES",
+        'a file with what an hour of each type costs, as "m6a.large" = 0.0864; ours',
+    )
     log_level: str = setting("info", "log-level", "LOG_LEVEL", "debug, info, warning or error; ours")
     check: bool = setting(False, "check", "", "look at the cloud, say what is missing, and end; ours")
+
+    cloud_settings: str = ""  # a digest of those that are with the cloud; no setting itself
+
+    def verify(self) -> None:
+        """See that numbers can be what they are for: otherwise it would be each pod that fails.
+
+        Raises:
+            SettingError: One cannot; names it.
+        """
+        bounds = (
+            ("forwarder-port", self.forwarder_port, 1, 65_535),
+            ("vxlan-port", self.vxlan_port, 0, 65_535),  # 0 is the default
+            ("vxlan-min-id", self.vxlan_min_id, 1, (1 << 24) - 1),
+            ("concurrent-creates", self.concurrent_creates, 1, 1_000),
+            ("proxy-timeout", self.proxy_timeout, 1, _DAY),
+            ("redial-timeout", self.redial_timeout, 0, _DAY),
+            ("sweep-interval", self.sweep_interval, 0, 365 * _DAY),
+            ("warm-pool-budget", self.warm_pool_budget, 0, 1e9),
+        )
+        for flag, value, least, most in bounds:
+            if not least <= value <= most:  # also what is no number at all
+                raise SettingError(f"-{flag}: {value:g} cannot be: it is from {least} to {most:.0f}")
+
+    @property
+    def pool_dir(self) -> Path:
+        """Where machines that wait for pods are on record."""
+        return Path(self.socket).parent / "pool"

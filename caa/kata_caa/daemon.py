@@ -22,15 +22,20 @@ from kata_caa.forwarder.provision import read_initdata, unpack_initdata
 from kata_caa.gateway import Gateway
 from kata_caa.node import NodeTunnel
 from kata_caa.notice import notify
+from kata_caa.orphans import claimed, on_record
 from kata_caa.owner import owner_of_this_node
 from kata_caa.peer import Parts
 from kata_caa.pods import Pods
+from kata_caa.pool.machine import MachineRecords
+from kata_caa.pool.pool import Pool, PoolParts
+from kata_caa.pool.wish import Budget, wishes
 from kata_caa.providers.api import NAMESPACE_TAG, OWNER_TAG, POD_TAG, SANDBOX_TAG, Provider
 from kata_caa.record import PodRecord, PodRecords
 from kata_caa.service import PodVMInfo, RemoteHypervisor
 from kata_caa.surroundings import Alone, Surroundings
+from kata_caa.tenure import tenure
 from kata_caa.turns import Turns
-from kata_caa.usage import UsageLog
+from kata_caa.usage import UsageLog, prices
 from kata_py.resource.blocking import off_loop
 from kata_py.ttrpc.address import UnixAddress
 from kata_py.ttrpc.server import Server, same_user
@@ -68,23 +73,58 @@ async def serving(
             raise SettingError(f"-initdata: {error}") from error
     owner = owner_of_this_node(config.owner)
     async with AsyncExitStack() as stack:
+        alone = await stack.enter_async_context(tenure(Path(config.pods_dir)))
         cloud = await stack.enter_async_context(provider)
         if config.cloud_config_verify:
             await require(cloud)
         records = PodRecords(Path(config.pods_dir))
         gateway = await off_loop(Gateway, config, records)
+        turns = Turns(config.concurrent_creates)
+        usage = UsageLog(Path(config.usage_file), around) if config.usage_file else None
+        machines = MachineRecords(config.pool_dir)
+        pool = Pool(
+            PoolParts(
+                provider=cloud,
+                records=machines,
+                credentials=gateway,
+                endpoint=gateway.endpoint,
+                turns=turns,
+                tags=lambda machine: ((OWNER_TAG, owner), (SANDBOX_TAG, machine.id)),
+                observer=usage or around,
+                timeout=config.proxy_timeout,
+                settings=config.cloud_settings,
+            ),
+            wishes(config.warm_pool, multi_nic=config.ext_network_via_podvm),
+            Budget(config.warm_pool_budget, prices(Path(config.warm_pool_prices)) if config.warm_pool_prices else {}),
+        )
         parts = Parts(
             provider=cloud,
             tunnel=await off_loop(NodeTunnel, config, records),
             proxy=gateway.proxy,
             records=records,
-            turns=Turns(config.concurrent_creates),
-            observer=UsageLog(Path(config.usage_file), around) if config.usage_file else around,
+            turns=turns,
+            observer=usage or around,
             tags=partial(tags_of, owner),
+            pool=pool,
         )
-        pods = Pods(parts, gateway, around, owner=owner, initdata=config.initdata, scratch=config.enable_scratch_space)
+        pods = Pods(
+            parts,
+            gateway,
+            around,
+            owner=owner,
+            on_record=partial(on_record, records, machines),
+            initdata=config.initdata,
+            scratch=config.enable_scratch_space,
+        )
+        stack.push_async_callback(pool.aclose)
         stack.push_async_callback(pods.aclose)
-        await pods.restore()
+        await pods.restore(alone=alone.is_set())
+        if alone.is_set():
+            await _begin(pool, records)
+        else:
+            logger.info("another adaptor serves this node still; what it has not done yet is taken up when it ends")
+            succession = asyncio.create_task(_succeed(alone, pods, pool, records), name="succession")
+            stack.push_async_callback(_cancelled, succession)
         await stack.enter_async_context(around.joined(pods))
         server = await _listening(Path(config.socket), pods)
         stack.push_async_callback(_closed, server)
@@ -138,6 +178,24 @@ def tags_of(owner: str, record: PodRecord) -> tuple[tuple[str, str], ...]:
         (POD_TAG, record.name),
         (NAMESPACE_TAG, record.namespace),
     )
+
+
+async def _begin(pool: Pool, records: PodRecords) -> None:
+    await pool.restore(await off_loop(claimed, records))
+    pool.begin()
+
+
+async def _succeed(alone: asyncio.Event, pods: Pods, pool: Pool, records: PodRecords) -> None:
+    """Take up what an earlier adaptor leaves, as soon as it has ended: until then it may make and bind machines."""
+    await alone.wait()
+    logger.info("the other adaptor has ended")
+    try:
+        await pods.restore()
+        await _begin(pool, records)
+    except AdaptorError as error:
+        logger.error("not all that the other adaptor had can be taken up: %s", error)
+    except Exception:
+        logger.exception("not all that the other adaptor had can be taken up")
 
 
 async def _listening(path: Path, pods: Pods) -> Server:

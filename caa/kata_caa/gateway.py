@@ -10,6 +10,7 @@ from pathlib import Path
 from kata_caa import apf
 from kata_caa.config import AdaptorConfig
 from kata_caa.pods import Issued
+from kata_caa.pool.machine import Machine
 from kata_caa.proxy import AgentProxy, Endpoint
 from kata_caa.record import PodRecord, PodRecords
 from kata_caa.tls import Profile, Tls
@@ -61,11 +62,21 @@ class Gateway:
         Raises:
             TlsError: What it was started with is gone.
         """
-        dialer = await off_loop(self._tls.dialer, record.material, record.instance_name)
-        config = self._config
         return AgentProxy(
             self._records.socket(record.sandbox_id),
-            Endpoint(record.addresses[0], config.forwarder_port, dialer.server_name, dialer.context),
-            timeout=config.proxy_timeout,
-            loss_after=config.redial_timeout,
+            await self._endpoint(record.material, record.instance_name, record.addresses[0]),
+            timeout=self._config.proxy_timeout,
+            loss_after=self._config.redial_timeout,
         )
+
+    async def endpoint(self, machine: Machine) -> Endpoint:
+        """Where a machine that waits for a pod is told of it.
+
+        Raises:
+            TlsError: What it was started with is gone.
+        """
+        return await self._endpoint(machine.material, machine.name, machine.addresses[0])
+
+    async def _endpoint(self, material: str, name: str, address: str) -> Endpoint:
+        dialer = await off_loop(self._tls.dialer, material, name)
+        return Endpoint(address, self._config.forwarder_port, dialer.server_name, dialer.context)

@@ -14,5 +14,10 @@ def instance_name(pod: str, sandbox_id: str) -> str:
     return f"podvm-{_plain(pod)}"[: NAME_MAX - len(suffix)] + suffix
 
 
+def machine_name(id: str) -> str:
+    """The name of a machine that waited for a pod, `podvm-pool-<first 8 of its id>`: it keeps it when it is a pod's."""
+    return instance_name("pool", id)
+
+
 def _plain(text: str) -> str:
     return re.sub(r"[^a-z0-9-]", "-", text.lower())

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from kata_caa.apf import PodNetwork
+from kata_caa.deletion import insist
 from kata_caa.errors import AdaptorError, ProviderError
-from kata_caa.faults import CALLS, LoopClock, RetryPolicy, retrying
-from kata_caa.providers.api import Instance, InstanceRequest, Provider
+from kata_caa.faults import CALLS, RetryPolicy, retrying
+from kata_caa.pool.machine import Machine
+from kata_caa.providers.api import Instance, InstanceRequest, InstanceSpec, Provider
 from kata_caa.record import PodRecord, PodRecords, State
 from kata_caa.turns import Turns
 from kata_py.resource.blocking import off_loop
 
 logger = logging.getLogger(__name__)
-
-DELETE_PAUSE = 1.0  # seconds before a deletion that failed is tried again; doubles
-DELETE_PAUSE_MAX = 60.0
 
 
 class Stopped(AdaptorError):
@@ -77,6 +76,28 @@ class Observer(Protocol):
         """The cloud has confirmed that nothing is left."""
 
 
+class WarmPool(Protocol):
+    """Machines that run already, and wait for a pod."""
+
+    def taken(self, spec: InstanceSpec, user_data: str) -> AbstractAsyncContextManager[Machine | None]:
+        """A machine that was told of the pod; None if there is none. It is the pod's once the context has ended."""
+
+    def refill(self) -> None:
+        """What was taken may be replaced: no pod waits for it."""
+
+
+class NoPool:
+    """There are none; satisfies `WarmPool`."""
+
+    @asynccontextmanager
+    async def taken(self, spec: InstanceSpec, user_data: str) -> AsyncIterator[Machine | None]:
+        """None."""
+        yield None
+
+    def refill(self) -> None:
+        """Nothing was taken."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What peer pods are made with.
@@ -90,6 +111,7 @@ class Parts:
         observer: Who is told.
         tags: What machines bear, but for those of the pod.
         calls: What is tried again of calls to the cloud.
+        pool: Where a machine may be had at once.
     """
 
     provider: Provider
@@ -100,6 +122,7 @@ class Parts:
     observer: Observer
     tags: Callable[[PodRecord], tuple[tuple[str, str], ...]]
     calls: RetryPolicy = CALLS
+    pool: WarmPool = field(default_factory=NoPool)
 
 
 class PeerPod:
@@ -165,7 +188,7 @@ class PeerPod:
             if self._stopping is not None or self.record.state is State.STOPPING:
                 raise Stopped(f"sandbox {self.record.sandbox_id} is being stopped")
             if self.record.state is not State.RUNNING:
-                await self._make()
+                await self._obtain()
                 await self._parts.tunnel.set_up(self.record)
             proxy = await self._open.enter_async_context(await self._parts.proxy(self.record))
             if self.record.state is State.RUNNING:
@@ -181,14 +204,38 @@ class PeerPod:
         except Exception:
             self.stop()  # whatever it is, the cloud may have something of it
             raise
+        finally:
+            self._parts.pool.refill()
 
-    async def _make(self) -> None:
-        """Have the cloud make the machine, unless it has."""
+    async def _obtain(self) -> None:
+        """Get the machine, unless an earlier adaptor has: one that waits, or one that the cloud makes."""
+        is_new = self.record.state is State.CREATED  # otherwise the cloud may have been asked already
         await self._move(state=State.STARTING)
+        if self.record.machine:  # an earlier adaptor may have ended before it told of that
+            await self._tell(self._parts.observer.created(self.record))
+            return
+        user_data = await off_loop(self._parts.records.user_data, self.record.sandbox_id)
+        if not (is_new and await self._take(user_data)):
+            await self._make(user_data)
+
+    async def _take(self, user_data: str) -> bool:
+        """Take a machine that waits; returns whether there was one."""
+        async with self._parts.pool.taken(self.record.spec, user_data) as machine:
+            if machine is None:
+                return False
+            await self._move(
+                machine=machine.id, instance=Instance(machine.instance_id, machine.addresses, machine.instance_type)
+            )
+        logger.info("%s takes %s, which has waited for a pod", self.record.instance_name, machine.name)
+        await self._tell(self._parts.observer.created(self.record))
+        return True
+
+    async def _make(self, user_data: str) -> None:
+        """Have the cloud make the machine, unless it has."""
         request = InstanceRequest(
             target=self.record.target,
             token=self.record.token,
-            user_data=await off_loop(self._parts.records.user_data, self.record.sandbox_id),
+            user_data=user_data,
             spec=self.record.spec,
             tags=self._parts.tags(self.record),
         )
@@ -226,36 +273,23 @@ class PeerPod:
             await self._parts.tunnel.tear_down(self.record)
         except Exception:
             logger.exception("%s: something of it stays on this node", self.record.instance_name)
-        await self._insist(lambda: self._parts.provider.delete(self.record.target))
-        await self._insist(lambda: off_loop(self._parts.records.remove, self.record.sandbox_id))
+        name = self.record.instance_name
+        await insist(lambda: self._parts.provider.delete(self.record.target), name)
+        await insist(lambda: off_loop(self._parts.records.remove, self.record.sandbox_id), name)
         logger.info("%s is deleted", self.record.instance_name)
         await self._tell(self._parts.observer.deleted(self.record))
         self._gone(self.record.sandbox_id)
-
-    async def _insist(self, delete: Callable[[], Awaitable[None]]) -> None:
-        """Delete, as often as it takes, whatever it fails with: giving up would leave a machine to be paid for."""
-        clock, pause = LoopClock(), DELETE_PAUSE
-        while True:
-            try:
-                return await delete()
-            except Exception as error:
-                logger.warning(
-                    "%s cannot be deleted yet: %s; tried again in %.0f s",
-                    self.record.instance_name,
-                    error,
-                    pause,
-                    exc_info=not isinstance(error, AdaptorError),
-                )
-            await clock.sleep(pause)
-            pause = min(2 * pause, DELETE_PAUSE_MAX)
 
     async def _move(
         self,
         *,
         state: State | None = None,
         instance: Instance | None = None,
+        machine: str = "",
     ) -> None:
-        self.record = replace(self.record, state=state or self.record.state)
+        self.record = replace(
+            self.record, state=state or self.record.state, machine=machine or self.record.machine
+        )  # fmt: skip
         if instance is not None:
             self.record = replace(
                 self.record,

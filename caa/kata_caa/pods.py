@@ -6,17 +6,19 @@ import asyncio
 import logging
 import secrets
 from collections import defaultdict
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from kata_caa import apf, userdata
-from kata_caa.errors import ProviderError, UnknownSandbox
+from kata_caa.errors import InvalidRequest, ProviderError, UnknownSandbox
 from kata_caa.instance import instance_name
 from kata_caa.orphans import orphans, target_of
 from kata_caa.peer import Parts, PeerPod
-from kata_caa.record import PodRecord, State
-from kata_caa.request import PodRequest
+from kata_caa.record import PodRecord, RecordError, State
+from kata_caa.request import PodRequest, is_sandbox_id
 from kata_caa.userdata import File, render
 from kata_py.resource.blocking import off_loop
 
@@ -65,6 +67,7 @@ class Pods:
         credentials: Makes the machines' keys.
         pull_secrets: Finds their registries' credentials.
         owner: Who all of it belongs to, in the cloud.
+        on_record: Gives the ids by which the cloud knows what is on record here; blocks.
         initdata: Of pods that bring none: base64 of gzip of TOML.
         scratch: Whether machines make themselves an encrypted scratch space.
     """
@@ -76,6 +79,7 @@ class Pods:
         pull_secrets: PullSecrets,
         *,
         owner: str,
+        on_record: Callable[[], Collection[str]],
         initdata: str = "",
         scratch: bool = False,
     ) -> None:
@@ -83,6 +87,7 @@ class Pods:
         self._credentials = credentials
         self._pull_secrets = pull_secrets
         self._owner = owner
+        self._on_record = on_record
         self._initdata = initdata
         self._scratch = scratch
         self._pods: dict[str, PeerPod] = {}
@@ -90,46 +95,59 @@ class Pods:
         self._vanished: dict[str, int] = defaultdict(int)
         self._news = asyncio.Condition()
         self._announcing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def records(self) -> tuple[PodRecord, ...]:
         """The pods, as they were last written."""
         return tuple(pod.record for pod in self._pods.values())
 
-    async def restore(self) -> None:
+    async def restore(self, *, alone: bool = True) -> None:
         """Take up the pods that an earlier adaptor had: those that run are reached again, deletions go on.
+
+        Args:
+            alone: Whether it has ended. One that has not is left what is not done yet; once it has, this is called
+                again.
 
         Raises:
             RecordError: A record cannot be read; no pod may be lost by passing it over.
         """
-        for sandbox_id in await off_loop(lambda: list(self._parts.records.ids())):
-            record = await off_loop(self._parts.records.load, sandbox_id)
-            if record is None:  # an announcement that was never answered
-                await off_loop(self._parts.records.remove, sandbox_id)
-                continue
-            pod = self._add(record)
-            logger.info("%s was %s when the last adaptor ended", record.instance_name, record.state)
-            match record.state:
-                case State.STOPPING:
-                    pod.stop()
-                case State.RUNNING:
-                    pod.begin()
-                case State.STARTING:
-                    pod.begin()
-                    self._expect(sandbox_id)
-                case State.CREATED:
-                    self._expect(sandbox_id)
+        async with self._announcing:  # what is half announced here is not taken for left over
+            for sandbox_id in await off_loop(lambda: list(self._parts.records.ids())):
+                if sandbox_id in self._pods:
+                    continue
+                record = await off_loop(self._parts.records.load, sandbox_id)
+                if record is None and alone:  # an announcement that was never answered
+                    await off_loop(self._parts.records.remove, sandbox_id)
+                elif record is not None and (alone or record.state is State.RUNNING):
+                    self._take_up(record)
+
+    def _take_up(self, record: PodRecord) -> None:
+        pod = self._add(record)
+        logger.info("%s was %s when the last adaptor ended", record.instance_name, record.state)
+        match record.state:
+            case State.STOPPING:
+                pod.stop()
+            case State.RUNNING:
+                pod.begin()
+            case State.STARTING:
+                pod.begin()
+                self._expect(record.sandbox_id)
+            case State.CREATED:
+                self._expect(record.sandbox_id)
 
     async def create(self, request: PodRequest) -> Path:
         """Announce a pod; returns the socket behind which its agent will be.
 
         Raises:
             SandboxExists: There is a sandbox of this id.
+            InvalidRequest: Its network is another pod's.
             AdaptorError: Its network cannot be used, or nothing can be written.
         """
         auth = await self._pull_secrets.auth_json(request.namespace, request.name)
         name = instance_name(request.name, request.sandbox_id)
         async with self._announcing:  # a tunnel's number is free until it is on record
+            self._refuse_shared(request)
             network = await self._parts.tunnel.inspect(Path(request.netns))
             issued = await off_loop(self._credentials.issue, name)
             config = replace(
@@ -162,7 +180,7 @@ class Pods:
             UnknownSandbox: It was not announced.
             AdaptorError: It cannot run; says why, and is being deleted.
         """
-        pod = self._find(sandbox_id)
+        pod = await self._find(sandbox_id)
         self._expected(sandbox_id)
         try:
             await pod.start()
@@ -176,8 +194,9 @@ class Pods:
         Raises:
             UnknownSandbox: There is none.
         """
+        pod = await self._find(sandbox_id)
         self._expected(sandbox_id)
-        await self._find(sandbox_id).stop_on_record()
+        await pod.stop_on_record()
 
     async def instance_id(self, namespace: str, name: str, *, wait: bool) -> str:
         """The cloud's id of a pod's machine; empty while there is none. Waiting ends with whoever waits.
@@ -200,7 +219,7 @@ class Pods:
     async def sweep(self) -> int:
         """Delete what belongs to no sandbox, and stop pods whose namespace has gone; returns how many were found."""
         await self._stop_vanished()
-        found = await orphans(self._parts.provider, self._owner, self._parts.records)
+        found = await orphans(self._parts.provider, self._owner, self._on_record)
         for sandbox_id, objects in found.items():
             text = ", ".join(f"{each.kind} {each.id}" for each in objects)
             logger.warning("deleting what no sandbox owns: %s of sandbox %s", text, sandbox_id or "(unknown)")
@@ -214,6 +233,8 @@ class Pods:
         """Let go of all pods, which run on."""
         for handle in self._abandoned.values():
             handle.cancel()
+        for task in self._tasks:
+            task.cancel()
         for pod in list(self._pods.values()):
             await pod.leave()
 
@@ -227,6 +248,16 @@ class Pods:
             if self._vanished[sandbox_id] >= VANISHED_AFTER and pod.record.state is not State.STOPPING:
                 logger.warning("%s is stopped: %s is gone", pod.record.instance_name, pod.record.netns)
                 pod.stop()
+
+    def _refuse_shared(self, request: PodRequest) -> None:
+        """A network namespace has one tunnel: a second pod in it would be refused when its machine runs already."""
+        for other in (pod.record for pod in self._pods.values()):
+            if (
+                other.netns == request.netns
+                and other.sandbox_id != request.sandbox_id
+                and other.state is not State.STOPPING
+            ):
+                raise InvalidRequest(f"{other.netns} is the network of {other.instance_name}: a peer pod wants its own")
 
     def _files(self, config: str, auth: str, initdata: str) -> list[File]:
         """What a machine is given to read when it boots."""
@@ -246,11 +277,19 @@ class Pods:
         self._pods[record.sandbox_id] = pod
         return pod
 
-    def _find(self, sandbox_id: str) -> PeerPod:
-        try:
-            return self._pods[sandbox_id]
-        except KeyError:
-            raise UnknownSandbox(f"sandbox {sandbox_id} does not exist") from None
+    async def _find(self, sandbox_id: str) -> PeerPod:
+        """A pod that was announced here, or to another adaptor while this one came."""
+        if (pod := self._pods.get(sandbox_id)) is not None:
+            return pod
+        async with self._announcing:
+            if (pod := self._pods.get(sandbox_id)) is not None:
+                return pod
+            known = is_sandbox_id(sandbox_id)  # it becomes a path
+            record = await off_loop(self._parts.records.load, sandbox_id) if known else None
+            if record is None:
+                raise UnknownSandbox(f"sandbox {sandbox_id} does not exist")
+            logger.info("%s was announced to another adaptor", record.instance_name)
+            return self._add(record)
 
     def _forget(self, sandbox_id: str) -> None:
         del self._pods[sandbox_id]
@@ -267,7 +306,15 @@ class Pods:
 
     def _abandon(self, sandbox_id: str) -> None:
         del self._abandoned[sandbox_id]
-        pod = self._pods.get(sandbox_id)
-        if pod is not None:
-            logger.warning("%s is deleted: the runtime has not asked for it", pod.record.instance_name)
-            pod.stop()
+        if (pod := self._pods.get(sandbox_id)) is not None:
+            task = asyncio.create_task(self._give_up(pod), name=f"end of {pod.record.instance_name}, abandoned")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _give_up(self, pod: PeerPod) -> None:
+        with suppress(RecordError):  # then nobody can have gone on with it
+            known = await off_loop(self._parts.records.load, pod.record.sandbox_id)
+            if known is None or known.state is not pod.record.state:
+                return  # the runtime has asked the adaptor that takes our place
+        logger.warning("%s is deleted: the runtime has not asked for it", pod.record.instance_name)
+        pod.stop()

@@ -19,6 +19,7 @@ from typing import Any
 
 from kata_caa import apf
 from kata_caa.errors import AdaptorError, MalformedConfig, SandboxExists
+from kata_caa.instance import machine_name
 from kata_caa.providers.api import InstanceSpec, Target
 from kata_py.resource.file import replace as write
 
@@ -59,6 +60,7 @@ class PodRecord:
         instance_id: The cloud's id of its machine; empty while not known.
         addresses: Where the machine is reached.
         instance_type: The cloud's type of its machine; empty while not known, or where there are none.
+        machine: The id by which the cloud knows its machine, if that has waited for a pod; empty: the sandbox's.
         network: What its tunnel connects; VNI and port are in it.
     """
 
@@ -74,11 +76,14 @@ class PodRecord:
     instance_id: str = ""
     addresses: tuple[str, ...] = ()
     instance_type: str = ""
+    machine: str = ""
     network: apf.PodNetwork = apf.PodNetwork()
 
     @property
     def target(self) -> Target:
         """Whose machine it is, for the cloud."""
+        if self.machine:
+            return Target(self.machine, machine_name(self.machine), self.instance_id)
         return Target(self.sandbox_id, self.instance_name, self.instance_id)
 
     @property

@@ -11,10 +11,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kata_caa.errors import InvalidRequest
+from kata_caa.errors import InvalidRequest, MalformedConfig
+from kata_caa.forwarder.provision import read_initdata
 from kata_caa.providers.api import InstanceSpec
 
 _HYPERVISOR = "io.katacontainers.config.hypervisor."
+_INITDATA = f"{_HYPERVISOR}cc_init_data"
 _NAME = "io.kubernetes.cri.sandbox-name"
 _NAMESPACE = "io.kubernetes.cri.sandbox-namespace"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -46,9 +48,10 @@ def read(sandbox_id: str, annotations: Mapping[str, str], netns: str) -> PodRequ
     """Read a request. Numbers that are none count as 0, as upstream has it.
 
     Raises:
-        InvalidRequest: The sandbox's id, or the pod's name or namespace, is missing or cannot be used.
+        InvalidRequest: The sandbox's id, or the pod's name or namespace, is missing or cannot be used, or initdata has
+            not its form.
     """
-    if not _ID.fullmatch(sandbox_id) or len(sandbox_id) > _ID_MAX:
+    if not is_sandbox_id(sandbox_id):
         raise InvalidRequest(f"{sandbox_id!r:.140} is no sandbox id")
     name, namespace = _pod_name(annotations.get(_NAME, "")), annotations.get(_NAMESPACE, "")
     for value, key in ((name, _NAME), (namespace, _NAMESPACE)):
@@ -56,7 +59,12 @@ def read(sandbox_id: str, annotations: Mapping[str, str], netns: str) -> PodRequ
             raise InvalidRequest(f"annotation {key} is missing: it is not known whose machine this is")
     if not netns:
         raise InvalidRequest("networkNamespacePath is empty: a pod without a network of its own cannot be a peer pod")
-    initdata = annotations.get(f"{_HYPERVISOR}cc_init_data", "")
+    initdata = annotations.get(_INITDATA, "")
+    if initdata:
+        try:
+            read_initdata(initdata.encode())
+        except MalformedConfig as error:  # else it would be the machine that fails, minutes later and for nobody to see
+            raise InvalidRequest(f"annotation {_INITDATA}: {error}") from error
     return PodRequest(
         sandbox_id,
         name,
@@ -71,6 +79,11 @@ def read(sandbox_id: str, annotations: Mapping[str, str], netns: str) -> PodRequ
         ),
         base64.b64encode(gzip.compress(initdata.encode(), mtime=0)).decode() if initdata else "",
     )
+
+
+def is_sandbox_id(text: str) -> bool:
+    """Whether a text has the form of a sandbox's id, and can be a directory's name."""
+    return len(text) <= _ID_MAX and _ID.fullmatch(text) is not None
 
 
 def _pod_name(text: str) -> str:

@@ -8,6 +8,8 @@ upstream's parsing are kept: see `load`. Source: cloud-api-adaptor `src/cloud-pr
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,6 +86,15 @@ def load(config: type[T], arguments: Mapping[str, Sequence[str]], environ: Mappi
             value = _from_flag(kind, how.flag, text, value, is_default=value is field.default)
         values[field.name] = value
     return config(**values)
+
+
+def digest(config: object) -> str:
+    """Tells configurations apart, but for what is secret in them."""
+    assert dataclasses.is_dataclass(config)
+    values = {
+        field.name: repr(getattr(config, field.name)) for field, how in settings_of(type(config)) if not how.secret
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def duration(text: str) -> Duration:

@@ -8,10 +8,12 @@ from typing import Protocol
 from kata_caa.errors import AdaptorError
 from kata_caa.peer import Observer
 from kata_caa.pods import Pods, PullSecrets
+from kata_caa.pool import pool
+from kata_caa.pool.machine import Machine
 from kata_caa.record import PodRecord
 
 
-class Surroundings(Observer, PullSecrets, Protocol):
+class Surroundings(Observer, pool.Observer, PullSecrets, Protocol):
     """A cluster."""
 
     def joined(self, pods: Pods) -> AbstractAsyncContextManager[None]:
@@ -32,6 +34,12 @@ class Alone:
         """Nobody is told but the runtime."""
 
     async def deleted(self, record: PodRecord) -> None:
+        """Nobody is told."""
+
+    async def waits(self, machine: Machine) -> None:
+        """Nobody is told."""
+
+    async def waited(self, machine: Machine) -> None:
         """Nobody is told."""
 
     async def auth_json(self, namespace: str, pod: str) -> str:

@@ -17,11 +17,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kata_caa.errors import AdaptorError, SettingError
-from kata_caa.peer import Observer
+from kata_caa.pool.machine import Machine
 from kata_caa.record import PodRecord
+from kata_caa.surroundings import Surroundings
 from kata_py.resource.blocking import off_loop
 
 logger = logging.getLogger(__name__)
+
+POOL = "(warm pool)"
+"""In the place of a namespace: of machines that wait for a pod."""
 
 _HOUR = 3600.0
 
@@ -73,14 +77,17 @@ class UsageLog:
         now: The time.
     """
 
-    def __init__(self, path: Path, observer: Observer, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self, path: Path, observer: Surroundings, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self._path = path
         self._observer = observer
         self._now = now
 
     async def created(self, record: PodRecord) -> None:
         """The cloud has made the machine; told again after a restart in between."""
-        await self._put("begin", record, namespace=record.namespace, pod=record.name, type=record.instance_type)
+        more = {"namespace": record.namespace, "pod": record.name, "type": record.instance_type}
+        await self._put("begin", record.sandbox_id, record.instance_name, **more)
         await self._observer.created(record)
 
     async def failed(self, record: PodRecord, error: AdaptorError) -> None:
@@ -89,16 +96,27 @@ class UsageLog:
 
     async def deleted(self, record: PodRecord) -> None:
         """The cloud has confirmed that nothing is left."""
-        await self._put("end", record)
+        await self._put("end", record.sandbox_id, record.instance_name)
         await self._observer.deleted(record)
 
-    async def _put(self, event: str, record: PodRecord, **more: str) -> None:
+    async def waits(self, machine: Machine) -> None:
+        """The cloud has made a machine that waits for a pod."""
+        more = {"namespace": POOL, "pod": machine.name, "type": machine.instance_type}
+        await self._put("begin", machine.id, machine.name, **more)
+        await self._observer.waits(machine)
+
+    async def waited(self, machine: Machine) -> None:
+        """It waits no more."""
+        await self._put("end", machine.id, machine.name)
+        await self._observer.waited(machine)
+
+    async def _put(self, event: str, id: str, name: str, **more: str) -> None:
         at = self._now().isoformat(timespec="milliseconds")
-        line = json.dumps({"at": at, "event": event, "sandbox": record.sandbox_id, **more})
+        line = json.dumps({"at": at, "event": event, "sandbox": id, **more})
         try:
             await off_loop(_append, self._path, f"{line}\n".encode())
         except OSError as error:
-            logger.warning("%s: the %s of %s is not put down: %s", self._path, event, record.instance_name, error)
+            logger.warning("%s: the %s of %s is not put down: %s", self._path, event, name, error)
 
 
 def _append(path: Path, line: bytes) -> None:

@@ -23,6 +23,7 @@ SECURITY_GROUP = f"{ROOT}/Microsoft.Network/networkSecurityGroups/nsg"
 IMAGE = f"{ROOT}/Microsoft.Compute/galleries/gallery/images/podvm/versions/1.0.0"
 PLAIN_IMAGE = f"{ROOT}/Microsoft.Compute/images/plain"
 COMMUNITY_IMAGE = "/CommunityGalleries/cocopodvm-d0e4f35f/Images/podvm_image0/Versions/1.0.0"
+SHARED_IMAGE = f"/SharedGalleries/{SUBSCRIPTION}-GALLERY/Images/podvm/Versions/1.0.0"
 
 PATHS = {
     "virtualMachines": "Microsoft.Compute/virtualMachines",
@@ -57,10 +58,10 @@ class Operation:
 
     Attributes:
         looks: How many are left.
-        finish: What is done at the end.
+        finish: What is done at the end, however it ends.
         failure: What it ends with; None succeeds.
         start: What is done at the first look.
-        result: What is answered at the end, where it is no resource.
+        result: What is answered at the end, where something is.
     """
 
     looks: int
@@ -100,6 +101,7 @@ class Cloud:
         disk_inherits_tags: Whether a disk gets its machine's tags.
         leaves_parts: Whether a machine's parts stay when it is deleted, against their deleteOption.
         reserved: How often an interface is still reserved when it shall be deleted.
+        undeleted: What the next deletions, which begin well, end with.
         looks: How many looks an operation takes.
     """
 
@@ -110,6 +112,7 @@ class Cloud:
     disk_inherits_tags: bool = True
     leaves_parts: bool = False
     reserved: int = 0
+    undeleted: list[Refusal] = field(default_factory=list)
     looks: int = 2
     operations: dict[str, Operation] = field(default_factory=dict)
     pending: dict[str, Operation] = field(default_factory=dict)
@@ -193,7 +196,7 @@ class Cloud:
             if self.pending.get(name.lower()) is operation:
                 del self.pending[name.lower()]
 
-        operation = Operation(self.looks, finish, failure, start=lambda: self._disk(machine))
+        operation = Operation(self.looks, finish, failure, start=lambda: self._disk(machine), result=machine)
         self.pending[name.lower()] = operation
         return machine, self._operation(operation)
 
@@ -226,6 +229,9 @@ class Cloud:
         properties["provisioningState"] = "Deleting"
 
         def finish() -> None:
+            if operation.failure is not None:
+                properties["provisioningState"] = "Failed"
+                return
             self.resources[kind].pop(name.lower(), None)
             if kind == "virtualMachines":
                 self._let_go(tree)
@@ -234,7 +240,8 @@ class Cloud:
                     if address["properties"].get("ipConfiguration", {}).get("id", "").startswith(tree["id"]):
                         del address["properties"]["ipConfiguration"]
 
-        return self._operation(Operation(self.looks, finish))
+        operation = Operation(self.looks, finish, self.undeleted.pop(0) if self.undeleted else None)
+        return self._operation(operation)
 
     def tag_disk(self, name: str, tags: Tree) -> Tree:
         """Change a disk's tags."""

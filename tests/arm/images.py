@@ -38,8 +38,8 @@ class Images:
     refusals: list[int] = field(default_factory=list)
     failure: Refusal | None = None
 
-    def put_disk(self, name: str, body: Tree) -> Tree:
-        """Make a disk to be filled.
+    def put_disk(self, name: str, body: Tree) -> tuple[Tree, Operation]:
+        """Begin to make a disk to be filled.
 
         Raises:
             Refusal: It cannot be made.
@@ -49,12 +49,23 @@ class Images:
         if creation["createOption"] != "Upload" or (size - 512) % (1 << 20):
             raise Refusal(400, "InvalidParameter", "uploadSizeBytes")
         self.pages[name.lower()] = bytearray(size)
-        properties = {**body["properties"], "provisioningState": "Succeeded", "diskState": "ReadyToUpload"}
-        return self.cloud.add("disks", name, {**body, "properties": properties})
+        properties = {**body["properties"], "provisioningState": "Updating"}
+        disk = self.cloud.add("disks", name, {**body, "properties": properties})
+
+        def finish() -> None:
+            properties.update(provisioningState="Succeeded", diskState="ReadyToUpload")
+
+        return disk, Operation(2, finish, result=disk)
 
     def grant(self, name: str, body: Tree, url: str) -> Operation:
-        """Begin to open a disk for writing."""
+        """Begin to open a disk for writing.
+
+        Raises:
+            Refusal: It is not made yet, or shall not be written.
+        """
         disk = self.cloud.get("disks", name)
+        if disk["properties"]["provisioningState"] != "Succeeded":
+            raise Refusal(409, "OperationNotAllowed", f"Disk {name} is not in a state to be opened.")
         if body["access"] != "Write":
             raise Refusal(400, "InvalidParameter", "access")
 
@@ -68,7 +79,7 @@ class Images:
         disk = self.cloud.get("disks", name)
 
         def finish() -> None:
-            if disk["properties"]["diskState"] == "ActiveUpload":
+            if disk["properties"].get("diskState") == "ActiveUpload":
                 disk["properties"]["diskState"] = "Unattached"
 
         return Operation(1, finish)
@@ -130,7 +141,7 @@ class Images:
         def finish() -> None:
             tree["properties"]["provisioningState"] = operation.status
 
-        operation = Operation(2, finish, self.failure)
+        operation = Operation(2, finish, self.failure, result=tree)
         return operation
 
 

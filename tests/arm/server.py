@@ -75,6 +75,8 @@ class Server:
         calls: Method and path of each call that came.
         violations: What did not fit the models, of either side; a test fails if there is one.
         url: Where it is served.
+        by_location: Whether Location alone tells where an operation is followed, as Azure's OpenAPI has it; else
+            Azure-AsyncOperation stands beside it for machines and images, and the library takes that one.
         throttled: How many further calls are answered 429.
         forbidden: Paths with this in them are answered AuthorizationFailed; empty forbids nothing.
         before: What a test does before each call, of which it is told; it may raise `Broken`.
@@ -88,8 +90,10 @@ class Server:
         self.calls: list[tuple[str, str]] = []
         self.violations: list[str] = []
         self.url = ""
+        self.by_location = False
         self.throttled = 0
         self.forbidden = ""
+        self._models: dict[str, type] = {}  # of operations' results
         self.before: Callable[[str], None] = lambda call: None
         self.after: Callable[[str], None] = lambda call: None
 
@@ -180,7 +184,7 @@ class Server:
                 body = await self._body(request, compute.VirtualMachine)
                 only_new = request.headers.get("If-None-Match") == "*"
                 machine, number = self.cloud.put_machine(name or "", body, only_new=only_new)
-                return self._give(model, machine, 201, {"Azure-AsyncOperation": self._link("operations", number)})
+                return self._give(model, machine, 201, self._links(number, model, both=True))
             case "PATCH", "disks":
                 body = await self._body(request, compute.DiskUpdate)
                 return self._give(model, self.cloud.tag_disk(name or "", body["tags"]))
@@ -188,10 +192,7 @@ class Server:
                 number = self.cloud.delete(kind, name or "") or ""
                 if not number:
                     return web.Response(status=204)
-                headers = {"Location": self._link("results", number)}
-                if kind == "virtualMachines":
-                    headers["Azure-AsyncOperation"] = self._link("operations", number)
-                return web.Response(status=202, headers=headers)
+                return web.Response(status=202, headers=self._links(number, both=kind == "virtualMachines"))
         raise Refusal(405, "MethodNotAllowed")
 
     async def _of_images(self, request: web.Request) -> web.Response | None:
@@ -200,10 +201,11 @@ class Server:
         if found := _ACCESS.fullmatch(request.path):
             if found[2] == "beginGetAccess":
                 body = await self._body(request, compute.GrantAccessData)
-                return self._begun(images.grant(found[1], body, self.url))
+                return self._begun(images.grant(found[1], body, self.url), compute.AccessUri)
             return self._begun(images.revoke(found[1]))
         if (found := _DISK.fullmatch(request.path)) and method == "PUT":
-            return self._give(compute.Disk, images.put_disk(found[1], await self._body(request, compute.Disk)))
+            tree, operation = images.put_disk(found[1], await self._body(request, compute.Disk))
+            return self._give(compute.Disk, tree, 202, self._links(self.cloud.begin(operation), compute.Disk))
         if found := _IMAGES.fullmatch(request.path):
             kind, known, name, model = "image", images.images, (found[1] or "").lower(), compute.Image
         elif found := _VERSIONS.fullmatch(request.path):
@@ -215,16 +217,30 @@ class Server:
         if method == "PUT":
             body = await self._body(request, model)
             tree, operation = (images.put_image if kind == "image" else images.put_version)(found[1], body)
-            link = self._link("operations", self.cloud.begin(operation))
-            return self._give(model, tree, 201, {"Azure-AsyncOperation": link})
+            return self._give(model, tree, 201, self._links(self.cloud.begin(operation), model, both=True))
         if name not in known:
             return web.Response(status=204) if method == "DELETE" else None  # it may be one of the surroundings
         if method == "DELETE":
             return self._begun(Operation(1, lambda: known.pop(name, None) and None))
         return self._give(model, known[name])
 
-    def _begun(self, operation: Operation) -> web.Response:
-        return web.Response(status=202, headers={"Location": self._link("results", self.cloud.begin(operation))})
+    def _begun(self, operation: Operation, model: type | None = None) -> web.Response:
+        return web.Response(status=202, headers=self._links(self.cloud.begin(operation), model))
+
+    def _links(self, number: str, model: type | None = None, *, both: bool = False) -> dict[str, str]:
+        """The headers that tell where an operation is followed.
+
+        Args:
+            number: The operation.
+            model: Of what is answered at its end; None if nothing is.
+            both: Whether Azure-AsyncOperation may stand beside Location.
+        """
+        if model is not None:
+            self._models[number] = model
+        links = {"Location": self._link("results", number)}
+        if both and not self.by_location:
+            links["Azure-AsyncOperation"] = self._link("operations", number)
+        return links
 
     async def _body(self, request: web.Request, model: type) -> Tree:
         tree: Tree = json.loads(await request.read())
@@ -234,18 +250,23 @@ class Server:
     def _operation(self, how: str, number: str) -> web.Response:
         operation: Operation = self.cloud.operations[number]
         operation.look()
-        if how == "results" and operation.status == "Succeeded" and operation.result is not None:
-            verify(compute.AccessUri, operation.result, sent=False)
-            return web.json_response(operation.result)
         if how == "results":
-            return web.Response(status=202 if operation.status == "InProgress" else 200, headers=(
-                {"Location": self._link("results", number)} if operation.status == "InProgress" else {}
-            ))  # fmt: skip
+            return self._result(operation, number)
         tree: Tree = {"name": number, "status": operation.status, "startTime": "2026-01-01T00:00:00+00:00"}
         if operation.failure is not None and operation.status == "Failed":
             tree["error"] = operation.failure.error()
             verify(compute.CloudError, {"error": tree["error"]}, sent=False)
         return web.json_response(tree)
+
+    def _result(self, operation: Operation, number: str) -> web.Response:
+        """What is at an operation's Location: 202 until it ends, then what it gives, or why it failed."""
+        if operation.status == "InProgress":
+            return web.Response(status=202, headers={"Location": self._link("results", number)})
+        if operation.failure is not None:
+            return self._answer(operation.failure)
+        if operation.result is None:
+            return web.Response(status=200)
+        return self._give(self._models[number], operation.result)
 
     def _surroundings(self, request: web.Request) -> web.Response:
         if request.method != "GET":

@@ -13,6 +13,7 @@ from tests.arm.cloud import (
     PLAIN_IMAGE,
     REGION,
     SECURITY_GROUP,
+    SHARED_IMAGE,
     SUBNET,
     SUBSCRIPTION,
     Cloud,
@@ -44,7 +45,6 @@ SIZES = (
     Size("Standard_M416ms_v2", 416, 11400, refused=True),
 )
 _HERE = f"/subscriptions/{SUBSCRIPTION}"
-_COMMUNITY = COMMUNITY_IMAGE.strip("/").split("/")
 
 
 def find(cloud: Cloud, path: str) -> tuple[type, Tree | list[Tree]]:
@@ -69,15 +69,28 @@ def find(cloud: Cloud, path: str) -> tuple[type, Tree | list[Tree]]:
         ),
         IMAGE.removeprefix(_HERE): (compute.GalleryImageVersion, _VERSION),
         IMAGE.removeprefix(_HERE).rsplit("/versions/")[0]: (compute.GalleryImage, _DEFINITION),
-        f"{in_region}/communityGalleries/{_COMMUNITY[1]}/images/{_COMMUNITY[3]}/versions/{_COMMUNITY[5]}": (
-            compute.CommunityGalleryImageVersion,
-            {"name": "1.0.0", "location": REGION, "identifier": {"uniqueId": COMMUNITY_IMAGE}},
-        ),
+        **_of_others(in_region, COMMUNITY_IMAGE, compute.CommunityGalleryImage, compute.CommunityGalleryImageVersion),
+        **_of_others(in_region, SHARED_IMAGE, compute.SharedGalleryImage, compute.SharedGalleryImageVersion),
     }
     try:
         return fixed[path]
     except KeyError:
         raise Refusal(404, "ResourceNotFound", f"The Resource '{path}' was not found.") from None
+
+
+def _of_others(place: str, id: str, image: type, version: type) -> dict[str, tuple[type, Tree | list[Tree]]]:
+    """An image of a community's or a shared gallery and its version, which have another path than they are known by."""
+    kind, gallery, _, name, _, number = id.strip("/").split("/")
+    path = f"{place}/{kind[0].lower()}{kind[1:]}/{gallery}/images/{name}"
+    whole = {key: value for key, value in _DEFINITION["properties"].items() if key != "features"}
+    return {
+        path: (image, _other(name, id.rpartition("/Versions/")[0], whole)),
+        f"{path}/versions/{number}": (version, _other(number, id, {"excludeFromLatest": False})),
+    }
+
+
+def _other(name: str, id: str, properties: Tree) -> Tree:
+    return {"name": name, "location": REGION, "identifier": {"uniqueId": id}, "properties": properties}
 
 
 def _sku(size: Size) -> Tree:

@@ -9,9 +9,13 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from kata_caa import command, faults, node, peer, pods, record
+from kata_caa import command, deletion, faults, node, pods, record
+from kata_caa.dialing import Endpoint
 from kata_caa.errors import Fault
 from kata_caa.faults import Backoff
+from kata_caa.pool import machine as machines
+from kata_caa.pool import pool, unbound
+from kata_caa.pool.machine import MachineRecords
 from kata_caa.record import PodRecord, PodRecords
 from tests.drivers.faults import Faults, faults_of_environment
 
@@ -21,8 +25,10 @@ def main() -> int:
     planned = faults_of_environment()
     _at_writes(planned)
     _at_tunnels(planned)
-    peer.DELETE_PAUSE = 0.02
+    _at_the_pool(planned)
+    deletion.PAUSE = 0.02
     pods.ABANDONED_AFTER = 3.0
+    pool.PAUSE = 0.05
     faults.CALLS.backoffs.update(  # type: ignore[attr-defined] # a dictionary
         {fault: Backoff(again=3, first=0.05, ceiling=0.05) for fault in (Fault.TRANSIENT, Fault.THROTTLE)}
     )
@@ -64,6 +70,28 @@ def _at_tunnels(planned: Faults) -> None:
 
     node.NodeTunnel.set_up = planned_at("tunnel up", node.NodeTunnel.set_up)  # type: ignore[method-assign,assignment]
     node.NodeTunnel.tear_down = planned_at("tunnel down", node.NodeTunnel.tear_down)  # type: ignore[method-assign,assignment]
+
+
+def _at_the_pool(planned: Faults) -> None:
+    write, remove, bind = machines.write, MachineRecords.remove, unbound.bind
+
+    def writing(path: str, text: str) -> None:
+        with planned.at("write machine.json"):
+            write(path, text)
+
+    def removing(records: MachineRecords, id: str) -> None:
+        try:
+            with planned.at("remove machine"):
+                remove(records, id)
+        except OSError as error:
+            raise record.RecordError(str(error)) from error
+
+    async def binding(endpoint: Endpoint, user_data: str) -> None:
+        await planned.around("bind", lambda: bind(endpoint, user_data))
+
+    machines.write = writing
+    MachineRecords.remove = removing  # type: ignore[method-assign]
+    unbound.bind = binding
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import logging
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 AGENT = "/run/kata-containers/agent.sock"
 _RECORD = "instance.json"
+_TIMEOUT = 20.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -130,35 +132,44 @@ class NamespaceCloud:
         cgroups = [_cgroup(hierarchy, name) for hierarchy in hierarchies]
         inside = script(home / "run", [], hierarchies, cgroups)
         line = ["unshare", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
-        line += ["sh", "-euc", f"read go\n{inside}", "machine", "sh", "-euc", _machine(home)]
+        line += ["sh", "-euc", f"echo here >&0\nread go\n{inside}", "machine", "sh", "-euc", _machine(home)]
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         environ.pop("NOTIFY_SOCKET", None)  # the adaptor's; crun would wait for containers that say they are ready
-        with (home / "console").open("w") as console:
-            child = subprocess.Popen(
-                line, stdin=subprocess.PIPE, stdout=console, stderr=console, start_new_session=True,
-                env=environ,
-            )  # fmt: skip
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs, (home / "console").open("w") as console:
+                child = subprocess.Popen(
+                    line, stdin=theirs, stdout=console, stderr=console, start_new_session=True, env=environ
+                )
+            try:
+                ours.settimeout(_TIMEOUT)
+                if not ours.recv(16):  # before, its namespaces are this process's
+                    raise OSError("the machine's namespaces cannot be made")
+                self._connect(child.pid, address)
+            except OSError:
+                child.kill()
+                child.wait()
+                raise
+            ours.sendall(b"go\n")
+        child.returncode = 0  # it is nobody's child: the cloud's
+        return child.pid
+
+    def _connect(self, pid: int, address: str) -> None:
+        """Connect a machine to the bridge."""
         link = f"kpm{address.rpartition('.')[2]}"
         prefix = ip_interface(self._settings.network).network.prefixlen
         gateway = ip_interface(self._settings.network).ip
         for words in (
-            f"ip link add {link} type veth peer name eth0 netns {child.pid}",
+            f"ip link add {link} type veth peer name eth0 netns {pid}",
             f"ip link set {link} master {self._settings.bridge} up",
-            f"nsenter --net=/proc/{child.pid}/ns/net ip addr add {address}/{prefix} dev eth0",
-            f"nsenter --net=/proc/{child.pid}/ns/net ip link set eth0 up",
-            f"nsenter --net=/proc/{child.pid}/ns/net ip link set lo up",
-            f"nsenter --net=/proc/{child.pid}/ns/net ip route add default via {gateway}",
+            f"nsenter --net=/proc/{pid}/ns/net ip addr add {address}/{prefix} dev eth0",
+            f"nsenter --net=/proc/{pid}/ns/net ip link set eth0 up",
+            f"nsenter --net=/proc/{pid}/ns/net ip link set lo up",
+            f"nsenter --net=/proc/{pid}/ns/net ip route add default via {gateway}",
         ):
-            done = subprocess.run(words.split(), capture_output=True, text=True, timeout=20, check=False)
+            done = subprocess.run(words.split(), capture_output=True, text=True, timeout=_TIMEOUT, check=False)
             if done.returncode:
-                child.kill()
-                child.wait()
                 raise OSError(f"{words}: {done.stderr.strip()}")
-        assert child.stdin is not None
-        child.stdin.write(b"go\n")
-        child.stdin.close()
-        child.returncode = 0  # it is nobody's child: the cloud's
-        return child.pid
 
     def _delete(self, sandbox_id: str) -> None:
         for home, content in list(self._machines()):
@@ -181,14 +192,15 @@ def _machine(home: Path) -> str:
         f"cp {shlex.quote(str(home))}/user-data /media/cidata/user-data",
         "mkdir -p /run/kata-containers /run/netns",
         'mkdir /run/peerpod && cp "$KATA_TEST_REGISTRIES" /run/peerpod/registries.conf',
-        f"{python} -c {_called('provision')} provision-files",
-        f"(while :; do {python} -c {_called('command')} || sleep 1; done) &",
+        f"{python} -c {_called('provision', 'main')} provision-files",
+        f"(while :; do {python} -c {_called('boot', 'serve')} || sleep 1; done) &",
         f"exec {python} -m kata_agent --server-addr unix://{AGENT} --log debug",
     ])  # fmt: skip
 
 
-def _called(module: str) -> str:
-    return shlex.quote(f"import sys; from kata_caa.forwarder.{module} import main; sys.exit(main())")
+def _called(module: str, name: str) -> str:
+    program = f"from kata_caa.forwarder.{module} import {name}; sys.exit({name}())"
+    return shlex.quote(f"import logging, sys; logging.basicConfig(level=logging.INFO); {program}")
 
 
 def _cgroup(hierarchy: Hierarchy, name: str) -> Path:

@@ -42,13 +42,21 @@ def _run() -> None:
     tell("network")
     provide(TIMEOUT)
     tell("user data")
+    serve()
 
+
+def serve() -> None:
+    """Forward, until told to stop; the files are there. The agent runs already, so it is told of the pod's policy.
+
+    Raises:
+        AdaptorError: It cannot start.
+    """
     import asyncio
 
-    from kata_caa.forwarder import command, daemon
+    from kata_caa.forwarder import command, daemon, provision
 
     options = command.Options()
-    asyncio.run(daemon.serve(options, command.load(options.config)))
+    asyncio.run(daemon.serve(options, command.load(options.config), policy=Path(provision.POLICY)))
 
 
 def _load() -> None:

@@ -1,14 +1,19 @@
 """The forwarder's life: the pod's network, then its listener, until it is told to stop.
 
+Of a machine that was started before its pod, the listener comes first, and waits there for the pod.
+
 Source: cloud-api-adaptor `pkg/forwarder/forwarder.go`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import signal
+import socket
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +23,8 @@ from kata_caa.forwarder import command
 from kata_caa.forwarder.command import Options
 from kata_caa.forwarder.console import tell
 from kata_caa.forwarder.interceptor import HOOKED, Interceptor
-from kata_caa.forwarder.service import Forwarder
+from kata_caa.forwarder.policy import enforce
+from kata_caa.forwarder.service import Forwarder, listening
 from kata_caa.notice import notify
 from kata_py.ttrpc.address import UnixAddress
 
@@ -40,13 +46,16 @@ def run(options: Options) -> None:
     asyncio.run(serve(options, command.load(options.config)))
 
 
-async def serve(options: Options, config: ForwarderConfig, stage: Callable[[str], None] = tell) -> None:
+async def serve(
+    options: Options, config: ForwarderConfig, stage: Callable[[str], None] = tell, *, policy: Path | None = None
+) -> None:
     """Set up the pod's network, take connections, and return when told to stop.
 
     Args:
         options: How.
         config: What `apf.json` says.
         stage: Told of each stage that is done.
+        policy: Where the pod's policy may be, of which the agent is to be told; None if it finds it by itself.
 
     Raises:
         AdaptorError: It cannot start.
@@ -57,16 +66,32 @@ async def serve(options: Options, config: ForwarderConfig, stage: Callable[[str]
         loop.add_signal_handler(number, stop.set)
     tls = context(options, config)  # before anything is changed
     host, port = listen_address(options.listen)
-    await _set_up_network(config.network, options)
-    stage("pod network")
-    forwarder = Forwarder(UnixAddress(options.agent_socket), Interceptor(options.pod_namespace), HOOKED)
-    try:
-        host, port = await forwarder.listen(host, port, tls)
-        stage(f"ready on {host}:{port}")
+    async with AsyncExitStack() as stack:
+        listener = None
+        if config.unbound:
+            from kata_caa.forwarder import binding
+
+            listener = stack.enter_context(listening(host, port))
+            stage(f"unbound on {_name(listener)}")
+            notify("READY=1")
+            _load()
+            bound = await binding.wait(listener, tls, stop)
+            if bound is None:
+                return
+            config, tls = bound, context(options, bound)
+            stage("bound to a pod")
+        await _set_up_network(config.network, options)
+        stage("pod network")
+        agent = UnixAddress(options.agent_socket)
+        if policy is not None:
+            await enforce(agent, policy)
+        forwarder = Forwarder(agent, Interceptor(options.pod_namespace), HOOKED)
+        stack.push_async_callback(forwarder.close)
+        listener = listener or listening(host, port)
+        await forwarder.serve(listener, tls)
+        stage(f"ready on {_name(listener)}")
         notify("READY=1")
         await stop.wait()
-    finally:
-        await forwarder.close()
 
 
 def context(options: Options, config: ForwarderConfig) -> ssl.SSLContext | None:
@@ -104,6 +129,17 @@ def listen_address(text: str) -> tuple[str, int]:
     if not separator or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise SettingError(f"-listen: {text!r:.100} is not HOST:PORT")
     return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)
+
+
+def _load() -> None:
+    """Load what a pod's network takes: there is time while the pod is waited for."""
+    importlib.import_module("kata_caa.tunnel.pod")
+    importlib.import_module("kata_protos.agent_pb2")
+
+
+def _name(listener: socket.socket) -> str:
+    host, port, *_ = listener.getsockname()
+    return f"{host}:{port}"
 
 
 async def _set_up_network(network: PodNetwork, options: Options) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,23 @@ AGENT_TIMEOUT: Final = 150.0
 _AGENT_RETRY: Final = 0.1  # seconds between two attempts to reach it
 _HANDSHAKE_TIMEOUT: Final = 10.0  # seconds
 _BACKLOG: Final = 128
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket for connections.
+
+    Args:
+        host: An address of this machine.
+        port: TCP port; 0 is any.
+
+    Raises:
+        ForwarderError: The address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ForwarderError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
 
 
 class Forwarder:
@@ -58,27 +76,18 @@ class Forwarder:
         self._servers: list[asyncio.Server] = []
         self._splices: dict[Splice, asyncio.Task[None]] = {}
 
-    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> tuple[str, int]:
-        """Take connections at an address; returns where, with the port that 0 has become.
+    async def serve(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
+        """Take connections, and own the listener from now on.
 
         Args:
-            host: An address of this machine.
-            port: TCP port.
+            listener: Where, of `listening`.
             tls: How; None is without TLS.
-
-        Raises:
-            ForwarderError: The address cannot be listened on.
         """
         handshake = _HANDSHAKE_TIMEOUT if tls is not None else None
-        try:
-            server = await asyncio.get_running_loop().create_server(
-                self._accept, host, port, ssl=tls, ssl_handshake_timeout=handshake, backlog=_BACKLOG
-            )
-        except OSError as error:
-            raise ForwarderError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        server = await asyncio.get_running_loop().create_server(
+            self._accept, sock=listener, ssl=tls, ssl_handshake_timeout=handshake, backlog=_BACKLOG
+        )
         self._servers.append(server)
-        name = server.sockets[0].getsockname()
-        return name[0], name[1]
 
     async def close(self) -> None:
         """Take no more connections, and end those that there are."""

@@ -24,6 +24,7 @@ from kata_caa.k8s.api import Api, ClusterError, connected
 from kata_caa.k8s.peerpod import PeerPod, PeerPodObject
 from kata_caa.k8s.secrets import auth_json
 from kata_caa.pods import Pods
+from kata_caa.pool.machine import Machine
 from kata_caa.record import PodRecord, State
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 OWNER = "kata.peerpods.io/caa-owner"
 RESOURCE = "kata.peerpods.io/vm"
 DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
+NAMESPACE = "confidential-containers-system"
 TIMEOUT = 10.0  # seconds that telling, or looking up, may take altogether
 
 PAUSE = 1.0  # seconds before a PeerPod that could not be made is tried again; doubles
@@ -51,6 +53,7 @@ class Place:
         devices: The kubelet's directory of device plug-ins, if machines are advertised there and not in the node's
             status.
         probe: Where the kubelet asks whether we have started; None is nowhere.
+        namespace: Our own.
     """
 
     node: str
@@ -59,6 +62,7 @@ class Place:
     limit: int = -1
     devices: Path | None = None
     probe: probe.Place | None = None
+    namespace: str = NAMESPACE
 
     @classmethod
     def of(cls, config: AdaptorConfig, provider: str, environ: Mapping[str, str]) -> Place:
@@ -79,6 +83,7 @@ class Place:
             limit=config.peerpods_limit_per_node,
             devices=DEVICE_PLUGINS if config.device_plugin else None,
             probe=probe.Place.of(config.socket, environ),
+            namespace=environ.get("POD_NAMESPACE") or NAMESPACE,
         )
 
 
@@ -126,7 +131,7 @@ class Cluster:
 
     async def failed(self, record: PodRecord, error: AdaptorError) -> None:
         """Tell the pod's user, by an event."""
-        async with _bounded(record, "its failure cannot be told"):
+        async with _bounded(record.instance_name, "its failure cannot be told"):
             pod = await self._api.get(Pod, record.name, record.namespace)
             now = datetime.datetime.now(datetime.UTC)
             await news.warn(self._api, self._place.node, pod, record, str(error), now)
@@ -134,14 +139,26 @@ class Cluster:
     async def deleted(self, record: PodRecord) -> None:
         """Let the pod's objects go: nothing of the machine is left."""
         await self._forget(record.sandbox_id)
-        async with _bounded(record, "its PeerPod cannot be deleted"):
-            for each in await self._of(record):
-                await peerpod.release(self._api, each)
-                try:
-                    await self._api.delete(PeerPod, each["metadata"]["name"], record.namespace)
-                except ClusterError as error:
-                    if not error.missing:
-                        raise
+        async with _bounded(record.instance_name, "its PeerPod cannot be deleted"):
+            await self._let_go(record.sandbox_id, record.namespace)
+
+    async def waits(self, machine: Machine) -> None:
+        """Put down that a machine waits for a pod, so that it does not outlive a node that is lost."""
+        place = self._place
+        async with _bounded(machine.name, "its PeerPod cannot be made"):
+            if not await self._of(machine.id, place.namespace):
+                node = await self._api.get(Node, place.node)
+                uid = str(node.metadata.uid if node.metadata else "")
+                body = peerpod.waiting_body(machine, place.provider, place.node, uid)
+                await self._api.create(PeerPod(**body), place.namespace)
+
+    async def waited(self, machine: Machine) -> None:
+        """Let that object go: the machine is a pod's, which has one of its own, or nothing of it is left.
+
+        What stays because the API server is not there goes with the node.
+        """
+        async with _bounded(machine.name, "its PeerPod cannot be deleted"):
+            await self._let_go(machine.id, self._place.namespace)
 
     async def auth_json(self, namespace: str, pod: str) -> str:
         """The pull secrets of the pod's service account and of the pod, which go before; empty is none."""
@@ -183,8 +200,8 @@ class Cluster:
 
     async def _put_down(self, record: PodRecord) -> bool:
         """Whether the pod's object is there now, or has no pod on this node to belong to any more."""
-        async with _bounded(record, "its PeerPod cannot be made") as telling:
-            for each in await self._of(record):
+        async with _bounded(record.instance_name, "its PeerPod cannot be made") as telling:
+            for each in await self._of(record.sandbox_id, record.namespace):
                 if peerpod.target_of(each).instance_id == record.instance_id:
                     return True
             pod = await self._found(Pod, record.name, record.namespace)
@@ -235,11 +252,21 @@ class Cluster:
     async def _leave(self) -> None:
         await self._forget(*self._owed)
 
-    async def _of(self, record: PodRecord) -> Sequence[PeerPodObject]:
-        """The objects of a sandbox; the label is shorter than some ids."""
-        labels = {peerpod.SANDBOX_LABEL: peerpod.sandbox_label(record.sandbox_id)}
-        found, _ = await self._api.list(PeerPod, record.namespace, labels=labels)
-        return [each for each in found if peerpod.target_of(each).sandbox_id == record.sandbox_id]
+    async def _of(self, id: str, namespace: str) -> Sequence[PeerPodObject]:
+        """The objects of a sandbox, or of a machine that waits; the label is shorter than some ids."""
+        labels = {peerpod.SANDBOX_LABEL: peerpod.sandbox_label(id)}
+        found, _ = await self._api.list(PeerPod, namespace, labels=labels)
+        return [each for each in found if peerpod.sandbox_of(each) == id]
+
+    async def _let_go(self, id: str, namespace: str) -> None:
+        """Delete its objects, and nothing that they stand for."""
+        for each in await self._of(id, namespace):
+            await peerpod.release(self._api, each)
+            try:
+                await self._api.delete(PeerPod, each["metadata"]["name"], namespace)
+            except ClusterError as error:
+                if not error.missing:
+                    raise
 
     async def _pull_secrets(self, namespace: str, name: str) -> list[Mapping[str, str]]:
         pod = await self._api.get(Pod, name, namespace)
@@ -283,7 +310,7 @@ class _Telling:
 
 
 @asynccontextmanager
-async def _bounded(record: PodRecord, stage: str) -> AsyncIterator[_Telling]:
+async def _bounded(name: str, stage: str) -> AsyncIterator[_Telling]:
     """What is done here holds up no pod for long, and fails none."""
     telling = _Telling()
     try:
@@ -291,10 +318,10 @@ async def _bounded(record: PodRecord, stage: str) -> AsyncIterator[_Telling]:
             yield telling
     except (ClusterError, TimeoutError) as error:
         telling.failed = True
-        logger.warning("%s: %s: %s", record.instance_name, stage, _reason(error))
+        logger.warning("%s: %s: %s", name, stage, _reason(error))
     except Exception:
         telling.failed = True
-        logger.exception("%s: %s", record.instance_name, stage)
+        logger.exception("%s: %s", name, stage)
 
 
 def _reason(error: Exception) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from lightkube.generic_resource import GenericNamespacedResource, create_namespaced_resource
 
 from kata_caa.k8s.api import Api, ClusterError
+from kata_caa.pool.machine import Machine
 from kata_caa.providers.api import Target
 from kata_caa.record import PodRecord
 
@@ -21,6 +22,7 @@ FINALIZER = "peer.pod/finalizer"
 SANDBOX_LABEL = "peerpods.kata-py.io/sandbox"
 SANDBOX_ANNOTATION = "peerpods.kata-py.io/sandbox-id"
 MACHINE_ANNOTATION = "peerpods.kata-py.io/machine"
+MACHINE_ID_ANNOTATION = "peerpods.kata-py.io/machine-id"  # where the cloud knows it by another id than the sandbox's
 
 PeerPod = create_namespaced_resource(GROUP, API_VERSION, "PeerPod", "peerpods")
 PeerPodObject = GenericNamespacedResource
@@ -38,6 +40,10 @@ def sandbox_label(sandbox_id: str) -> str:
 def body(record: PodRecord, provider: str, pod_uid: str) -> dict[str, Any]:
     """The object of a pod's machine; its name has five random characters, as upstream's."""
     suffix = f"-resource-{secrets.token_hex(3)[:5]}"
+    target = record.target
+    annotations = {SANDBOX_ANNOTATION: record.sandbox_id, MACHINE_ANNOTATION: target.name}
+    if target.sandbox_id != record.sandbox_id:  # it has waited for the pod, with tags of its own
+        annotations[MACHINE_ID_ANNOTATION] = target.sandbox_id
     return {
         "apiVersion": f"{GROUP}/{API_VERSION}",
         "kind": "PeerPod",
@@ -45,7 +51,7 @@ def body(record: PodRecord, provider: str, pod_uid: str) -> dict[str, Any]:
             "name": record.name[: _NAME_MAX - len(suffix)].rstrip("-.") + suffix,
             "namespace": record.namespace,
             "labels": {SANDBOX_LABEL: sandbox_label(record.sandbox_id)},
-            "annotations": {SANDBOX_ANNOTATION: record.sandbox_id, MACHINE_ANNOTATION: record.instance_name},
+            "annotations": annotations,
             "finalizers": [FINALIZER],
             "ownerReferences": [
                 {
@@ -58,12 +64,36 @@ def body(record: PodRecord, provider: str, pod_uid: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def waiting_body(machine: Machine, provider: str, node: str, node_uid: str) -> dict[str, Any]:
+    """The object of a machine that waits for a pod: it goes with its node. Its namespace is the adaptor's own."""
+    return {
+        "apiVersion": f"{GROUP}/{API_VERSION}",
+        "kind": "PeerPod",
+        "metadata": {
+            "name": machine.name,
+            "labels": {SANDBOX_LABEL: sandbox_label(machine.id)},
+            "annotations": {SANDBOX_ANNOTATION: machine.id, MACHINE_ANNOTATION: machine.name},
+            "finalizers": [FINALIZER],
+            # No controller: of those that one has, the controller of PeerPods leaves the youngest alone.
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid}],
+        },
+        "spec": {"cloudProvider": provider, "instanceID": machine.instance_id},
+    }
+
+
+def sandbox_of(thing: PeerPodObject) -> str:
+    """The sandbox whose machine an object stands for; empty for one that upstream's adaptor made."""
+    return str((thing["metadata"].get("annotations") or {}).get(SANDBOX_ANNOTATION, ""))
+
+
 def target_of(thing: PeerPodObject) -> Target:
-    """Whose machine an object stands for; of one that upstream's adaptor made, the machine's id is all there is."""
+    """The machine that an object stands for; of one that upstream's adaptor made, the cloud's id is all there is."""
     annotations = thing["metadata"].get("annotations") or {}
     spec = thing.get("spec") or {}
     return Target(
-        annotations.get(SANDBOX_ANNOTATION, ""), annotations.get(MACHINE_ANNOTATION, ""), spec.get("instanceID", "")
+        annotations.get(MACHINE_ID_ANNOTATION, "") or sandbox_of(thing),
+        annotations.get(MACHINE_ANNOTATION, ""),
+        spec.get("instanceID", ""),
     )
 
 

@@ -158,6 +158,19 @@ class Provider(Protocol):
         """Look, without changing anything, whether machines can be made: image, network, permissions, quota."""
 
 
+@runtime_checkable
+class Resolves(Protocol):
+    """What a provider may be besides: able to say what a pod's wishes lead to, so that it may have a machine that
+    waits already. Without it, machines are for pods whose wishes are the very same."""
+
+    async def resolve(self, spec: InstanceSpec) -> InstanceSpec:
+        """The machine that `create` would try first, in full: two wishes that lead to the same one are alike.
+
+        Raises:
+            ProviderError: No machine is large enough, or the cloud does not tell.
+        """
+
+
 ConfigT = TypeVar("ConfigT", contravariant=True)
 
 

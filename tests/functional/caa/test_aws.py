@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 import pytest
 
 from kata_caa.errors import Fault, ProviderError
-from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG, Instance, InstanceRequest, InstanceSpec, Target
+from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG, Instance, InstanceRequest, InstanceSpec, Resolves, Target
 from kata_caa.providers.aws import inventory
 from kata_caa.providers.aws.config import AwsConfig
 from kata_caa.providers.aws.provider import Aws, AwsProvider
@@ -103,6 +103,18 @@ async def test_the_numbers_of_a_pod_choose_its_type(ec2: Ec2Server):
             assert made.instance_type == "m6a.2xlarge"
         with pytest.raises(ProviderError, match=r"no instance type found for the given vcpus \(99\)"):
             await provider.create(wanted(vcpus=99, memory=1))
+
+
+async def test_wishes_that_lead_to_the_same_type_and_image_are_alike(ec2: Ec2Server):
+    async with opened(ec2, instance_types=("m6a.large", "m6a.xlarge")) as provider:
+        assert isinstance(provider, Resolves)
+        full = InstanceSpec("m6a.xlarge", image=ec2.image)
+        for alike in (InstanceSpec(vcpus=3, memory=9000), InstanceSpec("m6a.xlarge", vcpus=1), full):
+            assert await provider.resolve(alike) == full
+        for other in (InstanceSpec(), InstanceSpec("m6a.xlarge", image="ami-2"), replace(full, multi_nic=True)):
+            assert await provider.resolve(other) != full
+        with pytest.raises(ProviderError, match="no instance type found"):
+            await provider.resolve(InstanceSpec(vcpus=99, memory=1))
 
 
 async def test_a_pods_own_image_is_measured_and_booted(ec2: Ec2Server):

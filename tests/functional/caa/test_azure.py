@@ -13,13 +13,13 @@ import pytest
 
 from kata_caa.errors import Fault, ProviderError
 from kata_caa.faults import Backoff, RetryPolicy
-from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG, InstanceRequest, InstanceSpec, Target
+from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG, InstanceRequest, InstanceSpec, Resolves, Target
 from kata_caa.providers.azure.client import Connection
 from kata_caa.providers.azure.config import AzureConfig
 from kata_caa.providers.azure.provider import AzureProvider, open_provider
 from kata_caa.settings import Duration
 from tests.arm import tls
-from tests.arm.cloud import COMMUNITY_IMAGE, IMAGE, SECURITY_GROUP, SUBNET, Refusal
+from tests.arm.cloud import COMMUNITY_IMAGE, IMAGE, SECURITY_GROUP, SHARED_IMAGE, SUBNET, Refusal
 from tests.arm.config import CONFIG
 from tests.arm.faults import Harm
 from tests.arm.server import Credential, Server, serve
@@ -183,6 +183,27 @@ async def test_deleting_leaves_nothing_and_may_be_repeated(arm: Server, azure):
         await provider.delete(TARGET)
 
 
+async def test_a_machine_is_made_and_deleted_where_a_location_alone_tells_how_far_it_is(arm: Server, azure):
+    arm.by_location = arm.cloud.leaves_parts = True
+    async with azure(dataclasses.replace(CONFIG, use_public_ip=True)) as provider:
+        instance = await provider.create(REQUEST)
+        assert instance.addresses == ("20.0.0.1", "10.0.0.4")
+        await provider.delete(TARGET)
+    assert arm.cloud.is_empty()
+    assert not any("/operations/" in path for _, path in arm.calls)
+
+
+@pytest.mark.parametrize("by_location", [False, True])
+async def test_a_deletion_that_begins_well_and_then_fails_is_tried_again(arm: Server, azure, by_location):
+    arm.by_location, arm.cloud.leaves_parts = by_location, True
+    async with azure(dataclasses.replace(CONFIG, use_public_ip=True)) as provider:
+        await provider.create(REQUEST)
+        arm.cloud.undeleted = [Refusal(409, "AnotherOperationInProgress")] * 3
+        await provider.delete(TARGET)
+    assert arm.cloud.undeleted == []
+    assert arm.cloud.is_empty()
+
+
 @pytest.mark.parametrize("inherits", [True, False])
 async def test_parts_that_survive_their_machine_are_deleted_in_order(arm: Server, azure, inherits):
     arm.cloud.leaves_parts, arm.cloud.reserved = True, 2
@@ -263,6 +284,16 @@ async def test_a_pod_with_gpus_gets_a_size_with_gpus(azure):
     assert instance.instance_type == "Standard_NC4as_T4_v3"
 
 
+async def test_wishes_that_lead_to_the_same_size_and_image_are_alike(azure):
+    async with azure(dataclasses.replace(PLAIN, sizes=("Standard_D2as_v5", "Standard_D4as_v5"))) as provider:
+        assert isinstance(provider, Resolves)
+        full = InstanceSpec("Standard_D4as_v5", image=CONFIG.image)
+        for alike in (InstanceSpec(vcpus=3, memory=9000), InstanceSpec("Standard_D4as_v5"), full):
+            assert await provider.resolve(alike) == full
+        assert await provider.resolve(InstanceSpec()) == InstanceSpec("Standard_D2as_v5", image=CONFIG.image)
+        assert (await provider.resolve(InstanceSpec(image="another"))).image == "another"
+
+
 async def test_where_skus_may_not_be_read_the_regions_sizes_serve(arm: Server, azure):
     arm.forbidden = "/skus"
     config = dataclasses.replace(PLAIN, sizes=("Standard_D2as_v5", "Standard_D8as_v5"))
@@ -283,9 +314,11 @@ async def test_where_skus_may_not_be_read_the_regions_sizes_serve(arm: Server, a
         ),
     ],
 )
+@pytest.mark.parametrize("by_location", [False, True])
 async def test_a_machine_that_fails_while_it_is_made_is_deleted_by_the_sandboxs_names(
-    arm: Server, azure, failure, fault
+    arm: Server, azure, failure, fault, by_location
 ):
+    arm.by_location = by_location
     arm.cloud.shortages = {("Standard_DC2as_v5", ""): failure}
     async with azure(dataclasses.replace(CONFIG, use_public_ip=True)) as provider:
         with pytest.raises(ProviderError) as caught:
@@ -352,12 +385,23 @@ async def test_whatever_call_of_a_creation_fails_deleting_leaves_nothing(arm: Se
             assert arm.cloud.is_empty(), (at, arm.cloud.names())
 
 
+async def time_of_a_deletion(azure, config: AzureConfig) -> float:
+    loop = asyncio.get_running_loop()
+    async with azure(config) as provider:
+        await provider.create(REQUEST)
+        begun = loop.time()
+        await provider.delete(TARGET)
+        return loop.time() - begun
+
+
 @pytest.mark.parametrize("harm", [Harm.REFUSED, Harm.FAILED])
 async def test_whatever_call_of_a_deletion_fails_the_next_one_leaves_nothing(arm: Server, azure, harm: Harm):
     arm.cloud.leaves_parts = True
-    limit = 0.15 if harm is Harm.FAILED else BOUND  # what stays wrong is tried until the limit
-    config = dataclasses.replace(CONFIG, use_public_ip=True, delete_timeout=Duration(limit))
-    async with asyncio.timeout(BOUND), azure(config) as provider:
+    config = dataclasses.replace(CONFIG, use_public_ip=True)
+    if harm is Harm.FAILED:  # what stays wrong is tried until the limit
+        limit = max(0.15, 1.5 * await time_of_a_deletion(azure, config))
+        config = dataclasses.replace(config, delete_timeout=Duration(limit))
+    async with asyncio.timeout(3 * BOUND), azure(config) as provider:
         at = 0
         while True:
             at += 1
@@ -366,7 +410,9 @@ async def test_whatever_call_of_a_deletion_fails_the_next_one_leaves_nothing(arm
             schedule = arm.harm(harm, at)
             (outcome,) = await asyncio.gather(provider.delete(TARGET), return_exceptions=True)
             if not schedule.struck.is_set():
-                break  # a deletion has fewer calls
+                if outcome is None:
+                    break  # a deletion has fewer calls
+                at -= 1  # it was too slow to come so far
             assert outcome is None or isinstance(outcome, ProviderError), (at, outcome)
             assert outcome is not None or arm.cloud.is_empty(), (at, arm.cloud.names())
             arm.heal()
@@ -385,10 +431,18 @@ async def test_a_check_of_what_is_well_passes_and_changes_nothing(arm: Server, a
     assert {method for method, _ in arm.calls} == {"GET"}
 
 
+@pytest.mark.parametrize("image", [COMMUNITY_IMAGE, SHARED_IMAGE])
+async def test_a_check_finds_images_of_others_galleries_with_and_without_a_version(azure, image):
+    for name in (image, image.rpartition("/Versions/")[0]):
+        async with azure(dataclasses.replace(CONFIG, image=name)) as provider:
+            assert [each.detail for each in await provider.check() if not each.passed] == []
+
+
 @pytest.mark.parametrize(
     ("config", "subject"),
     [
         ({"image": IMAGE.replace("1.0.0", "9.9.9")}, "image"),
+        ({"image": SHARED_IMAGE.replace("1.0.0", "9.9.9")}, "image"),
         ({"subnet": SUBNET.replace("worker", "other")}, "subnet"),
         ({"security_group": SECURITY_GROUP.replace("nsg", "other")}, "network security group"),
         ({"sizes": ("Standard_D8as_v5",)}, "size Standard_D8as_v5"),

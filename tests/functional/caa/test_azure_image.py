@@ -126,12 +126,37 @@ async def test_an_upload_that_fails_leaves_no_disk_and_tells_no_signature(
 
 
 @pytest.mark.parametrize("config", [PLAIN, CONFIDENTIAL], ids=["plain", "confidential"])
-async def test_an_image_that_cannot_be_made_leaves_nothing(
+async def test_a_disk_becomes_an_image_where_a_location_alone_tells_how_far_it_is(
     arm: Server, opened: Opened, disk: Disk, config: AzureConfig
 ) -> None:
+    arm.by_location = True
+    async with opened(config) as images:
+        image = await upload(images, disk)
+    assert arm.images.contents[image.value.lower()].startswith(disk.path.read_bytes())
+    assert not any("/operations/" in path for _, path in arm.calls)
+
+
+@pytest.mark.parametrize("by_location", [False, True])
+@pytest.mark.parametrize("config", [PLAIN, CONFIDENTIAL], ids=["plain", "confidential"])
+async def test_an_image_that_cannot_be_made_leaves_nothing(
+    arm: Server, opened: Opened, disk: Disk, config: AzureConfig, by_location: bool
+) -> None:
+    arm.by_location = by_location
     arm.images.failure = Refusal(409, "InternalOperationError", "sorry")
     async with opened(config) as images:
         with pytest.raises(ProviderError, match="making the image"):
+            await upload(images, disk)
+    assert (arm.images.images, arm.images.versions) == ({}, {})
+
+
+async def test_an_image_version_that_cannot_be_made_leaves_nothing(arm: Server, opened: Opened, disk: Disk) -> None:
+    def before(call: str) -> None:
+        if call.startswith("PUT ") and "/versions/" in call:
+            arm.images.failure = Refusal(409, "InternalOperationError", "sorry")
+
+    arm.before = before
+    async with opened(CONFIDENTIAL) as images:
+        with pytest.raises(ProviderError, match="making the image version"):
             await upload(images, disk)
     assert (arm.images.images, arm.images.versions) == ({}, {})
 

@@ -18,10 +18,12 @@ from lightkube.resources.core_v1 import Pod
 
 from kata_caa.errors import AdaptorError, Fault, ProviderError
 from kata_caa.k8s import cluster as cluster_module
-from kata_caa.k8s import probe
+from kata_caa.k8s import peerpod, probe
 from kata_caa.k8s.api import Api, ClusterError, connected
 from kata_caa.k8s.cluster import OWNER, RESOURCE, Cluster, Place
 from kata_caa.k8s.peerpod import FINALIZER, SANDBOX_ANNOTATION
+from kata_caa.pool.machine import Machine
+from kata_caa.providers.api import InstanceSpec
 from kata_caa.record import PodRecord, State
 from tests.kube import things
 from tests.kube.rbac import rules_of
@@ -29,6 +31,7 @@ from tests.kube.server import Hook, KubeServer, kind_of, kube_server
 from tests.kube.store import Refused
 
 PLACE = Place(node=things.NODE, uid="uid-of-this-adaptor", provider="aws", limit=10)
+WAITING = Machine("7" * 32, InstanceSpec(), "material", "token", instance_id="i-7")
 NO_PODS = SimpleNamespace(records=())
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
 
@@ -133,11 +136,54 @@ async def test_a_pod_with_a_machine_has_a_peerpod_that_it_owns(kube: KubeServer,
     }  # fmt: skip
 
 
+async def test_of_a_machine_that_had_waited_the_object_is_found_by_its_sandbox_all_the_same(
+    kube: KubeServer, cluster: Cluster
+):
+    await kube.seed(things.pod())
+    record = replace(things.record(), machine="7" * 32)
+    for _ in range(2):
+        await cluster.created(record)
+    (made,) = kube.things("peerpods")
+    assert made["metadata"]["annotations"][SANDBOX_ANNOTATION] == things.SANDBOX
+    await cluster.deleted(record)
+    assert kube.things("peerpods") == []
+
+
 async def test_it_is_made_once_whichever_adaptor_asks(kube: KubeServer, api: Api):
     await kube.seed(things.pod())
     for _ in range(2):
         await Cluster(api, PLACE).created(things.record())
     assert len(kube.things("peerpods")) == 1
+
+
+async def test_a_machine_that_waits_has_a_peerpod_that_its_node_owns_until_it_waits_no_more(
+    kube: KubeServer, cluster: Cluster
+):
+    node = await kube.seed(things.node())
+    for _ in range(2):  # the next adaptor tells of it again
+        await cluster.waits(WAITING)
+    (made,) = kube.things("peerpods")
+    assert made["spec"] == {"cloudProvider": "aws", "instanceID": "i-7"}
+    metadata = made["metadata"]
+    assert (metadata["name"], metadata["namespace"]) == (WAITING.name, PLACE.namespace)
+    assert metadata["finalizers"] == [FINALIZER]
+    assert metadata["ownerReferences"] == [
+        {"apiVersion": "v1", "kind": "Node", "name": things.NODE, "uid": node["metadata"]["uid"]}
+    ]
+    assert peerpod.target_of(made) == WAITING.target
+    for _ in range(2):
+        await cluster.waited(WAITING)
+    assert kube.things("peerpods") == []
+
+
+async def test_a_machine_that_waits_is_not_held_up_by_an_api_server_that_has_gone(
+    kube: KubeServer, cluster: Cluster, caplog: pytest.LogCaptureFixture
+):
+    await kube.stop()
+    await cluster.waits(WAITING)
+    await cluster.waited(WAITING)
+    assert "podvm-pool-77777777: its PeerPod cannot be made" in caplog.text
+    assert "podvm-pool-77777777: its PeerPod cannot be deleted" in caplog.text
 
 
 class Looked:
@@ -405,6 +451,8 @@ async def test_the_role_allows_what_the_adaptor_asks_for_and_nothing_else(kube: 
             await cluster.failed(things.record(), AdaptorError("no"))
         kube.hooks.append(Hook("patch", "peerpods", lambda: refuse(409)))
         await cluster.deleted(things.record())
+        await cluster.waits(WAITING)
+        await cluster.waited(WAITING)
         server = await asyncio.start_unix_server(lambda _, writer: writer.close(), tmp_path / "socket")
         async with server:
             startup = probe.Startup(api, things.NODE, probe.Place(str(tmp_path / "socket")), None, NOW)

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,6 +108,18 @@ async def test_when_a_pod_has_gone_its_machine_is_deleted_and_then_the_object(ku
         await kube.store.delete(kind_of("pods"), things.NAMESPACE, "web")
         await until(kube, lambda: not kube.things("peerpods"))
     assert cloud.deleted == [Target(things.SANDBOX, "podvm-web-01234567", "i-1")]
+
+
+async def test_a_machine_that_had_waited_for_its_pod_is_deleted_as_the_cloud_knows_it(
+    kube: KubeServer, api: Api, cloud: Cloud
+):
+    pod = await kube.seed(things.pod())
+    record = replace(things.record("i-7"), machine="7" * 32)
+    await kube.seed(peerpod.body(record, "aws", pod["metadata"]["uid"]))
+    await kube.store.delete(kind_of("pods"), things.NAMESPACE, "web")
+    async with running(api, cloud):
+        await until(kube, lambda: not kube.things("peerpods"))
+    assert cloud.deleted == [record.target]
 
 
 async def test_what_was_deleted_while_no_controller_ran_is_seen_to(kube: KubeServer, api: Api, cloud: Cloud):

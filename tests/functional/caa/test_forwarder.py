@@ -23,7 +23,7 @@ from kata_caa.apf import ForwarderConfig
 from kata_caa.errors import ForwarderError
 from kata_caa.forwarder import mounts, tls
 from kata_caa.forwarder.interceptor import HOOKED, TARGET_PATH, Interceptor
-from kata_caa.forwarder.service import Forwarder
+from kata_caa.forwarder.service import Forwarder, listening
 from kata_protos import agent_pb2 as agent
 from kata_protos import oci_pb2 as oci
 from kata_protos.agent_ttrpc import AgentClient
@@ -76,7 +76,9 @@ async def forwarding(agent: UnixAddress, made: tls.Material | None = None, **opt
     """A forwarder at a port of its own."""
     forwarder = Forwarder(agent, Interceptor("/run/netns/podns"), HOOKED, **options)
     context = tls.server_context(made or material())
-    _, port = await forwarder.listen("127.0.0.1", 0, context)
+    listener = listening("127.0.0.1", 0)
+    await forwarder.serve(listener, context)
+    port = listener.getsockname()[1]
     try:
         yield port
     finally:
@@ -263,7 +265,7 @@ async def test_an_adaptor_that_goes_takes_its_connection_to_the_agent_along(stan
 async def test_a_taken_address_is_an_error_that_names_it(stand: Stand) -> None:
     async with forwarding(stand.address) as port:
         with pytest.raises(ForwarderError, match=f"cannot listen on 127.0.0.1:{port}: .*in use"):
-            await Forwarder(stand.address).listen("127.0.0.1", port, None)
+            listening("127.0.0.1", port)
 
 
 # The command, as a process.

@@ -16,7 +16,7 @@ import pytest
 
 from kata_caa.disk import examine
 from kata_caa.errors import Fault, ProviderError
-from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG, InstanceRequest, InstanceSpec, Target
+from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG, InstanceRequest, InstanceSpec, Resolves, Target
 from kata_caa.providers.libvirt import binding, image
 from kata_caa.providers.libvirt.config import LibvirtConfig
 from kata_caa.providers.libvirt.domain import describe, uuid_of
@@ -133,6 +133,15 @@ async def test_a_machine_is_as_large_as_its_pod_asks_for(given: Libvirtd, config
         size = given.virsh("vol-info", f"{NAME}-root.qcow2", POOL, "--bytes")
         assert f"{1 << 30} bytes" in size
         await provider.delete(REQUEST.target)
+
+
+async def test_wishes_that_lead_to_the_same_machine_are_alike(given: Libvirtd, config: LibvirtConfig) -> None:
+    async with LibvirtProvider(replace(config, vcpus=2, memory=512)) as provider:
+        assert isinstance(provider, Resolves)
+        full = InstanceSpec(vcpus=2, memory=512, image=config.image)
+        for alike in (InstanceSpec(), InstanceSpec(memory=512), full):
+            assert await provider.resolve(alike) == full
+        assert await provider.resolve(InstanceSpec(vcpus=1)) == replace(full, vcpus=1)
 
 
 async def test_a_disk_is_never_smaller_than_its_image(given: Libvirtd, config: LibvirtConfig) -> None:

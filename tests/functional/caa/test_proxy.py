@@ -21,6 +21,7 @@ import pytest
 
 from kata_caa import certificates, dialing
 from kata_caa.errors import ProxyError
+from kata_caa.forwarder import service
 from kata_caa.forwarder.service import Forwarder
 from kata_caa.forwarder.tls import Material, server_context
 from kata_caa.proxy import AgentProxy, Endpoint
@@ -643,7 +644,9 @@ async def test_through_the_real_forwarder_a_break_at_either_place_is_survived(to
     assert issued.server is not None
     forwarder = Forwarder(agent_address)
     material = Material(issued.server.certificate, issued.server.key, issued.client_ca)
-    _, port = await forwarder.listen("127.0.0.1", 0, server_context(material))
+    listener = service.listening("127.0.0.1", 0)
+    await forwarder.serve(listener, server_context(material))
+    port = listener.getsockname()[1]
     async with proxied(top, Endpoint("127.0.0.1", port, NAME, dialer(tls))) as made:
         ready = asyncio.create_task(made.ready())
         done, _ = await asyncio.wait([ready], timeout=0.1)

@@ -18,6 +18,7 @@ CONFIGURATION = """\
 [hypervisor.remote]
 remote_hypervisor_socket = "{socket}"
 remote_hypervisor_timeout = 60
+enable_annotations = ["cc_init_data"]
 [agent.kata]
 dial_timeout = 30
 [runtime]
@@ -55,34 +56,37 @@ def cloud(short_tmp: Path) -> Cloud:
     return Cloud(short_tmp / "cloud")
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def adaptor(registry: registries.Registry, cloud: Cloud, short_tmp: Path) -> AsyncIterator[Adaptor]:
-    """The adaptor, over that cloud."""
-    told = short_tmp / "registries.conf"
+def adaptor_over(cloud: Cloud, directory: Path, registry: registries.Registry, *flags: str) -> Adaptor:
+    """An adaptor, not started yet.
+
+    Args:
+        cloud: Where its machines are.
+        directory: For its files.
+        registry: Where machines pull from.
+        flags: More of its flags.
+    """
+    told = directory / "registries.conf"
     told.write_text(registry.configuration)
-    adaptor = Adaptor(
-        short_tmp,
-        [
-            "namespace",
-            "-host-interface",
-            BRIDGE,
-            "-log-level",
-            "debug",
-            "-proxy-timeout",
-            "30s",
-            "-redial-timeout",
-            "3s",
-        ],
+    own = ["-host-interface", BRIDGE, "-log-level", "debug", "-proxy-timeout", "30s", "-redial-timeout", "3s"]
+    return Adaptor(
+        directory,
+        ["namespace", *own, *flags],
         {
             "KATA_TEST_CLOUD_DIR": str(cloud.directory),
             "KATA_TEST_CLOUD_BRIDGE": BRIDGE,
             "KATA_TEST_CLOUD_NETWORK": f"{GATEWAY}/24",
             "KATA_TEST_REGISTRIES": str(told),
-            "KATA_AGENT_PAUSE_BUNDLE": str(registries.write_pause_bundle(short_tmp / "pause_bundle")),
+            "KATA_AGENT_PAUSE_BUNDLE": str(registries.write_pause_bundle(directory / "pause_bundle")),
             "OWNER": "tests",
-            **registries.skopeo_environment(short_tmp),
+            **registries.skopeo_environment(directory),
         },
     )
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def adaptor(registry: registries.Registry, cloud: Cloud, short_tmp: Path) -> AsyncIterator[Adaptor]:
+    """The adaptor, over that cloud."""
+    adaptor = adaptor_over(cloud, short_tmp, registry)
     await adaptor.start()
     yield adaptor
     await adaptor.end()

@@ -70,6 +70,22 @@ async def test_whichever_call_or_write_fails_nothing_stays_and_the_others_live(s
         await tried(world, planned)
 
 
+async def test_wherever_a_machine_becomes_a_pods_and_is_replaced_none_stays_and_none_is_lost(short_tmp: Path) -> None:
+    async with worlds(short_tmp / "pool", pool=1) as world:
+        passed = [each for each in await points(world) if each[0] in ("write machine.json", "remove machine", "bind")]
+        planned = [Point(place, number, when, "kill") for place, number in passed for when in ("before", "after")]
+        planned += [
+            Point(place, number, when, "break")
+            for place, number in passed
+            for when in ("before", "after")
+            if place != "bind"
+        ]
+        planned += [Point("bind", 1, "around", what) for what in ("transient", "delay", "cut")]
+        planned += [Point("create", 1, "around", what) for what in (*(fault.value for fault in Fault), "twice", "cut")]
+        planned += [Point("create", 1, when, "kill") for when in ("before", "after")]
+        await tried(world, planned)
+
+
 async def test_a_pod_whose_runtime_dies_together_with_the_adaptor_is_deleted(short_tmp: Path) -> None:
     async with worlds(short_tmp / "alone") as world:
         for place in ("write pod.json", "create"):

@@ -6,6 +6,7 @@ Machines of either architecture run under emulation, where this host's own may n
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,27 +81,53 @@ async def libvirt_adaptor(
     host: Libvirtd, served: registries.Registry, architecture: Architecture, short_tmp: Path
 ) -> AsyncIterator[Adaptor]:
     """The adaptor over that host."""
-    directory = short_tmp / architecture.name
-    directory.mkdir()
-    environ = {
-        "LIBVIRT_URI": host.uri, "LIBVIRT_POOL": POOL, "LIBVIRT_NET": NETWORK, "LIBVIRT_VOL_NAME": BASE,
-        "LIBVIRT_DOMAIN_TYPE": "qemu", "LIBVIRT_CPU": "2", "LIBVIRT_MEMORY": "1024", "LIBVIRT_ROOT_DISK_SIZE": "1",
-        "LIBVIRT_ARCH": architecture.name, "INITDATA": initdata(served), "OWNER": "tests",
-    }  # fmt: skip
-    flags = ["-firmware=", "-host-interface", host.bridge, "-log-level", "debug", "-proxy-timeout", "120s"]
-    adaptor = Adaptor(directory, ["libvirt", *flags], environ)
+    adaptor = adaptor_over(host, served, architecture, short_tmp / architecture.name)
     await adaptor.start()
     yield adaptor
     await adaptor.end()
     print(adaptor.log.read_text())
 
 
-@pytest.fixture(scope="module")
-def machines(launcher: Path, libvirt_adaptor: Adaptor, rootfs: Path) -> Manager:
+@pytest_asyncio.fixture(loop_scope="session")
+async def warm_adaptor(
+    host: Libvirtd, served: registries.Registry, architecture: Architecture, short_tmp: Path
+) -> AsyncIterator[Adaptor]:
+    """Another one, which keeps a machine ready, until it is started anew without a pool."""
+    directory = short_tmp / f"{architecture.name}-warm"
+    adaptor = adaptor_over(host, served, architecture, directory, "-warm-pool", "default=1")
+    await adaptor.start()
+    yield adaptor
+    await adaptor.end()
+    print(adaptor.log.read_text())
+
+
+def adaptor_over(
+    host: Libvirtd, served: registries.Registry, architecture: Architecture, directory: Path, *more: str
+) -> Adaptor:
+    """An adaptor, not started yet.
+
+    Args:
+        host: Where its machines run.
+        served: Where they pull from.
+        architecture: What they are.
+        directory: For its files; its name is whose the machines are.
+        more: Flags.
+    """
+    directory.mkdir(exist_ok=True)
+    environ = {
+        "LIBVIRT_URI": host.uri, "LIBVIRT_POOL": POOL, "LIBVIRT_NET": NETWORK, "LIBVIRT_VOL_NAME": BASE,
+        "LIBVIRT_DOMAIN_TYPE": "qemu", "LIBVIRT_CPU": "2", "LIBVIRT_MEMORY": "1024", "LIBVIRT_ROOT_DISK_SIZE": "1",
+        "LIBVIRT_ARCH": architecture.name, "INITDATA": initdata(served), "OWNER": directory.name,
+    }  # fmt: skip
+    flags = ["-firmware=", "-host-interface", host.bridge, "-log-level", "debug", "-proxy-timeout", "120s"]
+    return Adaptor(directory, ["libvirt", *flags, *more], environ)
+
+
+def manager_of(adaptor: Adaptor, launcher: Path, rootfs: Path) -> Manager:
     """A manager of pods that run there."""
-    directory = libvirt_adaptor.socket.parent
+    directory = adaptor.socket.parent
     path = directory / "remote.toml"
-    path.write_text(CONFIGURATION.format(socket=libvirt_adaptor.socket).replace("timeout = 60", "timeout = 180"))
+    path.write_text(CONFIGURATION.format(socket=adaptor.socket).replace("timeout = 60", "timeout = 180"))
     return Manager(launcher, directory / "manager", path, rootfs)
 
 
@@ -121,13 +148,15 @@ def left(host: Libvirtd) -> list[str]:
 
 @pytest.mark.usefixtures("clean")
 async def test_a_peer_pod_runs_in_a_domain_of_libvirt_and_nothing_of_it_stays(
-    machines: Manager,
+    launcher: Path,
+    rootfs: Path,
     host: Libvirtd,
     served: registries.Registry,
     files: Path,
     libvirt_adaptor: Adaptor,
     architecture: Architecture,
 ) -> None:
+    machines = manager_of(libvirt_adaptor, launcher, rootfs)
     image = await served.push("lib/busybox:1", registries.layer_of(files), architecture=architecture.oci)
     before = left(host)
     with network() as net, network() as other:
@@ -137,3 +166,39 @@ async def test_a_peer_pod_runs_in_a_domain_of_libvirt_and_nothing_of_it_stays(
         while any(libvirt_adaptor.pods.iterdir()):  # noqa: ASYNC110 nobody tells of it
             await asyncio.sleep(0.2)
     assert left(host) == before
+
+
+@pytest.mark.usefixtures("clean")
+async def test_a_peer_pod_runs_in_a_domain_that_waited_and_the_next_one_waits_for_another(
+    launcher: Path,
+    rootfs: Path,
+    host: Libvirtd,
+    served: registries.Registry,
+    files: Path,
+    warm_adaptor: Adaptor,
+    architecture: Architecture,
+) -> None:
+    image = await served.push("lib/busybox:1", registries.layer_of(files), architecture=architecture.oci)
+    (waited,) = await waiting(warm_adaptor)
+    with network() as net, network() as other:
+        async with living(manager_of(warm_adaptor, launcher, rootfs), net, other, image, architecture.name):
+            record = json.loads((warm_adaptor.pods / "peer" / "pod.json").read_text())
+            assert record["machine"] == waited
+            assert await waiting(warm_adaptor, but=waited)
+    emptying = adaptor_over(host, served, architecture, warm_adaptor.socket.parent)
+    await warm_adaptor.end()
+    await emptying.start()
+    async with asyncio.timeout(60):
+        while "podvm-p" in "".join(left(host)):  # noqa: ASYNC110 nobody tells of it
+            await asyncio.sleep(0.2)
+    await emptying.end()
+
+
+async def waiting(adaptor: Adaptor, but: str = "") -> list[str]:
+    """Wait until machines wait for a pod; their ids."""
+    async with asyncio.timeout(120):
+        while True:
+            records = [json.loads(path.read_text()) for path in adaptor.socket.parent.glob("pool/*.json")]
+            if found := [each["id"] for each in records if each["phase"] == "waiting" and each["id"] != but]:
+                return found
+            await asyncio.sleep(0.2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
 import hashlib
 import json
 import os
@@ -16,10 +18,12 @@ from kata_py.sandbox.record import ROOT
 from kata_py.ttrpc.errors import StatusError
 from tests.adaptor import Adaptor
 from tests.integration.peer.pods import Cloud, container, network, pod, running, spec
+from tests.integration.test_management import rego
 from tests.manager import Manager
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("nothing_left")]
 
+INITDATA = "io.katacontainers.config.hypervisor.cc_init_data"
 RESTARTS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["ended", "killed"])
 
 
@@ -118,6 +122,25 @@ async def test_a_pod_that_is_deleted_while_there_is_no_adaptor_is_deleted_by_the
             restarting = asyncio.create_task(adaptor.start())
         await restarting
     await cloud.gone()
+
+
+async def test_the_policy_of_a_pods_initdata_holds_from_the_first_call_on(peers: Manager, image: str) -> None:
+    policy = rego(ExecProcess=False)
+    text = f'algorithm = "sha256"\nversion = "0.1.0"\n[data]\n"policy.rego" = {json.dumps(policy)}\n'
+    with network() as net:
+        content = spec("peer", path=net.namespace.path)
+        content["annotations"][INITDATA] = base64.b64encode(gzip.compress(text.encode())).decode()
+        async with (
+            running(peers, content, "peer"),
+            container(peers, "peer", "app", image, "sh", "-c", "echo out; exec sleep 1000") as app,
+        ):
+            await app.io.until(b"out\n")
+            process = await app.exec("true")
+            with pytest.raises(StatusError, match="ExecProcessRequest is blocked by policy"):
+                await process.start()
+            await process.delete()
+            await app.kill(signal.SIGKILL)
+            assert (await app.wait()).status == 137
 
 
 async def test_an_image_that_there_is_not_is_told(peers: Manager, image: str) -> None:

@@ -13,8 +13,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kata_caa.pool.machine import MachineRecords, Phase
 from kata_caa.providers.api import SANDBOX_TAG
 from kata_caa.record import PodRecords, State
+from kata_protos import binding_pb2
+from kata_protos.binding_ttrpc import BindingService
 from kata_protos.health_pb2 import CheckRequest
 from kata_protos.health_ttrpc import HealthClient
 from kata_py.config.model import Configuration, HypervisorConfig
@@ -22,6 +25,7 @@ from kata_py.hypervisor.api import Boot, HypervisorError, VmSpec
 from kata_py.hypervisor.remote import RemoteHypervisor
 from kata_py.ttrpc.address import Address
 from kata_py.ttrpc.client import connect
+from kata_py.ttrpc.context import Context
 from kata_py.ttrpc.server import Server
 from tests.adaptor import Adaptor
 from tests.drivers.faults import ENVIRONMENT, Faults, Point
@@ -47,6 +51,7 @@ class World:
         faults: What goes wrong.
         store: What the cloud has.
         net: The network of the pod that comes and goes.
+        pool: How many machines wait for a pod.
         fresh: What the node and that network are without it.
         bystander: Where the agent of the pod that lives on is reached.
     """
@@ -55,6 +60,7 @@ class World:
     faults: Faults
     store: FileStore
     net: Network
+    pool: int = 0
     fresh: str = ""
     bystander: Address | None = None
 
@@ -76,12 +82,16 @@ class World:
 
     def wrong(self, *live: str) -> list[str]:
         """What does not go with the sandboxes that live."""
-        records = PodRecords(self.adaptor.pods)
+        records, machines = PodRecords(self.adaptor.pods), MachineRecords(self.adaptor.socket.parent / "pool")
         known = [records.load(id) for id in records.ids()]
+        kept = [machines.load(id) for id in machines.ids()]
         found = []
-        if (in_cloud := self.store.sandboxes(SANDBOX_TAG)) != sorted(live):
+        owners = [each.machine or each.sandbox_id for each in known if each] + [each.id for each in kept if each]
+        if (in_cloud := self.store.sandboxes(SANDBOX_TAG)) != sorted(owners):
             found.append(f"the cloud has objects of {in_cloud}")
-        if len(self.store.ids()) != 2 * len(live):
+        if [each and each.phase for each in kept] != [Phase.WAITING] * self.pool:
+            found.append(f"in the pool are {kept}")
+        if len(self.store.ids()) != 2 * (len(live) + self.pool):
             found.append(f"the cloud has {self.store.ids()}")
         if [each and (each.sandbox_id, each.state) for each in known] != [(id, State.RUNNING) for id in sorted(live)]:
             found.append(f"on record are {known}")
@@ -149,11 +159,22 @@ class World:
             alive.set()
 
 
+class Unbound(BindingService):
+    """A machine that waits for a pod; afterwards it waits for the next one."""
+
+    async def State(self, request: binding_pb2.StateRequest, context: Context) -> binding_pb2.StateResponse:
+        return binding_pb2.StateResponse()
+
+    async def Bind(self, request: binding_pb2.BindRequest, context: Context) -> binding_pb2.BindResponse:
+        return binding_pb2.BindResponse()
+
+
 @asynccontextmanager
 async def agents() -> AsyncIterator[int]:
     """The agents of all machines; gives their port."""
     server = Server()
     server.add(Healthy())
+    server.add(Unbound())
     listener = await asyncio.get_running_loop().create_server(server.accept, "0.0.0.0", 0)
     async with listener:
         yield listener.sockets[0].getsockname()[1]
@@ -161,11 +182,12 @@ async def agents() -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def worlds(top: Path) -> AsyncIterator[World]:
+async def worlds(top: Path, *, pool: int = 0) -> AsyncIterator[World]:
     """A world with a bystander in it.
 
     Args:
         top: For its files; of a short path.
+        pool: How many machines shall wait for a pod.
     """
     for each in ("cloud", "faults"):
         (top / each).mkdir(parents=True)
@@ -177,6 +199,7 @@ async def worlds(top: Path) -> AsyncIterator[World]:
         flags = [
             "-host-interface", BRIDGE, "-disable-tls", "-forwarder-port", str(port), "-proxy-timeout", "5s",
             "-sweep-interval", "200ms", "-owner", "tests", "-log-level", "debug",
+            *(["-warm-pool", f"default={pool}"] if pool else []),
         ]  # fmt: skip
         environ = {"KATA_TEST_CLOUD_DIR": str(store.directory), ENVIRONMENT: str(faults.directory)}
         adaptor = Adaptor(top, ["file", *flags], environ, PROGRAM)
@@ -184,9 +207,10 @@ async def worlds(top: Path) -> AsyncIterator[World]:
         stack.push_async_callback(adaptor.end)
         stack.callback(lambda: print(adaptor.log.read_text()[-20000:]))
         other = stack.enter_context(network())
-        world = World(adaptor, faults, store, stack.enter_context(network()))
+        world = World(adaptor, faults, store, stack.enter_context(network()), pool)
         stack.push_async_callback(world.settled)
         vm = await stack.enter_async_context(world.driver.launch(world.spec(BYSTANDER, other), ListJournal()))
         world.bystander = vm.agent
+        assert await world.settled(BYSTANDER) == []
         world.fresh = state(world.net.namespace)
         yield world

@@ -39,6 +39,8 @@ FULL = ForwarderConfig(
     tls_server_key="KEY",
     tls_server_cert="CERT",
     tls_client_ca="CA",
+    tls_min_version="VersionTLS12",
+    tls_cipher_suites="TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
 )
 
 
@@ -56,6 +58,12 @@ def test_the_keys_are_upstream_s():
         "tls-server-key",
         "tls-server-cert",
         "tls-client-ca",
+        "tls-min-version",
+        "tls-cipher-suites",
+    ]
+    assert tree["tls-cipher-suites"] == [
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
     ]
     net = tree["pod-network"]
     assert net["podip"] == "10.128.0.5/23"
@@ -74,9 +82,63 @@ def test_what_upstream_cannot_have_is_in_keys_of_ours():
     assert [neighbor["ip"] for neighbor in net["kata-py-neighbors"]] == ["fd00::1"]
 
 
+def test_addresses_of_ipv4_that_upstream_writes_as_ones_of_ipv6_are_of_ipv4():
+    network = {
+        "podip": "::ffff:10.128.0.5/23",
+        "routes": [
+            {"dst": "::ffff:0.0.0.0/0", "gw": "::ffff:10.128.0.1"},
+            {"dst": "fd00::ffff:0/112"},
+            {"dst": "::/0"},
+        ],
+        "neighbors": [{"ip": "::ffff:10.128.0.1"}],
+    }
+    read = load(json.dumps({"pod-network": network})).network
+    assert read.pod_ip == "10.128.0.5/23"
+    assert read.routes == (Route("0.0.0.0/0", "10.128.0.1"), Route("fd00::ffff:0/112"), Route("::/0"))
+    assert read.neighbors == (Neighbor("10.128.0.1", "", "", ""),)
+
+
+def test_of_several_routes_to_one_destination_upstream_gets_the_first_that_it_would_add():
+    routes = (
+        Route("0.0.0.0/0", "10.128.0.1", "eth0", "static"),
+        Route("0.0.0.0/0", "10.128.0.2", "eth0", "static"),
+        Route("10.128.0.0/23", "10.128.0.1", "eth0"),
+        Route("10.128.0.0/23", "", "eth0", "kernel", "link"),
+    )
+    net = json.loads(dump(ForwarderConfig(PodNetwork(interface="eth0", routes=routes))))["pod-network"]
+    assert [(route["dst"], route["gw"]) for route in net["routes"]] == [
+        ("0.0.0.0/0", "10.128.0.1"),
+        ("10.128.0.0/23", ""),
+    ]
+    assert [(route["dst"], route["gw"]) for route in net["kata-py-routes"]] == [
+        ("0.0.0.0/0", "10.128.0.2"),
+        ("10.128.0.0/23", "10.128.0.1"),
+    ]
+
+
+def test_a_machine_is_not_told_of_a_dedicated_interface_but_the_record_is():
+    config = ForwarderConfig(PodNetwork(dedicated=True))
+    assert json.loads(dump(config))["pod-network"]["dedicated"] is False
+    assert load(dump(config)) == config
+    assert load('{"pod-network": {"dedicated": true}}').network.dedicated
+
+
+@pytest.mark.parametrize(
+    ("text", "suites"), [('["A", "B"]', "A,B"), ('"A, B"', "A,B"), ("null", ""), ('""', "")], ids=lambda value: value
+)
+def test_cipher_suites_are_a_list_or_a_text_of_earlier_adaptors(text, suites):
+    assert load(f'{{"tls-cipher-suites": {text}}}').tls_cipher_suites == suites
+
+
+@pytest.mark.parametrize("text", ["3", "[3]"])
+def test_cipher_suites_of_another_form_are_refused(text):
+    with pytest.raises(MalformedConfig, match="tls-cipher-suites"):
+        load(f'{{"tls-cipher-suites": {text}}}')
+
+
 def test_what_is_zero_and_ours_is_left_out():
     net = json.loads(dump(ForwarderConfig()))["pod-network"]
-    assert not {"vxlan-port", "vxlan-id", "kata-py-pod-ips", "kata-py-interfaces"} & net.keys()
+    assert not {"vxlan-port", "vxlan-id", "kata-py-dedicated", "kata-py-pod-ips", "kata-py-interfaces"} & net.keys()
 
 
 def test_without_encryption_there_is_no_word_of_it():
@@ -112,6 +174,7 @@ def test_unknown_keys_and_null_are_left_alone():
     [
         ({"podip": "10.0.0.1"}, "podip"),
         ({"podip": "nowhere/24"}, "podip"),
+        ({"podip": "::ffff:10.0.0.1/120"}, "podip"),
         ({"mtu": "1500"}, "mtu"),
         ({"mtu": True}, "mtu"),
         ({"routes": [{"dst": "0.0.0.0/0", "protocol": "bgp"}]}, r"routes\[0\].protocol"),

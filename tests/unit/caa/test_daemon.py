@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from kata_caa import node
 from kata_caa.config import AdaptorConfig
 from kata_caa.daemon import CheckFailed, require, serving, tags_of
 from kata_caa.errors import SettingError
-from kata_caa.providers.api import Finding
+from kata_caa.pool.machine import Machine, MachineRecords, Phase
+from kata_caa.providers.api import Finding, InstanceSpec
 from kata_protos import hypervisor_pb2 as hv
 from kata_protos.hypervisor_ttrpc import HypervisorClient
 from kata_py.netlink import wireguard
 from kata_py.ttrpc.address import UnixAddress
 from kata_py.ttrpc.client import connect
 from tests.drivers.cloud import MemoryConfig, MemoryProvider, MemoryStore
+
+BOUND = 10.0  # seconds that anything here may take
 
 
 @pytest.fixture
@@ -51,6 +55,19 @@ async def test_it_serves_and_takes_the_socket_of_one_that_was_killed(config: Ada
     for _ in range(2):
         async with serving(config, cloud()), connect(UnixAddress(config.socket), timeout=5) as client:
             assert (await HypervisorClient(client).Version(hv.VersionRequest())).version == "0.0.0"
+
+
+async def test_machines_that_an_earlier_adaptor_makes_are_its_own_until_it_ends(config: AdaptorConfig):
+    machines = MachineRecords(config.pool_dir)
+    async with AsyncExitStack() as earlier:
+        await earlier.enter_async_context(serving(config, cloud()))
+        machines.write(Machine("7" * 32, InstanceSpec(), "material", "token", Phase.MAKING))
+        async with serving(config, cloud()):
+            assert list(machines.ids()) == ["7" * 32]
+            await earlier.aclose()
+            async with asyncio.timeout(BOUND):
+                while list(machines.ids()):  # noqa: ASYNC110 a file's end
+                    await asyncio.sleep(0.005)
 
 
 async def test_a_cloud_that_lacks_what_pods_need_ends_the_start():

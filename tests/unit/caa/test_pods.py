@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from kata_caa import apf, daemon, peer, pods
-from kata_caa.errors import AdaptorError, Fault, ProviderError, SandboxExists, UnknownSandbox
+from kata_caa import apf, daemon, deletion, pods
+from kata_caa.errors import AdaptorError, Fault, InvalidRequest, ProviderError, SandboxExists, UnknownSandbox
 from kata_caa.faults import RetryPolicy
+from kata_caa.orphans import on_record
 from kata_caa.peer import Parts, Stopped
 from kata_caa.pods import Issued, Pods
-from kata_caa.providers.api import Finding, Instance, InstanceRequest, Owned, Target
+from kata_caa.pool.machine import Machine, MachineRecords, Phase
+from kata_caa.providers.api import Finding, Instance, InstanceRequest, InstanceSpec, Owned, Target
 from kata_caa.record import PodRecord, PodRecords, RecordError, State
 from kata_caa.request import PodRequest
 from kata_caa.turns import Turns
 
 BOUND = 10.0  # seconds that anything here may take
+WAITING = Machine(
+    "7" * 32, InstanceSpec(), "material", "token", Phase.BINDING, instance_id="i-7", addresses=("192.0.2.7",)
+)
 
 
 class News:
@@ -93,6 +99,32 @@ class Tunnel:
         self.down.append(record.sandbox_id)
 
 
+@dataclass
+class Shelf:
+    """Machines that wait; what the real pool does with them has tests of its own."""
+
+    machines: list[Machine] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    refills: int = 0
+
+    @asynccontextmanager
+    async def taken(self, spec: InstanceSpec, user_data: str) -> AsyncIterator[Machine | None]:
+        if not self.machines:
+            yield None
+            return
+        machine = self.machines.pop(0)
+        self.told.append(user_data)
+        try:
+            yield machine
+        except BaseException:
+            self.failed.append(machine.id)
+            raise
+
+    def refill(self) -> None:
+        self.refills += 1
+
+
 class Proxy:
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -131,6 +163,7 @@ class Node:
     """A node: what survives an adaptor, and the adaptor of the moment."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.news = News()
         self.cloud = Cloud(self.news)
         self.tunnel = Tunnel()
@@ -139,6 +172,7 @@ class Node:
         self.netns.touch()
         self.watcher = Watcher(self.news)
         self.proxies: list[str] = []
+        self.shelf = Shelf()
         self.agent_error: AdaptorError | None = None
 
     async def proxy(self, record: PodRecord) -> AbstractAsyncContextManager[Proxy]:
@@ -153,20 +187,28 @@ class Node:
             self.proxies.remove(record.sandbox_id)
 
     @asynccontextmanager
-    async def adaptor(self) -> AsyncIterator[Pods]:
+    async def adaptor(self, *, alone: bool = True) -> AsyncIterator[Pods]:
         parts = Parts(
             self.cloud, self.tunnel, self.proxy, self.records, Turns(2), self.watcher, lambda record: (("a", "b"),),
-            RetryPolicy(backoffs={}),
+            RetryPolicy(backoffs={}), self.shelf,
         )  # fmt: skip
-        adaptor = Pods(parts, Credentials(), self.watcher, owner="node")
-        await adaptor.restore()
+        adaptor = Pods(
+            parts,
+            Credentials(),
+            self.watcher,
+            owner="node",
+            on_record=partial(on_record, self.records, MachineRecords(self.directory / "pool")),
+        )
+        await adaptor.restore(alone=alone)
         try:
             yield adaptor
         finally:
             await adaptor.aclose()
 
     def request(self, id: str = "one") -> PodRequest:
-        return PodRequest(id, f"pod-{id}", "shop", str(self.netns))
+        netns = self.netns if id == "one" else self.directory / f"netns-{id}"
+        netns.touch()
+        return PodRequest(id, f"pod-{id}", "shop", str(netns))
 
     def state(self, id: str = "one") -> State | None:
         record = self.records.load(id)
@@ -188,7 +230,7 @@ def node(tmp_path: Path) -> Node:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer, "DELETE_PAUSE", 0.01)
+    monkeypatch.setattr(deletion, "PAUSE", 0.01)
 
 
 async def test_a_pod_is_on_record_before_the_cloud_is_asked(node: Node):
@@ -244,7 +286,7 @@ async def test_a_pod_that_was_stopped_is_deleted_though_the_adaptor_dies_at_once
         await adaptor.create(node.request())
         await adaptor.start("one")
         node.cloud.delete_failures = [ProviderError(Fault.TRANSIENT, "later")]
-        monkeypatch.setattr(peer, "DELETE_PAUSE", 3600.0)
+        monkeypatch.setattr(deletion, "PAUSE", 3600.0)
         await adaptor.stop("one")
         assert node.state() is State.STOPPING
 
@@ -380,6 +422,17 @@ async def test_whoever_gives_up_waiting_leaves_the_start_alone(node: Node):
     assert len(node.cloud.asked) == 1
 
 
+async def test_a_second_pod_in_the_network_of_one_is_refused_before_it_costs_a_machine(node: Node):
+    node.cloud.gate.set()
+    same = replace(node.request("two"), netns=str(node.netns))
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        with pytest.raises(InvalidRequest, match="netns is the network of podvm-pod-one-one"):
+            await adaptor.create(same)
+        await adaptor.stop("one")
+        await adaptor.create(same)  # the other one is going
+
+
 async def test_a_sandbox_is_announced_once(node: Node):
     async with node.adaptor() as adaptor:
         await adaptor.create(node.request())
@@ -416,8 +469,47 @@ async def test_a_start_that_an_adaptor_did_not_live_to_see_goes_on_with_the_same
     assert first == second
 
 
+async def test_of_an_adaptor_that_still_serves_what_is_not_done_yet_is_left_to_it(node: Node):
+    async with node.adaptor() as earlier:
+        await earlier.create(node.request())
+        starting = asyncio.create_task(earlier.start("one"))
+        await node.asked_for()
+        async with node.adaptor(alone=False) as later:
+            assert later.records == ()
+            node.cloud.gate.set()
+            await starting
+            await later.restore()
+            assert [each.state for each in later.records] == [State.RUNNING]
+        assert len(node.cloud.asked) == 1
+
+
+async def test_a_pod_that_was_announced_to_another_adaptor_is_started_and_stopped(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pods, "ABANDONED_AFTER", 0.05)
+    node.cloud.gate.set()
+    async with node.adaptor() as earlier, node.adaptor(alone=False) as later:
+        for id in ("one", "two"):
+            await earlier.create(node.request(id))
+        await later.start("one")
+        await node.gone("two")  # as nobody has asked for it: "one" is older
+        assert node.state("one") is State.RUNNING
+        await later.stop("one")
+        await node.gone("one")
+        with pytest.raises(UnknownSandbox, match="sandbox one does not exist"):
+            await later.start("one")
+
+
+async def test_what_is_no_sandbox_id_is_no_path(node: Node):
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        with pytest.raises(UnknownSandbox):
+            await adaptor.stop("../pods/one")
+        assert node.state() is State.CREATED
+
+
 async def test_a_deletion_that_an_adaptor_did_not_live_to_see_goes_on(node: Node, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(peer, "DELETE_PAUSE", 3600.0)
+    monkeypatch.setattr(deletion, "PAUSE", 3600.0)
     node.cloud.gate.set()
     node.cloud.delete_failures = [ProviderError(Fault.THROTTLE, "slow down")]
     async with node.adaptor() as adaptor:
@@ -460,6 +552,88 @@ async def test_a_pod_whose_namespace_is_gone_is_stopped_by_the_second_sweep(node
         await adaptor.sweep()
         await node.gone()
     assert node.cloud.machines == {}
+
+
+async def test_a_pod_takes_a_machine_that_waits_and_it_is_deleted_by_that_machines_id(node: Node):
+    node.shelf.machines = [WAITING]
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+        record = node.records.load("one")
+        assert record is not None
+        assert (record.machine, record.instance_id, record.addresses) == (WAITING.id, "i-7", ("192.0.2.7",))
+        assert record.instance_name == "podvm-pod-one-one"  # its certificate's, of its user data
+        assert "key of podvm-pod-one-one" in node.shelf.told[0]
+        assert node.cloud.asked == []
+        assert node.tunnel.up == ["one"]
+        assert node.shelf.refills == 1
+        assert node.watcher.told == ["created i-7"]
+        await adaptor.stop("one")
+        await node.gone()
+    assert node.cloud.deleted == [Target(WAITING.id, "podvm-pool-77777777", "i-7")]
+
+
+async def test_a_pod_with_a_machine_that_has_waited_is_found_so_by_the_next_adaptor(node: Node):
+    node.shelf.machines = [WAITING, WAITING]
+    node.agent_error = None
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+    record = node.records.load("one")
+    assert record is not None
+    node.records.update(replace(record, state=State.STARTING))  # as if it had been killed before the agent answered
+    async with node.adaptor() as adaptor:
+        await adaptor.start("one")
+        assert node.state() is State.RUNNING
+        assert len(node.shelf.machines) == 1
+        assert node.cloud.asked == []
+    assert node.watcher.told == ["created i-7", "created i-7"]  # the first adaptor may not have come to it
+
+
+async def test_a_pod_of_which_the_cloud_may_have_something_takes_no_machine_that_waits(node: Node):
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        starting = asyncio.create_task(adaptor.start("one"))
+        await node.asked_for()
+    await asyncio.wait([starting])
+    node.shelf.machines = [WAITING]
+    node.cloud.gate.set()
+    async with node.adaptor() as adaptor:
+        await adaptor.start("one")
+        assert len(node.shelf.machines) == 1
+        assert list(node.cloud.machines) == ["one"]
+
+
+async def test_a_machine_that_cannot_be_put_on_record_is_not_the_pods(node: Node, monkeypatch: pytest.MonkeyPatch):
+    node.shelf.machines = [WAITING]
+    update = PodRecords.update
+
+    def failing(records: PodRecords, record: PodRecord) -> None:
+        if record.machine and record.state is State.STARTING:
+            raise RecordError("the disk is full")
+        update(records, record)
+
+    monkeypatch.setattr(PodRecords, "update", failing)
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        with pytest.raises(RecordError, match="the disk is full"):
+            await adaptor.start("one")
+        await node.gone()
+    assert node.shelf.failed == [WAITING.id]
+    assert node.cloud.machines == {}
+
+
+async def test_the_sweep_knows_machines_that_wait_and_those_that_have_waited(node: Node):
+    node.shelf.machines = [WAITING]
+    other = replace(WAITING, id="8" * 32)
+    machines = MachineRecords(node.directory / "pool")
+    machines.write(other)
+    node.cloud.strays = [Owned("instance", f"i-{id}", id) for id in (WAITING.id, other.id, "lost")]
+    async with node.adaptor() as adaptor:
+        await adaptor.create(node.request())
+        await adaptor.start("one")
+        assert await adaptor.sweep() == 1
+    assert node.cloud.deleted == [Target("lost", "", "i-lost")]
 
 
 async def test_a_machine_s_id_is_told_to_whoever_waits_for_it(node: Node):

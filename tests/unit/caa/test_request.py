@@ -46,10 +46,16 @@ def test_a_number_that_is_none_counts_as_zero(text):
 
 
 def test_initdata_is_packed_again_and_the_same_text_gives_the_same_bytes():
-    annotations = {**POD, f"{HYPERVISOR}cc_init_data": 'version = "0.1.0"'}
+    annotations = {**POD, f"{HYPERVISOR}cc_init_data": 'algorithm = "sha256"\nversion = "0.1.0"'}
     packed = read("id", annotations, "/n").initdata
-    assert gzip.decompress(base64.b64decode(packed)).decode() == 'version = "0.1.0"'
+    assert gzip.decompress(base64.b64decode(packed)).decode() == annotations[f"{HYPERVISOR}cc_init_data"]
     assert read("id", annotations, "/n").initdata == packed
+
+
+@pytest.mark.parametrize(("text", "why"), [("no", "no TOML"), ('version = "1"', "algorithm cannot be None")])
+def test_initdata_that_the_machine_could_not_read_is_refused_with_the_annotations_name(text: str, why: str):
+    with pytest.raises(InvalidRequest, match=f"cc_init_data: initdata.*{why}"):
+        read("id", {**POD, f"{HYPERVISOR}cc_init_data": text}, "/n")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from kata_caa.errors import SettingError
-from kata_caa.settings import Duration, duration, load, setting, settings_of
+from kata_caa.settings import Duration, digest, duration, load, setting, settings_of
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ def test_durations_have_go_s_form(text, seconds):
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ValueError, match="no duration"):
         duration(text)
+
+
+def test_a_digest_tells_configurations_apart_but_for_their_secrets():
+    assert digest(Config()) == digest(Config(key="other"))
+    assert digest(Config()) != digest(Config(verify=True))
 
 
 def test_a_secret_is_not_shown():

@@ -12,6 +12,8 @@ import pytest
 
 from kata_caa import command, usage
 from kata_caa.errors import AdaptorError, SettingError
+from kata_caa.pool.machine import Machine
+from kata_caa.providers.api import InstanceSpec
 from kata_caa.surroundings import Alone
 from kata_caa.usage import Cost, UsageLog, Use
 from tests.unit.caa.test_record import RECORD
@@ -62,6 +64,20 @@ async def test_a_machine_counts_from_its_creation_to_its_end_however_often_it_is
     assert usage.read(path) == [Use("shop", "web", "m6a.large", began, began + 3 * HOUR)]
     assert told.heard == ["created", "created", "deleted", "deleted"]
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_machine_that_waits_counts_for_the_pool_until_a_pod_has_it(path: Path):
+    clock = Clock()
+    log = UsageLog(path, Alone(), clock)
+    waiting = Machine("77777777", InstanceSpec(), "material", "token", instance_id="i-1", instance_type="m6a.large")
+    for hours, call in ((0, log.waits(waiting)), (2, log.created(MACHINE)), (2, log.waited(waiting))):
+        clock.hours = hours
+        await call
+    now = BEGAN.timestamp() + 5 * HOUR
+    assert usage.costs(usage.read(path), 0, now, {"m6a.large": 1.0}) == [
+        Cost("(warm pool)", "m6a.large", 1, 2.0, 2.0),
+        Cost("shop", "m6a.large", 1, 3.0, 3.0),
+    ]
 
 
 async def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -222,14 +222,24 @@ class AwsProvider(Provider):
             if users > 1:
                 self._sandboxes[sandbox] = lock, users - 1
 
+    async def resolve(self, spec: InstanceSpec) -> InstanceSpec:
+        """The type that is tried first, and the image; with a launch template, that says it all."""
+        first, *_ = await self._candidates(spec)
+        return InstanceSpec(
+            instance_type=first.instance_type, image=self._image_id(spec), multi_nic=spec.multi_nic
+        )  # fmt: skip
+
     # Section: making
+
+    def _image_id(self, spec: InstanceSpec) -> str:
+        return self._config.image if self._config.use_launch_template else spec.image or self._config.image
 
     async def _image_of(self, spec: InstanceSpec) -> Image | None:
         """What a pod's machine boots, or with a launch template, what its root disk is measured by."""
         config = self._config
         if config.use_launch_template and config.root_volume_size <= 0:
             return None
-        id = config.image if config.use_launch_template else spec.image or config.image
+        id = self._image_id(spec)
         if id not in self._images:
             image = await describe_image(self._ec2, id)
             if id != config.image:

@@ -17,7 +17,16 @@ from azure.mgmt.compute.models import VirtualMachine
 
 from kata_caa.errors import Fault, ProviderError
 from kata_caa.faults import CHOICES, RetryPolicy, retrying
-from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG, Finding, Instance, InstanceRequest, Owned, Target
+from kata_caa.providers.api import (
+    OWNER_TAG,
+    SANDBOX_TAG,
+    Finding,
+    Instance,
+    InstanceRequest,
+    InstanceSpec,
+    Owned,
+    Target,
+)
 from kata_caa.providers.azure import check, machine, removal, sshkey
 from kata_caa.providers.azure.client import Arm, Connection, MachineExists, connect, name_of, of_machine
 from kata_caa.providers.azure.config import AzureConfig, verify
@@ -97,7 +106,7 @@ class AzureProvider:
         Raises:
             ProviderError: It cannot be made, or not in time.
         """
-        ways = self._ways(request)
+        ways = self._ways(request.spec)
         limit = self._config.create_timeout
         try:
             async with asyncio.timeout(limit):
@@ -139,11 +148,18 @@ class AzureProvider:
         """Look whether machines can be made, without making one."""
         return await check.look(self._config, self._arm, self._sizes)
 
-    def _ways(self, request: InstanceRequest) -> Sequence[Candidate]:
+    async def resolve(self, spec: InstanceSpec) -> InstanceSpec:
+        """The size that is tried first, and the image."""
+        first, *_ = self._ways(spec)
+        return InstanceSpec(
+            instance_type=first.instance_type, image=spec.image or self._config.image, multi_nic=spec.multi_nic
+        )  # fmt: skip
+
+    def _ways(self, spec: InstanceSpec) -> Sequence[Candidate]:
         config = self._config
         types = [size.type for size in self._sizes.values()]
-        chosen = choose(request.spec, types, config.size, config.sizes)
-        others = fallbacks(chosen, request.spec, types, config.fallback_sizes)
+        chosen = choose(spec, types, config.size, config.sizes)
+        others = fallbacks(chosen, spec, types, config.fallback_sizes)
         names = (chosen.name, *(other.name for other in others))
         ways = [way for way in candidates(names, config.places(), config.spot()) if self._is_offered(way)]
         if not ways:

@@ -13,7 +13,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 from kata_caa.errors import Fault, ProviderError
-from kata_caa.providers.api import SANDBOX_TAG, Finding, Instance, InstanceRequest, Owned, ProviderFactory, Target
+from kata_caa.providers.api import (
+    SANDBOX_TAG,
+    Finding,
+    Instance,
+    InstanceRequest,
+    InstanceSpec,
+    Owned,
+    ProviderFactory,
+    Target,
+)
 from kata_caa.providers.libvirt import address, binding, host, machines
 from kata_caa.providers.libvirt.binding import Connect
 from kata_caa.providers.libvirt.check import examine
@@ -118,6 +127,16 @@ class LibvirtProvider:
             return await self._connection.call("check", lambda connect: examine(connect, self._config))
         except ProviderError as error:
             return [Finding("connection", False, str(error))]
+
+    async def resolve(self, spec: InstanceSpec) -> InstanceSpec:
+        """As the interface has it."""
+        return InstanceSpec(
+            vcpus=spec.vcpus or self._config.vcpus,
+            memory=spec.memory or self._config.memory,
+            gpus=spec.gpus,
+            image=spec.image or self._config.image,
+            multi_nic=spec.multi_nic,
+        )
 
     def _survey(self, connect: Connect, request: InstanceRequest) -> tuple[Machine, Host, Sequence[machines.Found]]:
         facts = host.survey(connect, self._config, request.spec.image)

@@ -106,7 +106,7 @@ def test_the_adaptor_has_what_upstreams_has_of_the_node_and_no_more_privileges()
     assert {"/run/peerpod", "/run/xtables.lock", "/lib/modules", "/root/.ssh", "/etc/machine-id"} <= mounts.keys()
     asked = container["startupProbe"]["httpGet"]
     assert asked == {"host": probe.ADDRESS, "port": probe.PORT, "path": "/startup"}
-    assert {each["name"] for each in container["env"]} == {"NODE_NAME", "POD_UID"}
+    assert {each["name"] for each in container["env"]} == {"NODE_NAME", "POD_UID", "POD_NAMESPACE"}
 
 
 def test_the_webhook_is_called_where_it_serves():

@@ -1,0 +1,1 @@
+"""Machines that run and wait for a pod."""
