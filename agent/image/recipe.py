@@ -198,6 +198,9 @@ _BOOT_MODULES = ("virtio_blk", "erofs")
 _NETWORK_MODULES = (
     # Links.
     "8021q", "bridge", "br_netfilter", "dummy", "ifb", "ipvlan", "macvlan", "macvtap", "tun", "veth", "vxlan",
+    "wireguard",
+    # Traffic that is redirected as it comes in, which ifb is for.
+    "act_mirred", "cls_u32", "sch_ingress",
     # Connections that are followed, translated, logged.
     "nf_conntrack", "nf_conntrack_netlink", "nf_log_syslog", "nf_nat", "nfnetlink_log", "nfnetlink_queue",
     # nf_tables.

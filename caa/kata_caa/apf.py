@@ -6,6 +6,7 @@ Byte for byte upstream's keys and values, so that either side may be upstream's.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ _MAPPED: Final = "::ffff:"
 STATES: Final = (
     "none", "incomplete", "reachable", "stale", "delay", "probe", "failed", "noarp", "permanent",
 )  # fmt: skip
+
+_KEY_SIZE: Final = 32  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,25 @@ class Interface:
 
 
 @dataclass(frozen=True, slots=True)
+class Encryption:
+    """How the tunnel is encrypted, in an extension of ours: the pod VM's end of a WireGuard link. Keys have 32 bytes.
+
+    Attributes:
+        private_key: The pod VM's; secret.
+        node_key: The node's public one.
+        preshared_key: What both mix in besides; secret.
+        port: The pod VM's UDP port.
+        node_port: The node's, as far as it is known beforehand; 0 is not.
+    """
+
+    private_key: bytes = field(repr=False)
+    node_key: bytes
+    preshared_key: bytes = field(repr=False)
+    port: int
+    node_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PodNetwork:
     """The pod's network, as the pod VM must rebuild it.
 
@@ -94,6 +116,7 @@ class PodNetwork:
         external_via_pod_vm: Whether traffic that leaves the cluster takes the pod VM's own network.
         pod_ips: Ours: further addresses of the first interface (IPv6), with prefix lengths.
         interfaces: Ours: further interfaces.
+        encryption: Ours: how the tunnel is encrypted; None is not at all.
     """
 
     pod_ip: str = ""
@@ -111,6 +134,7 @@ class PodNetwork:
     external_via_pod_vm: bool = False
     pod_ips: tuple[str, ...] = ()
     interfaces: tuple[Interface, ...] = ()
+    encryption: Encryption | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +200,7 @@ def dump(config: ForwarderConfig) -> str:
                     }
                     for each in network.interfaces
                 ],
+                "kata-py-wireguard": _wireguard(network.encryption) if network.encryption else None,
             }),
         },
         "pod-namespace": config.pod_namespace,
@@ -238,6 +263,7 @@ def load(text: str) -> ForwarderConfig:
                 )
                 for each in net.tables("kata-py-interfaces")
             ),
+            encryption=_encryption(net.table("kata-py-wireguard")) if net.has("kata-py-wireguard") else None,
         ),
         pod_name=top.text("pod-name"),
         pod_namespace=top.text("pod-namespace"),
@@ -259,6 +285,24 @@ def _neighbor(neighbor: Neighbor) -> dict[str, str]:
     return {
         "ip": neighbor.address, "hw-addr": neighbor.hardware_address, "dev": neighbor.device, "state": neighbor.state,
     }  # fmt: skip
+
+
+def _wireguard(encryption: Encryption) -> dict[str, str | int]:
+    return {
+        "private-key": base64.b64encode(encryption.private_key).decode(),
+        "node-public-key": base64.b64encode(encryption.node_key).decode(),
+        "preshared-key": base64.b64encode(encryption.preshared_key).decode(),
+        "port": encryption.port,
+        "node-port": encryption.node_port,
+    }
+
+
+def _encryption(table: _Table) -> Encryption:
+    """Nothing may be missing: a tunnel that cannot be encrypted must not be made."""
+    return Encryption(
+        table.key("private-key"), table.key("node-public-key"), table.key("preshared-key"),
+        table.port("port"), table.number("node-port") and table.port("node-port"),
+    )  # fmt: skip
 
 
 def _split(text: str) -> list[str]:
@@ -341,6 +385,24 @@ class _Table:
         if text and text not in words:
             raise self._fault(key, text)
         return text
+
+    def has(self, key: str) -> bool:
+        return self._tree.get(key) is not None
+
+    def key(self, key: str) -> bytes:
+        try:
+            value = base64.b64decode(self.text(key), validate=True)
+        except ValueError:
+            value = b""
+        if len(value) != _KEY_SIZE:
+            raise MalformedConfig(f"apf.json: {self._name(key)} is no key of {_KEY_SIZE} bytes in base64")  # unquoted
+        return value
+
+    def port(self, key: str) -> int:
+        number = self.number(key)
+        if not 0 < number < 1 << 16:
+            raise self._fault(key, number)
+        return number
 
     def table(self, key: str) -> _Table:
         return _Table(self._get(key, dict, {}), self._name(key))

@@ -11,13 +11,11 @@ import datetime
 import logging
 import os
 import re
-import secrets
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from kata_caa import certificates
+from kata_caa import certificates, privatefile
 from kata_caa.certificates import Authority
 from kata_caa.errors import TlsError
 
@@ -27,7 +25,6 @@ RENEW_BEFORE: Final = datetime.timedelta(days=365)
 """How long before its end an authority signs no more: a pod VM may run that long at least."""
 
 _FILE: Final = re.compile(r"authority-([1-9]\d*)\.pem")
-_SIZE_MAX: Final = 1 << 16  # bytes; a file has about three thousand
 
 Clock = Callable[[], datetime.datetime]
 """Gives the time, with its zone."""
@@ -113,8 +110,7 @@ class Authorities:
             return known
         path = self._path(number)
         try:
-            text = _read_private(path)
-            authority = certificates.load(text)
+            authority = certificates.load(privatefile.read(path))
         except FileNotFoundError as error:
             raise TlsError(f"{path} is gone: put it back, or delete the pods whose VMs were started with it") from error
         except (OSError, ValueError) as error:
@@ -127,17 +123,11 @@ class Authorities:
         return authority
 
     def _make(self, number: int) -> Authority:
-        """Write an authority beside its place, and link it into it, if nobody else was first."""
+        """Write an authority into its place, if nobody else was first."""
         authority = certificates.make_authority(self._clock())
         path = self._path(number)
-        beside = self._directory / f".{path.name}.{secrets.token_hex(4)}"
         try:
-            try:
-                _write_private(beside, certificates.dump(authority))
-                os.link(beside, path)
-            finally:
-                beside.unlink(missing_ok=True)
-            _sync(self._directory)
+            privatefile.create(path, certificates.dump(authority))
         except FileExistsError:
             return self._read(number)
         except OSError as error:
@@ -153,38 +143,3 @@ def _name(number: int, authority: Authority) -> str:
 
 def _directory_error(directory: Path, error: OSError) -> TlsError:
     return TlsError(f"{directory} cannot keep certificates: {error.strerror}; name another directory")
-
-
-def _read_private(path: Path) -> str:
-    """The text of a file that nobody else can read or has written.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It is of another kind, or of others.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(fd, encoding="ascii") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _SIZE_MAX:
-            raise ValueError("it is no file of keys")
-        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise ValueError(
-                f"others than this user may have read it (owner {found.st_uid}, {found.st_mode & 0o777:o})"
-            )
-        return file.read()
-
-
-def _write_private(path: Path, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w", encoding="ascii") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(fd)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -100,12 +100,13 @@ class _Serve:
     """Serve the node's runtime."""
 
     async def act(self, config: AdaptorConfig, provider: Any, surroundings: _Opener) -> int:
-        from kata_caa import daemon
+        from kata_caa import daemon, node
 
         config.verify()
         if config.check:
+            findings = node.check(config)
             async with provider as cloud:
-                findings = await cloud.check()
+                findings += await cloud.check()
             for each in findings:
                 print(f"{'ok     ' if each.passed else 'MISSING'} {each.subject}: {each.detail}")
             return 0 if all(each.passed for each in findings) else 1

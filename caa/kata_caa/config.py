@@ -49,6 +49,12 @@ class AdaptorConfig:
     tunnel_type: str = setting("vxlan", "tunnel-type", "TUNNEL_TYPE", "how pods are connected: vxlan")
     vxlan_port: int = setting(4789, "vxlan-port", "VXLAN_PORT", "UDP port of the tunnels; 9000 on OpenShift")
     vxlan_min_id: int = setting(555000, "vxlan-min-id", "", "the first tunnel's number")
+    tunnel_encryption: str = setting(
+        "none", "tunnel-encryption", "TUNNEL_ENCRYPTION", "how tunnels are encrypted: none or wireguard; ours"
+    )
+    wireguard_port: int = setting(
+        51820, "wireguard-port", "WIREGUARD_PORT", "UDP port of encrypted tunnels in pod VMs; ours"
+    )
     host_interface: str = setting(
         "", "host-interface", "", "the interface that tunnels take; empty is that of the default route"
     )

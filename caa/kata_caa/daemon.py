@@ -100,7 +100,7 @@ async def serving(
         )
         parts = Parts(
             provider=cloud,
-            tunnel=NodeTunnel(config, records),
+            tunnel=await off_loop(NodeTunnel, config, records),
             proxy=gateway.proxy,
             records=records,
             turns=turns,

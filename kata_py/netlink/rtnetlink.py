@@ -1,20 +1,17 @@
 """Links, addresses, routes and neighbours of the kernel, read and changed over a netlink socket.
 
-Calls block, for no longer than the kernel takes: it answers before it returns from the sending. They raise OSError
-with what the kernel says. Source: rtnetlink(7), Linux `include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour}.h`.
+Source: rtnetlink(7), Linux `include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour}.h`.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from kata_py.netlink import wire
-from kata_py.netlink.wire import Message
+from kata_py.netlink.connection import Connection
 
 # Groups of news.
 RTMGRP_LINK = 0x1
@@ -59,13 +56,6 @@ _IFINFO = struct.Struct("=BxHiII")  # family, type, index, flags, changed flags
 _IFADDR = struct.Struct("=BBBBI")  # family, prefix, flags, scope, index
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _NDMSG = struct.Struct("=B3xiHBB")  # family, index, state, flags, type
-
-_SOL_NETLINK = 270
-_NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 10, 11
-
-_TIMEOUT = 5.0  # seconds for an answer, which is there at once unless the kernel's lock on the network is held
-_DUMPS = 10  # times that a list is read that changes meanwhile
-_RECEIVE = 1 << 16  # bytes; the kernel's datagrams have 32 KiB at most
 
 
 class Link(NamedTuple):
@@ -175,29 +165,15 @@ class Neighbour(NamedTuple):
     flags: int
 
 
-class Rtnetlink:
-    """A connection to the kernel's network of the calling process; for one thread at a time.
+class Rtnetlink(Connection):
+    """A connection to the kernel's network of the calling thread; for one thread at a time.
 
     Raises:
         OSError: There is no netlink.
     """
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._sequence = 0
-        try:
-            self._socket.settimeout(_TIMEOUT)
-            for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
-                self._socket.setsockopt(_SOL_NETLINK, option, 1)
-        except BaseException:
-            self._socket.close()
-            raise
-
-    def __enter__(self) -> Rtnetlink:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._socket.close()
+        super().__init__(socket.NETLINK_ROUTE)
 
     def links(self) -> list[Link]:
         """All interfaces."""
@@ -354,11 +330,7 @@ class Rtnetlink:
         """
         subject = socket.inet_ntop(family, address)
         payload = _RTMSG.pack(family, len(address) * 8, 0, 0, 0, 0, 0, 0, 0) + wire.attribute(_RTA_DST, address)
-        for message in self._exchange(_RTM_GETROUTE, 0, payload, subject):
-            if message.type == wire.NLMSG_ERROR:
-                _raise_for(message, subject)
-            return _route(message.payload)[1]
-        raise AssertionError  # an exchange ends when its user does
+        return _route(self.ask(_RTM_GETROUTE, payload, subject))[1]
 
     def add_route(self, route: Route, *, replace: bool = True) -> None:
         """Add a route.
@@ -422,59 +394,6 @@ class Rtnetlink:
         payload = _IFADDR.pack(address.family, address.prefix, own, 0, link.number) + wire.encode_attributes(values)
         subject = f"{link.name}, {socket.inet_ntop(address.family, address.address)}/{address.prefix}"
         self.change(kind, flags, payload, subject)
-
-    def change(self, kind: int, flags: int, payload: bytes, subject: str) -> None:
-        """Ask for a change of any kind.
-
-        Args:
-            kind: RTM_*.
-            flags: NLM_F_*, beyond those that each request has.
-            payload: What follows the message's header.
-            subject: What is changed, for an error.
-        """
-        for message in self._exchange(kind, flags | wire.NLM_F_ACK, payload, subject):
-            if message.type == wire.NLMSG_ERROR:
-                _raise_for(message, subject)
-                return
-
-    def dump(self, kind: int, payload: bytes, subject: str) -> list[bytes]:
-        """The payloads of a list of any kind.
-
-        Args:
-            kind: RTM_*.
-            payload: What follows the message's header.
-            subject: What is listed, for an error.
-        """
-        for _ in range(_DUMPS):
-            found, interrupted = [], False
-            for message in self._exchange(kind, wire.NLM_F_DUMP, payload, subject):
-                interrupted |= bool(message.flags & wire.NLM_F_DUMP_INTR)
-                if message.type in (wire.NLMSG_ERROR, wire.NLMSG_DONE):
-                    _raise_for(message, subject)
-                    break
-                found.append(message.payload)
-            if not interrupted:
-                return found
-        raise OSError(errno.EAGAIN, f"the list changed {_DUMPS} times while it was read", subject)
-
-    def _exchange(self, kind: int, flags: int, payload: bytes, subject: str) -> Iterator[Message]:
-        """Send a request; the messages that answer it, until the caller has enough."""
-        self._sequence += 1
-        request = Message(kind, flags | wire.NLM_F_REQUEST, self._sequence, 0, payload)
-        try:
-            self._socket.send(wire.encode(request))
-            while True:
-                for message in wire.decode(self._socket.recv(_RECEIVE)):
-                    if message.sequence == self._sequence:
-                        yield message
-        except TimeoutError:
-            raise OSError(errno.ETIMEDOUT, f"the kernel did not answer within {_TIMEOUT:g} s", subject) from None
-
-
-def _raise_for(message: Message, subject: str) -> None:
-    number, words = wire.outcome(message)
-    if number:
-        raise OSError(number, f"{os.strerror(number)} ({words})" if words else os.strerror(number), subject)
 
 
 def _route(payload: bytes) -> tuple[int, Route]:

@@ -16,7 +16,7 @@ KIND = "vxlan"
 DEFAULT_PORT = 4789  # IANA's; the kernel's own is an older one
 MAX_VNI = (1 << 24) - 1
 
-_ID, _GROUP, _TTL, _TOS, _LEARNING, _PORT, _GROUP6 = 1, 2, 5, 6, 7, 15, 16
+_ID, _GROUP, _LINK, _TTL, _TOS, _LEARNING, _PORT, _GROUP6, _LOCAL6 = 1, 2, 3, 5, 6, 7, 15, 16, 17
 _BE16 = struct.Struct("!H")
 
 
@@ -27,15 +27,20 @@ class Vxlan(NamedTuple):
         vni: The number that both ends have.
         remote: The other end; None where there is not just one.
         port: UDP port of both ends.
+        local: Our address, of IPv6; None leaves it to routes.
+        lower: Number of the link that carries its packets; 0 leaves it to routes. Of link-local addresses it carries
+            all: what comes by another link finds no tunnel.
     """
 
     vni: int
     remote: ipaddress.IPv4Address | ipaddress.IPv6Address | None
     port: int
+    local: ipaddress.IPv6Address | None = None
+    lower: int = 0
 
 
 def encode(tunnel: Vxlan) -> bytes:
-    """The data of a link: nothing is learnt from frames, ttl and tos are the kernel's, no lower device is named.
+    """The data of a link: nothing is learnt from frames, ttl and tos are the kernel's.
 
     Raises:
         ValueError: The number has more than 24 bits, or there is no other end.
@@ -44,16 +49,19 @@ def encode(tunnel: Vxlan) -> bytes:
         raise ValueError(f"{tunnel.vni} is no number of a VXLAN, which has 24 bits")
     if tunnel.remote is None:
         raise ValueError(f"VXLAN {tunnel.vni} has no other end")
-    return wire.encode_attributes(
-        (
-            (_ID, wire.u32(tunnel.vni)),
-            (_GROUP if tunnel.remote.version == 4 else _GROUP6, tunnel.remote.packed),
-            (_TTL, b"\0"),
-            (_TOS, b"\0"),
-            (_LEARNING, b"\0"),
-            (_PORT, _BE16.pack(tunnel.port)),
-        )
-    )
+    values = [
+        (_ID, wire.u32(tunnel.vni)),
+        (_GROUP if tunnel.remote.version == 4 else _GROUP6, tunnel.remote.packed),
+        (_TTL, b"\0"),
+        (_TOS, b"\0"),
+        (_LEARNING, b"\0"),
+        (_PORT, _BE16.pack(tunnel.port)),
+    ]
+    if tunnel.local is not None:
+        values.append((_LOCAL6, tunnel.local.packed))
+    if tunnel.lower:
+        values.append((_LINK, wire.u32(tunnel.lower)))
+    return wire.encode_attributes(values)
 
 
 def decode(data: bytes) -> Vxlan:
@@ -63,13 +71,15 @@ def decode(data: bytes) -> Vxlan:
         MalformedMessage: A value has not its form.
     """
     values = wire.decode_attributes(data)
-    remote = values.get(_GROUP) or values.get(_GROUP6)
+    remote, local = values.get(_GROUP) or values.get(_GROUP6), values.get(_LOCAL6)
     port = values.get(_PORT, b"\0\0")
     try:
         return Vxlan(
             wire.to_u32(values.get(_ID, bytes(4))),
             ipaddress.ip_address(remote) if remote else None,
             _BE16.unpack(port)[0],
+            ipaddress.IPv6Address(local) if local else None,
+            wire.to_u32(values.get(_LINK, bytes(4))),
         )
     except (ValueError, struct.error) as error:
         raise wire.MalformedMessage(f"a VXLAN that cannot be read: {error}") from error

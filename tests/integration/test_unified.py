@@ -1,7 +1,9 @@
-"""On a host with cgroup v2 alone, whatever this one has.
+"""On a host with cgroup v2 alone, and with WireGuard, whatever this one has.
 
 The host is a machine of ours: a privileged container of it has this host's own files, read-only, and the guest's
-cgroups. In it run tests that also run here, down to a whole shim with containers under the namespace driver.
+cgroups. In it run tests that also run here, down to a whole shim with containers under the namespace driver; and some
+of those that need WireGuard in the kernel, which hosts of tests need not have. The others take too long in an emulated
+machine: `pytest -m wireguard` runs all of them on a host that has it.
 """
 
 from __future__ import annotations
@@ -70,10 +72,27 @@ def spec(*args: str) -> dict[str, Any]:
     ids=["cgroups", "agent", "shim"],
 )
 async def test_it_is_the_same(large: Manager, tests: str) -> None:
+    await pass_there(large, tests)
+
+
+@pytest.mark.timeout(2 * TIMEOUT + 100)
+async def test_tunnels_are_encrypted_by_a_kernel_that_can(large: Manager) -> None:
+    chosen = "watches or forged and IPv6 or next_adaptor"
+    await pass_there(large, f"tests/functional/caa/test_tunnel.py -m wireguard -k '{chosen}'", 2 * TIMEOUT)
+
+
+async def pass_there(large: Manager, tests: str, timeout: float = TIMEOUT) -> None:
+    """Have tests pass in the machine.
+
+    Args:
+        large: Makes it.
+        tests: What pytest is told.
+        timeout: Seconds.
+    """
     pytest_ = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=120")
     async with large.container("host", spec=spec("/bin/sh", "-ec", APART, *pytest_, *shlex.split(tests))) as container:
         await container.start()
-        exit = await container.wait(timeout=TIMEOUT)
+        exit = await container.wait(timeout=timeout)
         told = (await container.io.ended()).decode()
         print(told, container.io.output("stderr").decode())
         assert exit.status == 0

@@ -1,7 +1,7 @@
 """The pod VM's end of a tunnel: the pod's network, rebuilt in a namespace of the virtual machine.
 
 Each interface of the pod is a VXLAN link with that interface's name, hardware address and IP addresses. It is made
-in the namespace at once, with the machine's own network carrying its packets.
+in the namespace at once, with the machine's own network carrying its packets, encrypted if `apf.json` says so.
 
 Runs in the guest: the standard library, and kata_py.netlink. Source: cloud-api-adaptor `pkg/podnetwork/podnode.go`,
 `pkg/podnetwork/tunneler/vxlan/podnode.go`.
@@ -21,9 +21,10 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Final
 
-from kata_caa.apf import Neighbor, PodNetwork, Route
+from kata_caa.apf import Encryption, Neighbor, PodNetwork, Route
 from kata_caa.errors import TunnelError
 from kata_caa.tunnel import external, notrack
+from kata_caa.tunnel.way import NO_WAY, Way, link_to
 from kata_py.netlink import namespace as namespaces
 from kata_py.netlink import rtnetlink, vxlan
 from kata_py.netlink.rtnetlink import Address, Link, Rtnetlink
@@ -32,9 +33,6 @@ NAMESPACE: Final = Path("/run/netns/podns")
 MAX_MTU: Final = 1450
 
 _CONNTRACK: Final = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-_HEADERS: Final = {4: 50, 6: 70}  # bytes of IP, UDP, VXLAN and inner Ethernet headers
-_ETHERNET_MTU: Final = 1500
-_MIN_MTU: Final = 1280  # what IPv6 wants
 _TIMEOUT: Final = 180.0  # seconds
 _NEWS: Final = 1 << 16  # bytes
 _GROUPS: Final = (
@@ -44,7 +42,6 @@ _GROUPS: Final = (
 )  # fmt: skip
 _EVERYWHERE: Final = "0.0.0.0/0"
 _KERNEL_METRIC: Final = 256  # of the kernel's own routes of IPv6
-_NO_WAY: Final = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 _PROTOCOLS: Final = {
     "": rtnetlink.RTPROT_BOOT,
     "static": rtnetlink.RTPROT_STATIC,
@@ -85,9 +82,12 @@ async def set_up(network: PodNetwork, namespace: Path = NAMESPACE, *, timeout: f
     """
     worker = _worker(network)
     link = await underlay(worker, timeout)
-    wanted = interfaces(network, link.mtu)
+    way = Way(worker, link.mtu)
+    if network.encryption is not None:
+        way = await asyncio.to_thread(_encrypted, network.encryption, network.vxlan_id, way)
+    wanted = interfaces(network, way)
     if _CONNTRACK.exists():  # else nobody in this machine follows connections, and asking would load what does
-        await notrack.add(network.vxlan_id, worker, network.vxlan_port or vxlan.DEFAULT_PORT)
+        await notrack.add(network.vxlan_id, way.remote, network.vxlan_port or vxlan.DEFAULT_PORT)
     await asyncio.to_thread(_build, network, wanted, namespace, link)
 
 
@@ -108,7 +108,7 @@ async def underlay(worker: IPv4Address | IPv6Address, timeout: float = _TIMEOUT)
         news.bind((0, _GROUPS))  # before the first look, so that nothing comes between
         try:
             async with asyncio.timeout(timeout):
-                while (link := await asyncio.to_thread(_link_to, worker)) is None:
+                while (link := await asyncio.to_thread(link_to, worker)) is None:
                     await _next(news)
         except TimeoutError:
             raise TunnelError(
@@ -118,17 +118,17 @@ async def underlay(worker: IPv4Address | IPv6Address, timeout: float = _TIMEOUT)
     return link
 
 
-def interfaces(network: PodNetwork, underlay_mtu: int) -> list[_Wanted]:
+def interfaces(network: PodNetwork, way: Way) -> list[_Wanted]:
     """The pod's interfaces, in the kernel's terms.
 
     Args:
         network: The pod's network.
-        underlay_mtu: Bytes that the machine's link to the node takes.
+        way: How the node is reached.
 
     Raises:
         TunnelError: A value has not its form.
     """
-    worker, port = _worker(network), network.vxlan_port or vxlan.DEFAULT_PORT
+    port = network.vxlan_port or vxlan.DEFAULT_PORT
     ips = tuple(ip for ip in (network.pod_ip, *network.pod_ips) if ip)
     if not network.interface or not ips:
         raise TunnelError("apf.json does not say the pod's interface, or not its address")
@@ -140,19 +140,21 @@ def interfaces(network: PodNetwork, underlay_mtu: int) -> list[_Wanted]:
         _Wanted(
             name,
             _hardware(hardware_address),
-            _mtu(mtu, worker.version, underlay_mtu),
+            min(mtu or MAX_MTU, way.tunnel_mtu),
             tuple(_address(text) for text in texts),
-            vxlan.Vxlan(vni, worker, port),
+            way.vxlan(vni, port),
         )
         for name, hardware_address, texts, mtu, vni in rows
     ]
 
 
-def _mtu(pod: int, version: int, underlay: int) -> int:
-    """What fits into the tunnel, and no more than the pod's."""
-    overhead = _HEADERS[version]
-    fits = min(underlay, _ETHERNET_MTU) - overhead
-    return min(pod or MAX_MTU, max(fits, _MIN_MTU))
+def _encrypted(encryption: Encryption, vni: int, way: Way) -> Way:
+    from kata_caa.tunnel.encryption import machine_end, make
+
+    try:
+        return make(vni, machine_end(encryption, way.remote), way)
+    except OSError as error:
+        raise TunnelError(f"the encryption of tunnel {vni}: {error}") from error
 
 
 def _build(network: PodNetwork, wanted: list[_Wanted], path: Path, underlay: Link) -> None:
@@ -255,7 +257,7 @@ def _add_route(route: rtnetlink.Route, pod: Rtnetlink) -> None:
     except OSError as error:
         if error.errno == errno.EEXIST:
             return  # the better one of two, which comes first
-        if error.errno not in _NO_WAY or route.gateway is None:
+        if error.errno not in NO_WAY or route.gateway is None:
             raise
         # A gateway outside of all networks, which the network plug-in has called on-link; apf.json cannot say that.
         pod.add_route(route._replace(flags=rtnetlink.RTNH_F_ONLINK), replace=False)
@@ -326,21 +328,6 @@ def _hardware(text: str) -> bytes:
         return bytes.fromhex(text.replace(":", ""))
     except ValueError:
         raise TunnelError(f"apf.json: the hardware address {text!r} is none") from None
-
-
-def _link_to(worker: IPv4Address | IPv6Address) -> Link | None:
-    """The link to the node, if there is a route and an address for it."""
-    family = socket.AF_INET if worker.version == 4 else socket.AF_INET6
-    with Rtnetlink() as kernel:
-        try:
-            route = kernel.route_to(family, worker.packed)
-        except OSError as error:
-            if error.errno in _NO_WAY:
-                return None
-            raise
-        if not route.preferred_source or not any(route.preferred_source):
-            return None
-        return next((link for link in kernel.links() if link.number == route.link), None)
 
 
 async def _next(news: socket.socket) -> None:

@@ -2,10 +2,11 @@
 
 The pod's address stays where the network plug-in put it, and never answers there: what comes in is taken away before.
 
-How it is made, step by step: rules against connection tracking; a bridge in the pod's namespace; then for each
-interface of the pod a VXLAN link, made in the pod's namespace at once with this one carrying its packets, a port of the
-bridge, silent and up; the ingress discipline of both links; and a redirection each way. All of it is found again by
-what `Tunnel` holds, so whoever has that on record before `set_up` can take down whatever a killed process has left.
+How it is made, step by step: rules against connection tracking; a WireGuard link in this namespace, if the tunnel is
+encrypted (`kata_caa.tunnel.encryption`); a bridge in the pod's namespace; then for each interface of the pod a VXLAN
+link, made in the pod's namespace at once with this one carrying its packets, a port of the bridge, silent and up; the
+ingress discipline of both links; and a redirection each way. All of it is found again by what `Tunnel` holds, so
+whoever has that on record before `set_up` can take down whatever a killed process has left.
 
 The bridge is down and no frame ever passes it. But of a bridge's port alone the kernel's VXLAN driver answers a packet
 that does not fit into the tunnel and may not be fragmented: to its sender, with the size that does fit. Otherwise a
@@ -23,14 +24,16 @@ import errno
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from kata_caa.apf import PodNetwork
 from kata_caa.errors import TunnelError
-from kata_caa.tunnel import notrack
+from kata_caa.tunnel import encryption, notrack
+from kata_caa.tunnel.encryption import End
+from kata_caa.tunnel.way import Way, link_to
 from kata_py.netlink import traffic, vxlan
 from kata_py.netlink.namespace import connect, make_link
 from kata_py.netlink.rtnetlink import Link, Rtnetlink
@@ -52,29 +55,33 @@ class Tunnel:
         vni: Number of the tunnel of the pod's first interface.
         remote: The pod VM's address: its first, or its second with a dedicated interface.
         port: UDP port of both ends.
+        encrypted: Whether it goes over a WireGuard link.
     """
 
     netns: str
     vni: int
     remote: str
     port: int = vxlan.DEFAULT_PORT
+    encrypted: bool = False
 
 
-async def set_up(tunnel: Tunnel, network: PodNetwork) -> None:
+async def set_up(tunnel: Tunnel, network: PodNetwork, end: End | None = None) -> None:
     """Make the node's end of a pod's tunnel. After a failure `tear_down` takes down what was made.
 
     Args:
         tunnel: Where it goes; on record already, so that it can be taken down.
         network: What was found in the pod's namespace, with the numbers of its tunnels.
+        end: The node's end of the encryption, if the tunnel is encrypted.
 
     Raises:
         TunnelError: The namespace or an interface is gone, somebody else filters an interface's traffic, the number
-            is taken, or the kernel refuses; says which.
+            is taken, there is no way to the pod VM, or the kernel refuses; says which.
     """
-    remote = _remote(tunnel)
+    if tunnel.encrypted != (end is not None):
+        raise ValueError(f"tunnel {tunnel.vni} needs keys if it is encrypted, and only then")
     await off_loop(_check, tunnel, network)
-    await notrack.add(tunnel.vni, remote, tunnel.port)
-    await off_loop(_connect, tunnel, network)
+    await notrack.add(tunnel.vni, _inner(tunnel), tunnel.port)
+    await off_loop(_connect, tunnel, network, end)
 
 
 async def tear_down(tunnel: Tunnel) -> None:
@@ -86,10 +93,11 @@ async def tear_down(tunnel: Tunnel) -> None:
     Raises:
         TunnelError: Something is there and cannot be removed; the rest is removed all the same.
     """
-    try:
+    async with AsyncExitStack() as stack:  # each step, whatever becomes of those before
+        stack.push_async_callback(notrack.remove, tunnel.vni, _inner(tunnel).version)
+        if tunnel.encrypted:
+            stack.push_async_callback(off_loop, _decrypt, tunnel)
         await off_loop(_disconnect, tunnel)
-    finally:
-        await notrack.remove(tunnel.vni, _remote(tunnel).version)
 
 
 def _check(tunnel: Tunnel, network: PodNetwork) -> None:
@@ -106,16 +114,18 @@ def _check(tunnel: Tunnel, network: PodNetwork) -> None:
                 )
 
 
-def _connect(tunnel: Tunnel, network: PodNetwork) -> None:
-    remote = _remote(tunnel)
+def _connect(tunnel: Tunnel, network: PodNetwork, end: End | None) -> None:
     with _refused(tunnel), Rtnetlink() as host, connect(tunnel.netns) as pod, _opened(tunnel.netns) as descriptor:
+        way = _way(tunnel, end)
         bridge = _bridge(tunnel, pod)
         for name, vni in _interfaces(tunnel, network):
             links = pod.links()
             inner, device = _find(tunnel, links, name), _free_name(links)
-            # No frame may be larger than the link that it is redirected to, should the kernel ever ask.
-            data = vxlan.encode(vxlan.Vxlan(vni, remote, tunnel.port))
-            outer = make_link(host, pod, descriptor, device, vxlan.KIND, data, number=vni, mtu=inner.mtu)
+            # No frame may be larger than the link that it is redirected to, should the kernel ever ask. Over a link of
+            # its own, a tunnel cannot have more than fits; what does not is answered by the bridge's port.
+            mtu = min(inner.mtu, way.tunnel_mtu) if way.lower else inner.mtu
+            data = vxlan.encode(way.vxlan(vni, tunnel.port))
+            outer = make_link(host, pod, descriptor, device, vxlan.KIND, data, number=vni, mtu=mtu)
             if bridge is not None:
                 pod.set_master(outer, bridge.number)
             pod.keep_silent(outer)
@@ -124,6 +134,16 @@ def _connect(tunnel: Tunnel, network: PodNetwork) -> None:
                 traffic.add_ingress(pod, link)
             traffic.redirect(pod, outer, inner)
             traffic.redirect(pod, inner, outer)
+
+
+def _way(tunnel: Tunnel, end: End | None) -> Way:
+    remote = _remote(tunnel)
+    if end is None:
+        return Way(remote, 0)  # as large as routes allow, packet by packet
+    link = link_to(remote)
+    if link is None:
+        raise TunnelError(f"the node has no route to the pod VM at {remote}, or no address to send from")
+    return encryption.make(tunnel.vni, end, Way(remote, link.mtu))
 
 
 def _bridge(tunnel: Tunnel, pod: Rtnetlink) -> Link | None:
@@ -157,6 +177,11 @@ def _disconnect(tunnel: Tunnel) -> None:
                 pod.delete_link(link)
 
 
+def _decrypt(tunnel: Tunnel) -> None:
+    with _refused(tunnel):
+        encryption.remove(tunnel.vni)
+
+
 def _redirects(pod: Rtnetlink, link: Link, own: dict[int, Link]) -> bool:
     """Whether a link's ingress discipline is the tunnel's: all filters lead to or from it, if there are any yet."""
     if link.number in own:
@@ -169,7 +194,7 @@ def _redirects(pod: Rtnetlink, link: Link, own: dict[int, Link]) -> bool:
 
 def _is_own(link: Link, tunnel: Tunnel) -> bool:
     found = vxlan.tunnel(link)
-    return found is not None and (found.remote, found.port) == (_remote(tunnel), tunnel.port)
+    return found is not None and (found.remote, found.port) == (_inner(tunnel), tunnel.port)
 
 
 def _interfaces(tunnel: Tunnel, network: PodNetwork) -> list[tuple[str, int]]:
@@ -194,6 +219,11 @@ def _remote(tunnel: Tunnel) -> IPv4Address | IPv6Address:
         return ip_address(tunnel.remote)
     except ValueError:
         raise TunnelError(f"the pod VM's address {tunnel.remote!r} is none") from None
+
+
+def _inner(tunnel: Tunnel) -> IPv4Address | IPv6Address:
+    """Where the VXLAN's packets go, which may be inside of others."""
+    return encryption.MACHINE if tunnel.encrypted else _remote(tunnel)
 
 
 @contextmanager

@@ -6,18 +6,24 @@ The node is the namespace of the test itself: a room's.
 from __future__ import annotations
 
 import json
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kata_caa import apf
 from kata_caa.apf import ForwarderConfig, PodNetwork
+from kata_caa.tunnel.keys import NodeKey
 from kata_caa.tunnel.vxlan import Tunnel
 from tests.conftest import REPOSITORY
 from tests.netns import Pod, pod
+
+_ETH_P_ALL, _ETH_P_IP, _ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
+_SO_RCVBUFFORCE = 33
 
 _SERVER = """
 import socket, sys
@@ -32,9 +38,21 @@ with socket.create_server(("::", 7000), family=socket.AF_INET6, dualstack_ipv6=T
 _CLIENT = """
 import socket, sys
 with socket.create_connection((sys.argv[1], 7000), timeout=10) as connection:
-    connection.sendall(bytes(int(sys.argv[2])))
+    connection.sendall(sys.argv[3].encode() * (int(sys.argv[2]) // len(sys.argv[3])))
     connection.shutdown(socket.SHUT_WR)
     print(connection.recv(100).decode())
+"""
+_LISTENER = """
+import socket
+with socket.socket(type=socket.SOCK_DGRAM) as server:
+    server.bind(("", 7000))
+    print(flush=True)
+    print(server.recv(100).decode())
+"""
+_SPEAKER = """
+import socket, sys
+with socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM) as client:
+    client.sendto(bytes.fromhex(sys.argv[3]), (sys.argv[1], int(sys.argv[2])))
 """
 # One datagram of IPv4 or IPv6, as large as is said with all headers and not to be fragmented, and its echo. Prints the
 # size that the kernel takes for the way's afterwards.
@@ -90,11 +108,13 @@ class Node:
         top: Where files go.
         stack: Removes what is made.
         ipv6: Whether the cloud's network is one of IPv6.
+        key: The node's, if tunnels are encrypted.
     """
 
     top: Path
     stack: ExitStack
     ipv6: bool = False
+    key: NodeKey | None = None
     namespaces: list[Path] = field(default_factory=list)
 
     def add_pod(self, number: int) -> Pod:
@@ -159,10 +179,10 @@ class Node:
 
 
 @contextmanager
-def node(top: Path, *, ipv6: bool = False) -> Iterator[Node]:
+def node(top: Path, *, ipv6: bool = False, encrypted: bool = False) -> Iterator[Node]:
     """A node with a bridge `cni0` for its pods, and `cloud0`, its primary interface."""
     with ExitStack() as stack:
-        made = Node(top, stack, ipv6)
+        made = Node(top, stack, ipv6, NodeKey(top / "wireguard.key") if encrypted else None)
         for name in ("cni0", "cloud0", "cloud1"):
             ip(f"link add {name} type bridge")
             stack.callback(_remove, name)
@@ -185,7 +205,8 @@ def ip(words: str) -> str:
 
 def tunnel_of(netns: Pod, network: PodNetwork, remote: str) -> Tunnel:
     """What a record of the tunnel holds."""
-    return Tunnel(str(netns.path), network.vxlan_id, remote, network.vxlan_port)
+    encrypted = network.encryption is not None
+    return Tunnel(str(netns.path), network.vxlan_id, remote, network.vxlan_port, encrypted)
 
 
 def state(*namespaces: Pod | Room) -> str:
@@ -218,9 +239,9 @@ def ping(source: Pod | Room, host: str) -> None:
     source.run("ping", "-c1", "-W5", host)
 
 
-def transfer(source: Pod | Room, target: Pod | Room, host: str, size: int = 4 << 20) -> None:
-    """Send bytes by TCP, and have them all arrive."""
-    assert _exchange(source, target, host, _SERVER, _CLIENT, size) == size
+def transfer(source: Pod | Room, target: Pod | Room, host: str, size: int = 4 << 20, text: str = "kata") -> None:
+    """Send bytes by TCP, a text again and again, and have them all arrive."""
+    assert _exchange(source, target, host, _SERVER, _CLIENT, size, text) == size
 
 
 def datagram(source: Pod | Room, target: Pod | Room, host: str, size: int) -> int:
@@ -228,13 +249,74 @@ def datagram(source: Pod | Room, target: Pod | Room, host: str, size: int) -> in
     return _exchange(source, target, host, _ECHO, _DATAGRAM, size)
 
 
-def _exchange(source: Pod | Room, target: Pod | Room, host: str, server: str, client: str, size: int) -> int:
-    line = ["nsenter", f"--net={target.path}", sys.executable, "-c", server, host]
+def say(source: Pod | Room, host: str, port: int, what: bytes) -> None:
+    """Send a datagram."""
+    source.run(sys.executable, "-IS", "-c", _SPEAKER, host, str(port), what.hex())
+
+
+@contextmanager
+def first_datagram(target: Pod | Room) -> Iterator[list[str]]:
+    """What the first datagram says that reaches port 7000, of all that are sent meanwhile; it is there in the end."""
+    found: list[str] = []
+    line = ["nsenter", f"--net={target.path}", sys.executable, "-IS", "-c", _LISTENER]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as listening:
+        try:
+            assert listening.stdout is not None
+            listening.stdout.readline()
+            yield found
+            found.append(listening.stdout.readline().strip())
+        finally:
+            listening.kill()
+
+
+def forgery(vni: int, target: Pod | Room, host: str, words: str) -> bytes:
+    """What a VXLAN carries if a datagram is sent to port 7000 of a pod: RFC 7348, section 5."""
+    hardware = bytes.fromhex(target.ip("-br link show eth0").split()[2].replace(":", ""))
+    datagram = struct.pack("!HHHH", 7000, 7000, 8 + len(words), 0) + words.encode()
+    addresses = socket.inet_aton("10.244.0.77") + socket.inet_aton(host)
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 0, 0, 64, socket.IPPROTO_UDP, 0) + addresses
+    total = sum(struct.unpack("!10H", header))
+    checksum = 0xFFFF - (total + (total >> 16) & 0xFFFF)
+    packet = header[:10] + checksum.to_bytes(2, "big") + header[12:] + datagram
+    frame = hardware + b"\x02\0\0\0\0\x77" + _ETH_P_IP.to_bytes(2, "big") + packet
+    return struct.pack("!BxxxI", 8, vni << 8) + frame
+
+
+@contextmanager
+def captured(link: str) -> Iterator[list[bytes]]:
+    """The frames that pass a link of the node, both ways; they are there in the end."""
+    frames: list[bytes] = []
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL)) as tap:
+        tap.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 64 << 20)
+        tap.bind((link, 0))
+        tap.setblocking(False)
+        yield frames
+        with suppress(BlockingIOError):
+            while True:
+                frames.append(tap.recv(1 << 16))
+
+
+def udp_ports(frames: list[bytes]) -> set[int]:
+    """The ports that datagrams among frames come from and go to."""
+    found: set[int] = set()
+    for frame in frames:
+        family, header = int.from_bytes(frame[12:14], "big"), 14 + (frame[14] & 15) * 4
+        if family == _ETH_P_IP and frame[23] == socket.IPPROTO_UDP:
+            found.update(struct.unpack_from("!HH", frame, header))
+        if family == _ETH_P_IPV6 and frame[20] == socket.IPPROTO_UDP:
+            found.update(struct.unpack_from("!HH", frame, 54))
+    return found
+
+
+def _exchange(
+    source: Pod | Room, target: Pod | Room, host: str, server: str, client: str, size: int, *more: str
+) -> int:
+    line = ["nsenter", f"--net={target.path}", sys.executable, "-IS", "-c", server, host]
     with subprocess.Popen(line, stdout=subprocess.PIPE) as serving:
         try:
             assert serving.stdout is not None
             serving.stdout.readline()
-            return int(source.run(sys.executable, "-c", client, host, str(size)))
+            return int(source.run(sys.executable, "-IS", "-c", client, host, str(size), *more))
         finally:
             serving.kill()
 

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,34 +15,50 @@ from typing import Any
 
 import pytest
 
-from kata_caa.apf import Neighbor, PodNetwork, Route
+from kata_caa.apf import ForwarderConfig, Neighbor, PodNetwork, Route
+from kata_caa.config import AdaptorConfig
 from kata_caa.errors import TunnelError
-from kata_caa.tunnel import inspection, notrack, vni, vxlan
-from kata_py.netlink.rtnetlink import Rtnetlink
+from kata_caa.node import NodeTunnel
+from kata_caa.providers.api import InstanceSpec
+from kata_caa.record import PodRecord, PodRecords, State
+from kata_caa.tunnel import inspection, notrack, pod, vni, vxlan
+from kata_caa.tunnel.keys import NodeKey
+from kata_py.netlink import wireguard
+from kata_py.netlink.connection import Connection
 from tests.conftest import REPOSITORY
 from tests.functional.caa.cloud import (
     Node,
     Room,
+    captured,
     datagram,
+    first_datagram,
+    forgery,
     ip,
     namespace_state,
     node,
     ping,
+    say,
     state,
     transfer,
     tunnel_of,
+    udp_ports,
 )
 from tests.netns import Pod
 
 pytestmark = pytest.mark.root
 
-BOTH_CLOUDS = pytest.mark.parametrize("cloud", ["IPv4", "IPv6"], indirect=True)
+PLAIN = ("IPv4", "IPv6")
+ENCRYPTED = tuple(pytest.param(f"{each}, encrypted", marks=pytest.mark.wireguard) for each in PLAIN)
+ALL_CLOUDS = pytest.mark.parametrize("cloud", [*PLAIN, *ENCRYPTED], indirect=True)
+WITH_AND_WITHOUT = pytest.mark.parametrize("cloud", [PLAIN[0], ENCRYPTED[0]], indirect=True)
+WITH_ENCRYPTION = pytest.mark.parametrize("cloud", ENCRYPTED[:1], indirect=True)
 
 
 @pytest.fixture
 def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
-    """A node, in a cloud of IPv4 unless the test says otherwise."""
-    with node(tmp_path, ipv6=getattr(request, "param", "IPv4") == "IPv6") as made:
+    """A node, in a cloud of IPv4 with tunnels as they are unless the test says otherwise."""
+    words = getattr(request, "param", "IPv4")
+    with node(tmp_path, ipv6="IPv6" in words, encrypted="encrypted" in words) as made:
         yield made
 
 
@@ -56,15 +73,30 @@ def taken() -> set[int]:
     return {int(line.partition("]")[0]) for line in with_number if line}
 
 
+def with_keys(cloud: Node, network: PodNetwork) -> PodNetwork:
+    """A pod's network, with keys if the cloud's tunnels are encrypted."""
+    if cloud.key is None:
+        return network
+    return replace(network, encryption=cloud.key.issue(51820, 51821 + network.vxlan_id - 555000))
+
+
+async def set_up(cloud: Node, tunnel: vxlan.Tunnel, network: PodNetwork) -> None:
+    """The node's end."""
+    end = None
+    if cloud.key is not None and network.encryption is not None:
+        end = cloud.key.end(network.encryption, ipaddress.ip_address(tunnel.remote))
+    await vxlan.set_up(tunnel, network, end)
+
+
 async def connected(cloud: Node, peer: Pod, vm: Pod, remote: str, **settings: Any) -> tuple[vxlan.Tunnel, Room]:
     """Both ends of a tunnel, made."""
-    network = await inspected(peer, **settings)
+    network = with_keys(cloud, await inspected(peer, **settings))
     tunnel = tunnel_of(peer, network, remote)
-    await vxlan.set_up(tunnel, network)
+    await set_up(cloud, tunnel, network)
     return tunnel, await asyncio.to_thread(cloud.start_forwarder, vm, network)
 
 
-@BOTH_CLOUDS
+@ALL_CLOUDS
 async def test_pods_reach_a_peer_pod_and_it_them(cloud: Node) -> None:
     plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
     before = state(peer)
@@ -85,10 +117,12 @@ async def test_pods_reach_a_peer_pod_and_it_them(cloud: Node) -> None:
     assert state(peer) == before
 
 
-@BOTH_CLOUDS
+@ALL_CLOUDS
 async def test_who_sends_packets_that_do_not_fit_is_told_which_do(cloud: Node) -> None:
     plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
     fits = 1430 if cloud.ipv6 else 1450
+    if cloud.key is not None:
+        fits = 1350 if cloud.ipv6 else 1370
 
     tunnel, inside = await connected(cloud, peer, vm, cloud.address(2))
 
@@ -101,6 +135,7 @@ async def test_who_sends_packets_that_do_not_fit_is_told_which_do(cloud: Node) -
     await vxlan.tear_down(tunnel)
 
 
+@WITH_AND_WITHOUT
 async def test_two_peer_pods_reach_each_other_and_end_apart(cloud: Node) -> None:
     plain = cloud.add_pod(10)
     one, other = cloud.add_pod(11), cloud.add_pod(12)
@@ -120,6 +155,7 @@ async def test_two_peer_pods_reach_each_other_and_end_apart(cloud: Node) -> None
     assert state(one, other) == before
 
 
+@WITH_AND_WITHOUT
 async def test_a_pod_with_two_interfaces_has_both_in_its_machine(cloud: Node) -> None:
     plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
     for each, number in ((plain, 10), (peer, 11)):
@@ -142,6 +178,7 @@ async def test_a_pod_with_two_interfaces_has_both_in_its_machine(cloud: Node) ->
     assert state(peer) == before
 
 
+@WITH_AND_WITHOUT
 async def test_a_dedicated_interface_carries_the_tunnel(cloud: Node) -> None:
     plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
     cloud.add_vm(2, "cloud1", "eth1", of=vm)
@@ -153,6 +190,103 @@ async def test_a_dedicated_interface_carries_the_tunnel(cloud: Node) -> None:
     vm.ip("link set eth0 down")
     transfer(plain, inside, "10.244.0.11")
     await vxlan.tear_down(tunnel)
+
+
+@WITH_AND_WITHOUT
+async def test_who_watches_the_cloud_reads_what_is_not_encrypted_and_nothing_else(cloud: Node) -> None:
+    plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
+    text = "Attack at dawn. "
+
+    with captured("cloud0vm2") as frames:
+        tunnel, inside = await connected(cloud, peer, vm, cloud.address(2))
+        transfer(plain, inside, "10.244.0.11", 1 << 16, text)
+        transfer(inside, plain, "10.244.0.10", 1 << 16, text)
+
+    assert sum(map(len, frames)) > 2 << 16
+    assert (4 * text.encode() in b"".join(frames)) == (cloud.key is None)
+    assert (4789 in udp_ports(frames)) == (cloud.key is None)
+    assert cloud.key is None or udp_ports(frames) == {51820, 51821}
+    await vxlan.tear_down(tunnel)
+
+
+@ALL_CLOUDS
+async def test_a_forged_packet_reaches_a_pod_only_if_its_tunnel_is_not_encrypted(cloud: Node) -> None:
+    plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
+    forger = cloud.add_vm(3)
+    tunnel, inside = await connected(cloud, peer, vm, cloud.address(2))
+    expected = "forged" if cloud.key is None else "true"
+
+    for source, target, host, end in (
+        (plain, inside, "10.244.0.11", cloud.address(2)),
+        (inside, plain, "10.244.0.10", cloud.address(1)),
+    ):
+        forged = forgery(tunnel.vni, target, host, "forged")
+        with first_datagram(target) as first:
+            say(forger, end, 4789, forged)
+            say(source, host, 7000, b"true")
+        assert first == [expected]
+    await vxlan.tear_down(tunnel)
+
+
+@WITH_ENCRYPTION
+async def test_a_node_whose_port_somebody_has_takes_another(cloud: Node) -> None:
+    plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
+    with socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind(("", 51821))
+        tunnel, inside = await connected(cloud, peer, vm, cloud.address(2))
+        transfer(plain, inside, "10.244.0.11")
+    await vxlan.tear_down(tunnel)
+
+
+@WITH_ENCRYPTION
+async def test_the_next_adaptor_makes_a_tunnel_anew_with_its_keys_and_takes_it_down(
+    cloud: Node, tmp_path: Path
+) -> None:
+    plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
+    before = state(peer)
+    config = AdaptorConfig(
+        socket=str(tmp_path / "hypervisor.sock"), pods_dir=str(tmp_path / "pods"), tunnel_encryption="wireguard"
+    )
+    records = PodRecords(Path(config.pods_dir))
+    network = await NodeTunnel(config, records).inspect(peer.path)
+    made = PodRecord(
+        "id", "web", "shop", str(peer.path), "podvm-web-id", "", "token", InstanceSpec(), State.STARTING,
+        addresses=(cloud.address(2),), network=network,
+    )  # fmt: skip
+    records.create(made, ForwarderConfig(network), "")
+    await NodeTunnel(config, records).set_up(made)
+    inside = await asyncio.to_thread(cloud.start_forwarder, vm, network)
+    ping(inside, "10.244.0.10")
+
+    found, following = records.load("id"), NodeTunnel(replace(config, tunnel_encryption="none"), records)
+    assert found is not None
+    with captured("cloud0vm2") as frames:
+        await following.set_up(found)
+        transfer(plain, inside, "10.244.0.11", 1 << 16)
+    assert udp_ports(frames) == {51820, 51821}
+    await following.tear_down(found)
+    assert state(peer) == before
+
+
+async def test_a_kernel_without_wireguard_is_told_at_either_end_and_nothing_is_left(
+    cloud: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wireguard, "KIND", "kata-py-none")
+    peer = cloud.add_pod(11)
+    before, key = state(peer), NodeKey(tmp_path / "wireguard.key")
+    network = await inspected(peer)
+    network = replace(network, worker_ip="10.99.0.9/24", encryption=key.issue(51820, 51821))
+    tunnel = tunnel_of(peer, network, "10.99.0.2")
+    assert network.encryption is not None
+
+    with pytest.raises(TunnelError, match=r"is to be encrypted, and the kernel .* has no WireGuard: load its module"):
+        await vxlan.set_up(tunnel, network, key.end(network.encryption, ipaddress.ip_address("10.99.0.2")))
+    await vxlan.tear_down(tunnel)
+    with pytest.raises(TunnelError, match="has no WireGuard"):
+        await pod.set_up(network, tmp_path / "podns")
+
+    assert state(peer) == before
+    assert not (tmp_path / "podns").exists()
 
 
 async def test_a_pod_of_ipv6_alone_works(cloud: Node) -> None:
@@ -198,10 +332,13 @@ async def test_the_pods_interface_routes_and_neighbours_are_as_the_plug_in_made_
     await vxlan.tear_down(tunnel)
 
 
+@WITH_AND_WITHOUT
 async def test_a_forwarder_that_starts_again_leaves_the_network_alone_or_makes_it_anew(cloud: Node) -> None:
     peer, vm = cloud.add_pod(11), cloud.add_vm(2)
-    tunnel, inside = await connected(cloud, peer, vm, cloud.address(2))
-    network = replace(await inspection.inspect(peer.path), vxlan_id=tunnel.vni)
+    network = with_keys(cloud, await inspected(peer))
+    tunnel = tunnel_of(peer, network, cloud.address(2))
+    await set_up(cloud, tunnel, network)
+    inside = await asyncio.to_thread(cloud.start_forwarder, vm, network)
     before, index = namespace_state(inside), inside.ip("-o link show eth0").split(":")[0]
 
     cloud.start_forwarder(vm, network)
@@ -300,9 +437,9 @@ async def failing_at(monkeypatch: pytest.MonkeyPatch, step: int, call: Callable[
         if count == step:
             raise Doom
 
-    change, run = Rtnetlink.change, notrack._run
+    change, run = Connection.change, notrack._run
 
-    def counted_change(self: Rtnetlink, *arguments: Any) -> None:
+    def counted_change(self: Connection, *arguments: Any) -> None:
         change(self, *arguments)
         counted()
 
@@ -312,7 +449,7 @@ async def failing_at(monkeypatch: pytest.MonkeyPatch, step: int, call: Callable[
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(Rtnetlink, "change", counted_change)
+        patch.setattr(Connection, "change", counted_change)
         patch.setattr(notrack, "_run", counted_run)
         try:
             await call()
@@ -321,6 +458,7 @@ async def failing_at(monkeypatch: pytest.MonkeyPatch, step: int, call: Callable[
     return False
 
 
+@WITH_AND_WITHOUT
 async def test_what_a_set_up_leaves_that_ends_at_any_step_is_taken_down(
     cloud: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,12 +466,12 @@ async def test_what_a_set_up_leaves_that_ends_at_any_step_is_taken_down(
     peer.ip("link add net1 type veth peer name net2")
     peer.ip("addr add 10.245.0.11/24 dev net1")
     peer.ip("link set net1 up")
-    network = await inspected(peer)
+    network = with_keys(cloud, await inspected(peer))
     tunnel, before = tunnel_of(peer, network, "10.99.0.2"), state(peer)
     assert len(network.interfaces) == 1
 
     step = 1
-    while await failing_at(monkeypatch, step, lambda: vxlan.set_up(tunnel, network)):
+    while await failing_at(monkeypatch, step, lambda: set_up(cloud, tunnel, network)):
         assert state(peer) != before or step == 1
         await vxlan.tear_down(tunnel)
         assert state(peer) == before, f"after step {step}"
@@ -346,7 +484,7 @@ async def test_what_a_set_up_leaves_that_ends_at_any_step_is_taken_down(
     while await failing_at(monkeypatch, step, lambda: vxlan.tear_down(tunnel)):
         await vxlan.tear_down(tunnel)
         assert state(peer) == before, f"after step {step}"
-        await vxlan.set_up(tunnel, network)
+        await set_up(cloud, tunnel, network)
         assert state(peer).count("mirred") == whole.count("mirred") == 4
         step += 1
     assert step > 8

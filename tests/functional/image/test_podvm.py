@@ -15,14 +15,17 @@ import pytest
 from image.build import BOOT, CHECKOUT, DISK
 from image.peer import ROOT_LABEL
 from kata_caa import apf
-from kata_caa.apf import ForwarderConfig
+from kata_caa.apf import Encryption, ForwarderConfig, PodNetwork
 from kata_caa.providers.libvirt.cidata import disc
 from kata_caa.userdata import APF, SCRATCH_MARKER, File, render
+from tests.pki import pair
 
 PODVM = CHECKOUT / "build/podvm"
 OVMF = Path("/usr/share/OVMF")
 LIMIT = 90.0  # seconds; about fifteen are needed
 SERVES = b"serves unix:///run/kata-containers/agent.sock"
+TUNNEL = (b"forwarder: pod network ", b"forwarder: ready on ")
+UNBOUND = ForwarderConfig(unbound=True)
 IN_PLAIN = b"lost+found"  # what an ext4 that is new has written
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(2 * LIMIT)]
@@ -66,10 +69,22 @@ def copy(machine: str, tmp_path: Path, *size: str) -> Path:
     return path
 
 
-def user_data(tmp_path: Path, *more: File) -> str:
-    """A drive, not plugged in, with the user data of a machine that waits for a pod."""
+def encrypted() -> ForwarderConfig:
+    """What a machine is told whose pod's tunnel is encrypted, and whose node is QEMU's own network."""
+    network = PodNetwork(
+        pod_ip="10.244.0.11/24", hardware_address="02:00:00:00:00:0b", interface="eth0", worker_ip="10.0.2.2/24",
+        mtu=1500, vxlan_id=555000, encryption=Encryption(b"p" * 32, b"n" * 32, b"s" * 32, 51820, 51821),
+    )  # fmt: skip
+    server, client = pair("podvm"), pair("cloud-api-adaptor", client=True)
+    return ForwarderConfig(
+        network, tls_server_key=server.key, tls_server_cert=server.certificate, tls_client_ca=client.certificate
+    )
+
+
+def user_data(tmp_path: Path, *more: File, config: ForwarderConfig = UNBOUND) -> str:
+    """A drive, not plugged in, with user data; by default those of a machine that waits for a pod."""
     path = tmp_path / "cidata.iso"
-    path.write_bytes(disc(render([File(APF, apf.dump(ForwarderConfig(unbound=True))), *more]), "podvm"))
+    path.write_bytes(disc(render([File(APF, apf.dump(config)), *more]), "podvm"))
     return f"file={path},format=raw,if=none,id=cidata,readonly=on"
 
 
@@ -110,22 +125,27 @@ async def test_room_that_a_kernel_cannot_encrypt_is_not_used(tmp_path: Path) -> 
     assert IN_PLAIN not in path.read_bytes()
 
 
-async def test_uefi_boots_it_from_an_nvme_disk(tmp_path: Path) -> None:
+async def test_uefi_boots_it_from_an_nvme_disk_and_it_makes_its_end_of_an_encrypted_tunnel(tmp_path: Path) -> None:
     variables = tmp_path / "variables"
     shutil.copy(OVMF / "OVMF_VARS.fd", variables)
     flash = ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF}/OVMF_CODE.fd"]
     flash += ["-drive", f"if=pflash,format=raw,file={variables}"]
-    await console_until([*pc(copy("x86_64", tmp_path), "-device", "nvme,drive=root,serial=root"), *flash], SERVES)
+    drives = ["-device", "nvme,drive=root,serial=root", "-drive", user_data(tmp_path, config=encrypted())]
+    drives += ["-device", "virtio-blk-pci,drive=cidata"]
+    await console_until([*pc(copy("x86_64", tmp_path), *drives), *flash], SERVES, *TUNNEL)
 
 
-async def test_an_s390x_machine_boots_it_from_a_virtio_disk_whose_room_it_encrypts_if_told(tmp_path: Path) -> None:
+async def test_an_s390x_machine_boots_it_from_a_virtio_disk_and_encrypts_what_it_is_told_to(
+    tmp_path: Path,
+) -> None:
     path = copy("s390x", tmp_path, "2G")
     options = ["-M", "s390-ccw-virtio,accel=tcg", "-m", "512", "-nodefaults", "-no-reboot", "-display", "none"]
     options += ["-chardev", "stdio,id=console", "-device", "sclpconsole,chardev=console"]
     options += ["-drive", f"file={path},format=qcow2,if=none,id=root"]
     options += ["-device", "virtio-blk-ccw,drive=root,bootindex=1"]
-    options += ["-drive", user_data(tmp_path, File(SCRATCH_MARKER, "")), "-device", "virtio-blk-ccw,drive=cidata"]
+    options += ["-drive", user_data(tmp_path, File(SCRATCH_MARKER, ""), config=encrypted())]
+    options += ["-device", "virtio-blk-ccw,drive=cidata"]
     options += ["-nic", "user,model=virtio"]
-    await console_until(["qemu-system-s390x", *options], SERVES, b" for images, encrypted ")
+    await console_until(["qemu-system-s390x", *options], SERVES, b" for images, encrypted ", *TUNNEL)
     assert IN_PLAIN not in (written := path.read_bytes())
     assert len(written) > 1 << 20

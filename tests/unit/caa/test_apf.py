@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from kata_caa.apf import ForwarderConfig, Interface, Neighbor, PodNetwork, Route, dump, load
+from kata_caa.apf import Encryption, ForwarderConfig, Interface, Neighbor, PodNetwork, Route, dump, load
 from kata_caa.errors import MalformedConfig
 
 FULL = ForwarderConfig(
@@ -31,6 +32,7 @@ FULL = ForwarderConfig(
         vxlan_id=555003,
         pod_ips=("fd00::5/64",),
         interfaces=(Interface("net1", "0a:58:0a:80:00:06", ("10.9.0.2/24",), 1400, 555004),),
+        encryption=Encryption(b"p" * 32, b"n" * 32, b"s" * 32, 51820, 51824),
     ),
     pod_name="web",
     pod_namespace="default",
@@ -139,6 +141,28 @@ def test_what_is_zero_and_ours_is_left_out():
     assert not {"vxlan-port", "vxlan-id", "kata-py-dedicated", "kata-py-pod-ips", "kata-py-interfaces"} & net.keys()
 
 
+def test_without_encryption_there_is_no_word_of_it():
+    assert "wireguard" not in dump(replace(FULL, network=replace(FULL.network, encryption=None)))
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"private-key": "c2hvcnQ="}, "private-key is no key"),
+        ({"node-public-key": None}, "node-public-key is no key"),
+        ({"preshared-key": "not base64!"}, "preshared-key is no key"),
+        ({"port": 0}, "port cannot be 0"),
+        ({"node-port": 65536}, "node-port cannot be 65536"),
+    ],
+)
+def test_an_encryption_that_lacks_something_is_an_error_that_shows_no_key(change, place):
+    tree = json.loads(dump(FULL))
+    tree["pod-network"]["kata-py-wireguard"] |= change
+    with pytest.raises(MalformedConfig, match=rf"pod-network.kata-py-wireguard.{place}") as raised:
+        load(json.dumps(tree))
+    assert "c2hvcnQ" not in str(raised.value)
+
+
 def test_unknown_keys_and_null_are_left_alone():
     assert load('{"sc-pp-prv": "x", "pod-network": {"routes": null, "new": 1}}') == ForwarderConfig(
         PodNetwork(tunnel_type="")
@@ -172,3 +196,5 @@ def test_what_is_no_object_is_refused(text):
 
 def test_a_key_is_not_shown():
     assert "KEY" not in repr(FULL)
+    assert "pppp" not in repr(FULL)
+    assert "ssss" not in repr(FULL)

@@ -8,9 +8,11 @@ import gzip
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kata_caa import node
 from kata_caa.config import AdaptorConfig
 from kata_caa.daemon import CheckFailed, require, serving, tags_of
 from kata_caa.errors import SettingError
@@ -18,6 +20,7 @@ from kata_caa.pool.machine import Machine, MachineRecords, Phase
 from kata_caa.providers.api import Finding, InstanceSpec
 from kata_protos import hypervisor_pb2 as hv
 from kata_protos.hypervisor_ttrpc import HypervisorClient
+from kata_py.netlink import wireguard
 from kata_py.ttrpc.address import UnixAddress
 from kata_py.ttrpc.client import connect
 from tests.drivers.cloud import MemoryConfig, MemoryProvider, MemoryStore
@@ -80,6 +83,32 @@ async def test_another_way_to_connect_pods_is_refused(config: AdaptorConfig):
     with pytest.raises(SettingError, match="-tunnel-type: 'routing' is not vxlan"):
         async with serving(replace(config, tunnel_type="routing"), cloud()):
             raise AssertionError("it serves")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"tunnel_encryption": "ipsec"}, "-tunnel-encryption: 'ipsec' is neither none nor wireguard"),
+        ({"tunnel_encryption": "wireguard", "wireguard_port": 4789}, "-wireguard-port: 4789 is no UDP port, or that"),
+        ({"tunnel_encryption": "wireguard", "wireguard_port": 65536}, "-wireguard-port: 65536 is no UDP port"),
+    ],
+)
+async def test_an_encryption_that_there_is_not_is_refused(config: AdaptorConfig, settings: dict[str, Any], said: str):
+    with pytest.raises(SettingError, match=f"^{said}"):
+        async with serving(replace(config, **settings), cloud()):
+            raise AssertionError("it serves")
+
+
+async def test_encryption_is_refused_on_a_kernel_that_has_none(config: AdaptorConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(wireguard, "KIND", "kata-py-none")  # which the kernel is asked for
+    encrypting = replace(config, tunnel_encryption="wireguard")
+    with pytest.raises(
+        SettingError, match=r"^-tunnel-encryption: the kernel \S+ has no WireGuard: load .*; or set it to none$"
+    ):
+        async with serving(encrypting, cloud()):
+            raise AssertionError("it serves")
+    assert [(each.subject, each.passed) for each in node.check(encrypting)] == [("encrypted tunnels", False)]
+    assert node.check(config) == []
 
 
 def test_all_that_is_made_bears_whose_it_is():

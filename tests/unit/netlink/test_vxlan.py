@@ -10,6 +10,7 @@ from kata_py.netlink.vxlan import Vxlan
 
 IPV4 = Vxlan(555000, ipaddress.ip_address("192.0.2.2"), 4789)
 IPV6 = Vxlan(vxlan.MAX_VNI, ipaddress.ip_address("2001:db8::2"), 9000)
+OVER_A_LINK = Vxlan(1, ipaddress.ip_address("fe80::2"), 4789, ipaddress.IPv6Address("fe80::1"), 7)
 
 
 def link(kind: bytes, data: bytes) -> Link:
@@ -23,7 +24,7 @@ def test_a_tunnel_learns_nothing_and_its_port_has_the_networks_byte_order() -> N
     assert wire.decode_attributes(vxlan.encode(IPV6))[16] == IPV6.remote.packed  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("tunnel", [IPV4, IPV6])
+@pytest.mark.parametrize("tunnel", [IPV4, IPV6, OVER_A_LINK])
 def test_a_tunnel_comes_out_of_its_link_as_it_went_in(tunnel: Vxlan) -> None:
     assert vxlan.tunnel(link(b"vxlan", vxlan.encode(tunnel))) == tunnel
     assert vxlan.tunnel(link(b"veth", b"")) is None
