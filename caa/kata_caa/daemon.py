@@ -27,7 +27,8 @@ from kata_caa.owner import owner_of_this_node
 from kata_caa.peer import Parts
 from kata_caa.pods import Pods
 from kata_caa.pool.machine import MachineRecords
-from kata_caa.pool.pool import Pool, PoolParts
+from kata_caa.pool.parts import PoolParts
+from kata_caa.pool.pool import Pool
 from kata_caa.pool.wish import Budget, wishes
 from kata_caa.providers.api import NAMESPACE_TAG, OWNER_TAG, POD_TAG, SANDBOX_TAG, Provider
 from kata_caa.record import PodRecord, PodRecords

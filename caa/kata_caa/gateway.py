@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kata_caa import apf
 from kata_caa.config import AdaptorConfig
-from kata_caa.pods import Issued
+from kata_caa.credentials import Issued
 from kata_caa.pool.machine import Machine
 from kata_caa.proxy import AgentProxy, Endpoint
 from kata_caa.record import PodRecord, PodRecords
@@ -18,7 +18,7 @@ from kata_py.resource.blocking import off_loop
 
 
 class Gateway:
-    """Satisfies `kata_caa.pods.Credentials`, and makes proxies. Making one reads or writes certificates, and blocks.
+    """Satisfies `kata_caa.credentials.Credentials`; makes proxies. Making one reads or writes certificates, and blocks.
 
     Args:
         config: The adaptor's settings.

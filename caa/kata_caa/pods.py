@@ -8,11 +8,12 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from kata_caa import apf, userdata
+from kata_caa.credentials import Credentials
 from kata_caa.errors import InvalidRequest, ProviderError, UnknownSandbox
 from kata_caa.instance import instance_name
 from kata_caa.orphans import orphans, target_of
@@ -26,30 +27,6 @@ logger = logging.getLogger(__name__)
 
 ABANDONED_AFTER = 120.0  # seconds that a pod which was announced, or not yet up when the adaptor ended, is waited for
 VANISHED_AFTER = 2  # sweeps that a pod's namespace is not there any more
-
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """What a new machine is given to prove itself with.
-
-    Attributes:
-        material: With what it is dialled; kept with its pod.
-        config: Key, certificate, whom to trust and how; the rest of the value is empty.
-    """
-
-    material: str
-    config: apf.ForwarderConfig
-
-
-class Credentials(Protocol):
-    """Makes what a machine's forwarder proves itself with."""
-
-    def issue(self, name: str) -> Issued:
-        """For a machine of that name. Blocks for some milliseconds.
-
-        Raises:
-            AdaptorError: There is nothing to make it with.
-        """
 
 
 class PullSecrets(Protocol):

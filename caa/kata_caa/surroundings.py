@@ -8,12 +8,12 @@ from typing import Protocol
 from kata_caa.errors import AdaptorError
 from kata_caa.peer import Observer
 from kata_caa.pods import Pods, PullSecrets
-from kata_caa.pool import pool
 from kata_caa.pool.machine import Machine
+from kata_caa.pool.parts import Observer as PoolObserver
 from kata_caa.record import PodRecord
 
 
-class Surroundings(Observer, pool.Observer, PullSecrets, Protocol):
+class Surroundings(Observer, PoolObserver, PullSecrets, Protocol):
     """A cluster."""
 
     def joined(self, pods: Pods) -> AbstractAsyncContextManager[None]:

@@ -11,22 +11,22 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from kata_caa import apf, dialing, userdata
 from kata_caa.deletion import insist
 from kata_caa.dialing import Endpoint
 from kata_caa.errors import AdaptorError, InvalidRequest, ProviderError, ProxyError
-from kata_caa.faults import CALLS, RetryPolicy, retrying
+from kata_caa.faults import retrying
 from kata_caa.instance import machine_name
 from kata_caa.pool import unbound
-from kata_caa.pool.machine import Machine, MachineRecords, Phase
+from kata_caa.pool.machine import Machine, Phase
+from kata_caa.pool.parts import PoolParts
 from kata_caa.pool.wish import Budget, Wish, kind_of
-from kata_caa.providers.api import InstanceRequest, InstanceSpec, Provider, Resolves
-from kata_caa.turns import Turns
+from kata_caa.providers.api import InstanceRequest, InstanceSpec, Resolves
 from kata_caa.userdata import File
 from kata_py.resource.blocking import off_loop
 
@@ -37,71 +37,6 @@ LOST_AFTER = 3  # looks at which it did not answer
 PAUSE = 10.0  # seconds before a kind of machine that could not be made is tried again; doubles
 PAUSE_MAX = 600.0
 _SHARE = 4  # the part of all turns that the pool may have: pods' own machines go first
-
-
-class Credentials(Protocol):
-    """Makes what a machine's forwarder proves itself with."""
-
-    def issue(self, name: str) -> Issued:
-        """For a machine of that name. Blocks for some milliseconds.
-
-        Raises:
-            AdaptorError: There is nothing to make it with.
-        """
-
-
-class Issued(Protocol):
-    """What a machine's forwarder proves itself with: see `kata_caa.pods.Issued`."""
-
-    @property
-    def material(self) -> str:
-        """With what it is dialled."""
-
-    @property
-    def config(self) -> apf.ForwarderConfig:
-        """Key, certificate, whom to trust and how."""
-
-
-class Observer(Protocol):
-    """Who is told of machines that wait. None of it may fail, or take long."""
-
-    async def waits(self, machine: Machine) -> None:
-        """The cloud has made it."""
-
-    async def waited(self, machine: Machine) -> None:
-        """It is a pod's now, or the cloud has confirmed that nothing is left."""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolParts:
-    """What a pool is made with.
-
-    Attributes:
-        provider: The cloud.
-        records: Where the machines are written down.
-        credentials: Makes their keys.
-        endpoint: Where a machine's forwarder is.
-        turns: How many machines are asked for at a time, pods' included.
-        tags: What machines bear.
-        observer: Who is told.
-        timeout: Seconds for a machine to come up.
-        settings: A digest of the cloud's settings: a machine of others is no pod's.
-        scratch: Whether machines make themselves an encrypted scratch space, which they do when they boot; a machine
-            that was told otherwise is no pod's.
-        calls: What is tried again of calls to the cloud.
-    """
-
-    provider: Provider
-    records: MachineRecords
-    credentials: Credentials
-    endpoint: Callable[[Machine], Awaitable[Endpoint]]
-    turns: Turns
-    tags: Callable[[Machine], tuple[tuple[str, str], ...]]
-    observer: Observer
-    timeout: float
-    settings: str = ""
-    scratch: bool = False
-    calls: RetryPolicy = CALLS
 
 
 @dataclass(slots=True)

@@ -13,11 +13,12 @@ from typing import NoReturn
 import pytest
 
 from kata_caa import apf, daemon, deletion, pods
+from kata_caa.credentials import Issued
 from kata_caa.errors import AdaptorError, Fault, InvalidRequest, ProviderError, SandboxExists, UnknownSandbox
 from kata_caa.faults import RetryPolicy
 from kata_caa.orphans import on_record
 from kata_caa.peer import Parts, Stopped
-from kata_caa.pods import Issued, Pods
+from kata_caa.pods import Pods
 from kata_caa.pool.machine import Machine, MachineRecords, Phase
 from kata_caa.providers.api import Finding, Instance, InstanceRequest, InstanceSpec, Owned, Target
 from kata_caa.record import PodRecord, PodRecords, RecordError, State

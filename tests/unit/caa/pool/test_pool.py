@@ -13,15 +13,16 @@ import pytest
 
 from kata_caa import apf, deletion, userdata
 from kata_caa.apf import ForwarderConfig
+from kata_caa.credentials import Issued
 from kata_caa.dialing import Endpoint
 from kata_caa.errors import Fault, InvalidRequest, ProviderError
 from kata_caa.faults import RetryPolicy
 from kata_caa.forwarder import binding
 from kata_caa.forwarder.service import listening
-from kata_caa.pods import Issued
 from kata_caa.pool import pool as pools
 from kata_caa.pool.machine import Machine, MachineRecords, Phase
-from kata_caa.pool.pool import Pool, PoolParts
+from kata_caa.pool.parts import PoolParts
+from kata_caa.pool.pool import Pool
 from kata_caa.pool.wish import Budget, Wish
 from kata_caa.providers.api import Finding, Instance, InstanceRequest, InstanceSpec, Owned, Target
 from kata_caa.turns import Turns
