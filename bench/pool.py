@@ -96,7 +96,6 @@ async def inside() -> tuple[list[float], list[float]]:
                 for each in host.virsh("vol-list", POOL).splitlines():
                     if each.split()[0] != BASE:
                         host.virsh("vol-delete", "--pool", POOL, each.split()[0])
-                print(f"{warm or 'miss'} {took:.2f}", adaptor.log.read_text(), file=sys.stderr)
             return took
 
         from tests.launcher import write
