@@ -38,7 +38,7 @@ demo: setup guest ## a container in a virtual machine, from containerd to crun (
 	@$(BIN)/python -m tools.demo
 
 demo-remote: setup podvm ## a pod in a machine that the cloud-api-adaptor has libvirt boot: peer pods (root)
-	@tools/room $(BIN)/python -m tools.demo_remote
+	@tools/room $(BIN)/python -m tools.demo_remote $(MACHINE)
 
 # What boots machines keeps about one processor busy, so two lanes of it run side by side, each in a room of its own:
 # tests compare the machine before and after. Those that compare times come last, alone.

@@ -41,7 +41,8 @@ from tools.steps import DemoError, expect, show, step
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BUILD = REPOSITORY / "build"
-DISK = BUILD / "podvm" / platform.machine() / "podvm.qcow2"
+PODVM = BUILD / "podvm"
+OCI = {"x86_64": "amd64", "s390x": "s390x"}  # as images say of machines
 SHIPPED = REPOSITORY / "configs" / "configuration-remote.toml"
 LAUNCHER = Path(sys.executable).with_name("containerd-shim-kata-v2")
 ADAPTOR = Path(sys.executable).with_name("cloud-api-adaptor")
@@ -57,13 +58,18 @@ BOOT_TIMEOUT = 180.0  # seconds that a machine may take under emulation
 GONE_TIMEOUT = 60.0  # seconds until nothing of a deleted pod is left
 
 
-def main() -> int:
-    """Run the demo; 0 when every step did what it says and nothing is left behind."""
+def main(machine: str = "") -> int:
+    """Run the demo; 0 when every step did what it says and nothing is left behind.
+
+    Args:
+        machine: What the pod's machine is, x86_64 or s390x; empty is as this one.
+    """
+    machine = machine or platform.machine()
     if os.geteuid() != 0:
         print("make demo-remote needs root: it starts libvirtd, containerd and virtual machines", file=sys.stderr)
         return 1
-    if not DISK.exists():
-        print(f"there is no {DISK}: run `make podvm`", file=sys.stderr)
+    if machine not in OCI or not disk(machine).exists():
+        print(f"there is no {disk(machine)}: run `make podvm MACHINE={machine}`", file=sys.stderr)
         return 1
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -74,7 +80,7 @@ def main() -> int:
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
     try:
-        tour(logs)
+        tour(logs, machine)
     except KeyboardInterrupt:
         print("\ninterrupted; everything was cleaned up", file=sys.stderr)
         status = 130
@@ -89,11 +95,17 @@ def main() -> int:
     return status or (1 if left else 0)
 
 
-def tour(logs: Path) -> None:
+def disk(machine: str) -> Path:
+    """What machines boot."""
+    return PODVM / machine / "podvm.qcow2"
+
+
+def tour(logs: Path, machine: str) -> None:
     """The steps, each of which checks what it shows.
 
     Args:
         logs: A directory for the logs of all that is started.
+        machine: What the pod's machine is.
     """
     with ExitStack() as stack:
         stack.enter_context(without_new_parents())
@@ -102,8 +114,8 @@ def tour(logs: Path) -> None:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         step("a private libvirtd, and the disk of `make podvm` as a volume of its pool")
         host = stack.enter_context(libvirtd())
-        _shown(host, "vol-upload", "--pool", POOL, BASE, str(DISK))
-        adaptor = Adaptor(host, home, logs / "adaptor.log")
+        _shown(host, "vol-upload", "--pool", POOL, BASE, str(disk(machine)))
+        adaptor = Adaptor(host, home, logs / "adaptor.log", machine)
         step("what the adaptor finds there, asked before it serves")
         show(adaptor.check())
         step("the adaptor serves", f"its log is {adaptor.log.relative_to(REPOSITORY)}")
@@ -111,7 +123,7 @@ def tour(logs: Path) -> None:
         step("a private containerd whose runtime class is kata-remote")
         containerd = CriContainerd(logs / "containerd", LAUNCHER, {HANDLER: _configuration(logs, adaptor.socket)})
         stack.enter_context(containerd)
-        asyncio.run(_tour(host, adaptor, containerd, logs))
+        asyncio.run(_tour(host, adaptor, containerd, logs, machine))
 
 
 class Adaptor:
@@ -121,16 +133,19 @@ class Adaptor:
         host: The libvirt host that machines are made on.
         home: A directory for its sockets and its pods; short.
         log: Its log.
+        machine: What its machines are.
     """
 
-    def __init__(self, host: Libvirtd, home: Path, log: Path) -> None:
+    def __init__(self, host: Libvirtd, home: Path, log: Path, machine: str) -> None:
         self.socket, self.pods, self.log = home / "hypervisor.sock", home / "pods", log
         self._notice = home / "notice"
-        kind = "qemu" if kvm_obstacle(platform.machine(), platform.machine(), Path("/")) else "kvm"
+        kind = "qemu" if kvm_obstacle(machine, platform.machine(), Path("/")) else "kvm"
         cloud = ["-uri", host.uri, "-pool-name", POOL, "-network-name", NETWORK, "-vol-name", BASE]
-        machine = ["-domain-type", kind, "-firmware=", "-cpu", "2", "-memory", "1024", "-root-disk-size", "1"]
+        size = ["-domain-type", kind, "-firmware=", "-cpu", "2", "-memory", "1024", "-root-disk-size", "1"]
+        if machine != platform.machine():
+            size += ["-architecture", machine]
         node = ["-socket", str(self.socket), "-pods-dir", str(self.pods), "-host-interface", host.bridge]
-        self._line = [str(ADAPTOR), "libvirt", *cloud, *machine, *node, "-owner", "demo"]
+        self._line = [str(ADAPTOR), "libvirt", *cloud, *size, *node, "-owner", "demo"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Adaptor:
@@ -184,35 +199,36 @@ class Adaptor:
             process.wait()
 
 
-async def _tour(host: Libvirtd, adaptor: Adaptor, containerd: CriContainerd, logs: Path) -> None:
+async def _tour(host: Libvirtd, adaptor: Adaptor, containerd: CriContainerd, logs: Path, machine: str) -> None:
     before = _machines(host)
     async with (
         registries.serving(logs / "registry", host=f"{host.subnet}.1", encrypted=True) as registry,
         client.connected(containerd.address) as manager,
     ):
         step("a registry with an image, which the pod's machine will pull")
-        image = await _image(registry, containerd, logs)
+        image = await _image(registry, containerd, logs, machine)
         show(image)
         await client.serving(manager)
         neighbours = Pods(manager, REFERENCE, logs / "pods")
         async with neighbours.run("neighbour") as neighbour:
             step("a pod of the class kata-remote, through the CRI, as Kubernetes asks for it")
             async with _pod(manager, logs, _initdata(registry)) as pod:
-                await _inside(host, adaptor, pod, neighbour, image)
+                await _inside(host, adaptor, pod, neighbour, image, machine)
             step("the pod is deleted, and its machine with it")
             await _gone(host, adaptor, before)
 
 
-async def _inside(host: Libvirtd, adaptor: Adaptor, pod: Pod, neighbour: Pod, image: str) -> None:
+async def _inside(host: Libvirtd, adaptor: Adaptor, pod: Pod, neighbour: Pod, image: str, machine: str) -> None:
     for name in _machines(host):
         show(name)
     container = await pod.run("sleep", "1000", name="app", image=cri.ImageSpec(image=image))
 
     step("a container in it: its kernel is the machine's")
-    kernel = await _said(container, "uname -sr")
-    ours = f"{platform.system()} {platform.release()}"
+    kernel = await _said(container, "uname -srm")
+    ours = f"{platform.system()} {platform.release()} {platform.machine()}"
     print(f"\n    host kernel   {ours}\n    guest kernel  {kernel}")
     expect(kernel != ours, "the container saw the host's kernel: it ran in no virtual machine")
+    expect(kernel.endswith(machine), f"the container's machine is none of {machine}")
 
     step("the machine has the pod's network: a neighbour on this node, and back")
     there = (await neighbour.status()).network.ip
@@ -242,20 +258,23 @@ async def _pod(manager: Cri, logs: Path, initdata: str) -> AsyncIterator[Pod]:
         await pod.remove()
 
 
-async def _image(registry: registries.Registry, containerd: CriContainerd, logs: Path) -> str:
-    """Put an image into the registry, and let containerd know it by the same name; returns it."""
+async def _image(registry: registries.Registry, containerd: CriContainerd, logs: Path, machine: str) -> str:
+    """Put an image into the registry, and let containerd know one of this node's by the same name; returns it."""
     root = logs / "rootfs"
-    await asyncio.to_thread(_rootfs, root)
-    image = await registry.push("demo/busybox:1", registries.layer_of(root))
+    await asyncio.to_thread(_rootfs, root, machine)
+    image = await registry.push("demo/busybox:1", registries.layer_of(root), architecture=OCI[machine])
     archive = logs / "image.tar"
     await asyncio.to_thread(oci_image.build, archive, image)
     await asyncio.to_thread(containerd.ctr, "images", "import", str(archive))
     return image
 
 
-def _rootfs(directory: Path) -> None:
+def _rootfs(directory: Path, machine: str) -> None:
     directory.mkdir()
     oci_image.rootfs(directory)
+    if machine != platform.machine():  # all applets are links to it; the disk's build has one for its machines
+        busybox = PODVM / machine / "cache" / machine / "root/usr/bin/busybox"
+        (directory / "bin/busybox").write_bytes(busybox.read_bytes())
 
 
 def _initdata(registry: registries.Registry) -> str:
@@ -317,4 +336,4 @@ async def _said(container: Container, script: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))
