@@ -27,6 +27,7 @@ from kata_caa.gateway import Gateway
 from kata_caa.peer import Parts, Proxy
 from kata_caa.pods import Pods
 from kata_caa.pool.machine import MachineRecords
+from kata_caa.providers.api import InstanceSpec
 from kata_caa.providers.aws.config import AwsConfig
 from kata_caa.providers.aws.metadata import MetadataError
 from kata_caa.providers.aws.provider import Aws, Pace
@@ -73,7 +74,14 @@ class Storm:
 
 
 class _Nothing:
-    """A network, and an agent, that are there."""
+    """A network, and an agent, that are there; and no machine that waits."""
+
+    @asynccontextmanager
+    async def taken(self, spec: InstanceSpec, user_data: str) -> AsyncIterator[None]:
+        yield None
+
+    def refill(self) -> None:
+        pass
 
     async def inspect(self, netns: Path) -> apf.PodNetwork:
         return apf.PodNetwork(pod_ip="10.0.0.2/24", vxlan_id=555000)
@@ -113,7 +121,7 @@ async def storm(config: AwsConfig, directory: Path, count: int) -> Storm:
     async with Aws(config, fetch=_no_metadata, policy=POLICY, pace=Pace(0.2, 2.0)) as cloud:
         gateway = Gateway(settings, records)
         turns = Turns(settings.concurrent_creates)
-        parts = Parts(cloud, nothing, nothing.proxy, records, turns, Alone(), partial(tags_of, OWNER), POLICY)
+        parts = Parts(cloud, nothing, nothing.proxy, records, turns, Alone(), partial(tags_of, OWNER), nothing, POLICY)
         on_record = partial(orphans.on_record, records, MachineRecords(settings.pool_dir))
         pods = Pods(parts, gateway, Alone(), owner=OWNER, on_record=on_record)
         await cloud.owned(OWNER)  # what a client needs at all is there now

@@ -104,6 +104,7 @@ class _Serve:
 
         config.verify()
         if config.check:
+            await asyncio.to_thread(daemon.pool_of, config)
             findings = node.check(config)
             async with provider as cloud:
                 findings += await cloud.check()

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from kata_caa.pods import Pods
 from kata_caa.pool.machine import MachineRecords
 from kata_caa.pool.parts import PoolParts
 from kata_caa.pool.pool import Pool
-from kata_caa.pool.wish import Budget, wishes
+from kata_caa.pool.wish import Budget, Wish, wishes
 from kata_caa.providers.api import NAMESPACE_TAG, OWNER_TAG, POD_TAG, SANDBOX_TAG, Provider
 from kata_caa.record import PodRecord, PodRecords
 from kata_caa.service import PodVMInfo, RemoteHypervisor
@@ -72,13 +72,15 @@ async def serving(
             read_initdata(unpack_initdata(config.initdata.encode()))
         except MalformedConfig as error:
             raise SettingError(f"-initdata: {error}") from error
+    wanted, budget = await off_loop(pool_of, config)
     owner = owner_of_this_node(config.owner)
     async with AsyncExitStack() as stack:
         alone = await stack.enter_async_context(tenure(Path(config.pods_dir)))
+        records = PodRecords(Path(config.pods_dir))
+        tunnel = await off_loop(NodeTunnel, config, records)  # before the cloud: what cannot be is told at once
         cloud = await stack.enter_async_context(provider)
         if config.cloud_config_verify:
             await require(cloud)
-        records = PodRecords(Path(config.pods_dir))
         gateway = await off_loop(Gateway, config, records)
         turns = Turns(config.concurrent_creates)
         usage = UsageLog(Path(config.usage_file), around) if config.usage_file else None
@@ -96,12 +98,12 @@ async def serving(
                 settings=config.cloud_settings,
                 scratch=config.enable_scratch_space,
             ),
-            wishes(config.warm_pool, multi_nic=config.ext_network_via_podvm),
-            Budget(config.warm_pool_budget, prices(Path(config.warm_pool_prices)) if config.warm_pool_prices else {}),
+            wanted,
+            budget,
         )
         parts = Parts(
             provider=cloud,
-            tunnel=await off_loop(NodeTunnel, config, records),
+            tunnel=tunnel,
             proxy=gateway.proxy,
             records=records,
             turns=turns,
@@ -159,6 +161,17 @@ async def run(
     async with serving(config, provider, surroundings):
         await ended.wait()
         notify("STOPPING=1")
+
+
+def pool_of(config: AdaptorConfig) -> tuple[Sequence[Wish], Budget]:
+    """Which machines shall wait for pods, and what they may cost. Reads a small file.
+
+    Raises:
+        SettingError: It cannot be understood.
+    """
+    wanted = wishes(config.warm_pool, multi_nic=config.ext_network_via_podvm)
+    path = config.warm_pool_prices
+    return wanted, Budget(config.warm_pool_budget, prices(Path(path), "-warm-pool-prices") if path else {})
 
 
 async def require(provider: Provider) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -86,18 +86,6 @@ class WarmPool(Protocol):
         """What was taken may be replaced: no pod waits for it."""
 
 
-class NoPool:
-    """There are none; satisfies `WarmPool`."""
-
-    @asynccontextmanager
-    async def taken(self, spec: InstanceSpec, user_data: str) -> AsyncIterator[Machine | None]:
-        """None."""
-        yield None
-
-    def refill(self) -> None:
-        """Nothing was taken."""
-
-
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What peer pods are made with.
@@ -110,8 +98,8 @@ class Parts:
         turns: How many machines are asked for at a time.
         observer: Who is told.
         tags: What machines bear, but for those of the pod.
-        calls: What is tried again of calls to the cloud.
         pool: Where a machine may be had at once.
+        calls: What is tried again of calls to the cloud.
     """
 
     provider: Provider
@@ -121,8 +109,8 @@ class Parts:
     turns: Turns
     observer: Observer
     tags: Callable[[PodRecord], tuple[tuple[str, str], ...]]
+    pool: WarmPool
     calls: RetryPolicy = CALLS
-    pool: WarmPool = field(default_factory=NoPool)
 
 
 class PeerPod:
@@ -288,8 +276,10 @@ class PeerPod:
         machine: str = "",
     ) -> None:
         self.record = replace(
-            self.record, state=state or self.record.state, machine=machine or self.record.machine
-        )  # fmt: skip
+            self.record,
+            state=state or self.record.state,
+            machine=machine or self.record.machine,
+        )
         if instance is not None:
             self.record = replace(
                 self.record,

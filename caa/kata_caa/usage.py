@@ -157,8 +157,12 @@ def _note(uses: dict[str, Use], entry: Mapping[str, str]) -> None:
         uses[sandbox] = Use(use.namespace, use.pod, use.instance_type, use.begin, at)
 
 
-def prices(path: Path) -> Mapping[str, float]:
+def prices(path: Path, flag: str = "-prices") -> Mapping[str, float]:
     """What an hour of each type costs, in whatever currency: a TOML file, `"m6a.large" = 0.0864`.
+
+    Args:
+        path: The file.
+        flag: What names it, for the error.
 
     Raises:
         SettingError: It cannot be read, or a price is no number.
@@ -166,10 +170,10 @@ def prices(path: Path) -> Mapping[str, float]:
     try:
         content = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise SettingError(f"-prices: {path}: {error}") from error
+        raise SettingError(f"{flag}: {path}: {error}") from error
     for name, price in content.items():
         if isinstance(price, bool) or not isinstance(price, int | float):
-            raise SettingError(f'-prices: {path}: the price of {name} is no number; write "{name}" = 0.0864')
+            raise SettingError(f'{flag}: {path}: the price of {name} is no number; write "{name}" = 0.0864')
     return content
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,24 @@ async def test_a_cloud_that_lacks_what_pods_need_ends_the_start():
         await require(Bare())  # type: ignore[arg-type]
 
 
-async def test_another_way_to_connect_pods_is_refused(config: AdaptorConfig):
-    with pytest.raises(SettingError, match="-tunnel-type: 'routing' is not vxlan"):
-        async with serving(replace(config, tunnel_type="routing"), cloud()):
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"warm_pool": (("default", "x"),)}, "-warm-pool: default=x: a number from 1 to 100 is wanted"),
+        ({"warm_pool_prices": "/nowhere"}, "-warm-pool-prices: /nowhere: .*No such file"),
+        ({"tunnel_type": "routing"}, "-tunnel-type: 'routing' is not vxlan"),
+    ],
+)
+async def test_what_cannot_be_is_told_before_the_cloud_is_asked(
+    config: AdaptorConfig, settings: dict[str, Any], said: str
+):
+    @asynccontextmanager
+    async def unreachable() -> AsyncIterator[Any]:
+        raise AssertionError("the cloud is asked")
+        yield
+
+    with pytest.raises(SettingError, match=said):
+        async with serving(replace(config, **settings), unreachable()):
             raise AssertionError("it serves")
 
 

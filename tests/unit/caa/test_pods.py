@@ -191,7 +191,7 @@ class Node:
     async def adaptor(self, *, alone: bool = True) -> AsyncIterator[Pods]:
         parts = Parts(
             self.cloud, self.tunnel, self.proxy, self.records, Turns(2), self.watcher, lambda record: (("a", "b"),),
-            RetryPolicy(backoffs={}), self.shelf,
+            self.shelf, RetryPolicy(backoffs={}),
         )  # fmt: skip
         adaptor = Pods(
             parts,
