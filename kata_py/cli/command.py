@@ -19,6 +19,7 @@ VERBS = {
     "direct-volume": "volumes handed to machines as disks",
     "exec": "a shell in a guest, or a command behind --",
     "iptables": "packet filter rules in a guest",
+    "loglevel": "how much a sandbox's shim logs",
     "metrics": "print a sandbox's figures, as Prometheus reads them",
     "policy": "what a guest's agent lets pass",
     "version": "say what this is",
