@@ -84,8 +84,9 @@ class RuntimeConfig:
     # Names of features that are being tried.
     experimental: tuple[str, ...] = ()
 
-    # A shim that talks.
+    # A shim that talks, and how: logrus' text, or an object of JSON a line.
     enable_debug: bool = False
+    log_format: Literal["text", "json"] = "text"
 
 
 @dataclass(frozen=True, slots=True)

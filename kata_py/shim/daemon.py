@@ -27,7 +27,7 @@ from kata_py.sandbox.stdio import StdioOpener
 from kata_py.shim import bundle, listener, process
 from kata_py.shim.invocation import Invocation
 from kata_py.shim.listener import LISTEN_FD
-from kata_py.shim.log import logging_to
+from kata_py.shim.log import logging_to, write_as
 from kata_py.shim.publisher import publisher
 from kata_py.shim.stdio import ManagerStdioOpener
 from kata_py.ttrpc.server import Server, same_user
@@ -192,7 +192,7 @@ def _task_service(invocation: Invocation) -> TasksFactory:
 
 
 def configuration_of(named: Source) -> Configuration:
-    """Read the configuration, and log as it says: its `[runtime] enable_debug` does what `-debug` does.
+    """Read the configuration, and log as it says: its `[runtime] enable_debug` does what `-debug` does; `log_format`.
 
     Raises:
         ConfigurationError: As `kata_py.config.load.load`.
@@ -202,6 +202,7 @@ def configuration_of(named: Source) -> Configuration:
     configuration = load(named)
     if configuration.runtime.enable_debug:
         logging.getLogger().setLevel(logging.DEBUG)
+    write_as(configuration.runtime.log_format)
     return configuration
 
 

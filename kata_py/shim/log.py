@@ -1,23 +1,30 @@
-"""The shim's log: logrus text to the bundle's `log` fifo and to the node's journal, without ever waiting.
+"""The shim's log: logrus' text or JSON, to the bundle's `log` fifo and to the node's journal, without ever waiting.
 
 A line is what the user's searches expect (OpenShift sandboxed containers guide, 11.2.2):
 `time="…" level=… msg="…"` and then fields in the order of their names. A record's own fields are what the
-caller gives as `extra`, such as `qemuPid` or `subsystem`.
+caller gives as `extra`, such as `qemuPid` or `subsystem`. As JSON (`[runtime] log_format`) it is an object with the
+same keys.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
+
+from kata_py.shim.guest_rate import GuestRate
 
 IDENTIFIER = "kata"  # what `journalctl -t` is given
 NAME = "containerd-shim-v2"
+
+Form = Literal["text", "json"]
 
 JOURNAL = "/run/systemd/journal/socket"
 SYSLOG = "/dev/log"
@@ -49,14 +56,16 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 
 
 class LogrusFormatter(logging.Formatter):
-    """Writes a record as one line of logrus text.
+    """Writes a record as one line of logrus' text, or of its JSON.
 
     Args:
         sandbox: The sandbox's id, a field of every line.
+        form: Which of the two. It may change at any time: the shim begins to log before it has read its configuration.
     """
 
-    def __init__(self, sandbox: str) -> None:
+    def __init__(self, sandbox: str, form: Form = "text") -> None:
         super().__init__()
+        self.form = form
         self._base: dict[str, object] = {"name": NAME, "pid": os.getpid(), "sandbox": sandbox}
 
     def format(self, record: logging.LogRecord) -> str:
@@ -67,9 +76,19 @@ class LogrusFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0]:
             fields["stack"] = self.formatException(record.exc_info)
         nanoseconds = int(record.created % 1 * 1e9)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        head = f'time="{stamp}.{nanoseconds:09}Z" level={level(record)} msg={_quoted(record.getMessage())}'
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{nanoseconds:09}Z"
+        if self.form == "json":
+            fields |= {"time": stamp, "level": level(record), "msg": record.getMessage()}
+            return json.dumps(fields, sort_keys=True, default=str)
+        head = f'time="{stamp}" level={level(record)} msg={_quoted(record.getMessage())}'
         return " ".join([head, *(f"{key}={_value(fields[key])}" for key in sorted(fields))])
+
+
+def write_as(form: Form) -> None:
+    """Have everything that is logged from now on written in one of the forms."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, LogrusFormatter):
+            handler.formatter.form = form
 
 
 def level(record: logging.LogRecord) -> str:
@@ -184,6 +203,7 @@ def logging_to(fifo: Path, sandbox: str, *, debug: bool) -> Iterator[None]:
     handlers: list[logging.Handler] = [FifoHandler(fifo), JournalHandler()]
     for handler in handlers:
         handler.setFormatter(LogrusFormatter(sandbox))
+        handler.addFilter(GuestRate())
         root.addHandler(handler)
     before = root.level
     root.setLevel(logging.DEBUG if debug else logging.INFO)

@@ -37,6 +37,8 @@ METRICS_TIMEOUT = 2.0  # seconds for the agent's part; kata-monitor waits three 
 RESIZE_TIMEOUT = 10.0  # seconds until the guest has seen that a disk is larger
 RESIZE_PAUSE = 0.2  # seconds between questions: the guest does not tell when it has
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
 Method = Callable[[Request], Awaitable[Answer]]
 
 
@@ -79,6 +81,7 @@ class Management:
                 for path, ipv6 in (("/iptables", False), ("/ip6tables", True))
             },
             "/policy": {"PUT": self._set_policy},
+            "/log-level": {"GET": self._log_level, "PUT": self._set_log_level},
         }
 
     async def answer(self, request: Request) -> Answer:
@@ -184,6 +187,17 @@ class Management:
         if not policy.strip():
             raise HttpError(HTTPStatus.BAD_REQUEST, "the policy is empty")
         await self._agent.set_policy(policy)
+        return Answer()
+
+    async def _log_level(self, request: Request) -> Answer:
+        return Answer(logging.getLevelName(logging.getLogger().level).lower().encode() + b"\n")
+
+    async def _set_log_level(self, request: Request) -> Answer:
+        level = request.body.decode(errors="replace").strip()
+        if level not in LOG_LEVELS:
+            raise HttpError(HTTPStatus.BAD_REQUEST, f"the level is one of {', '.join(LOG_LEVELS)}, not {level[:20]!r}")
+        logging.getLogger().setLevel(level.upper())
+        logger.info("from now on lines of level %s and above are logged", level)
         return Answer()
 
 

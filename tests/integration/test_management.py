@@ -104,6 +104,9 @@ async def test_tools_reach_a_running_sandbox_through_its_shim(manager: Manager, 
         await ctl("policy", "set", "--sandbox-id", "reached", "-", stdin=rego(StatsContainer=False).encode())
         with pytest.raises(StatusError, match="StatsContainerRequest is blocked by policy"):
             await container.stats()
+        assert await ctl("loglevel", "reached") == b"debug\n"
+        await ctl("loglevel", "reached", "error")
+        assert await ctl("loglevel", "reached") == b"error\n"
         refusal = await ctl("iptables", "get", "--sandbox-id", "reached", code=1)
         assert b"GetIPTablesRequest: internal error" in refusal
     assert b"no running sandbox 'reached'" in await ctl("metrics", "reached", code=1)

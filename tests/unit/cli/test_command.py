@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socketserver
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kata_py.cli import command, direct_volume, shim
+from kata_py.cli import command, direct_volume, output, shim
 from kata_py.cli.errors import CtlError, ShimError
 from kata_py.sandbox.sockets import SOCKET
 from kata_py.storage import direct
@@ -124,10 +126,51 @@ def test_a_failure_says_what_to_do_next(
     ],
 )  # fmt: skip
 def test_what_is_no_command_line_is_told_with_the_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        command.main(words)
-    assert ended.value.code == 2
-    assert "usage: kata-ctl" in capsys.readouterr().err
+    assert command.main(words) == 2
+    assert "Usage: kata-ctl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", command.VERBS)
+def test_every_verb_of_the_table_is_there_and_tells_its_use(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([verb, "--help"]) == 0
+    assert f"Usage: kata-ctl {verb}" in capsys.readouterr().out
+
+
+def test_help_of_all_verbs_imports_none_of_them() -> None:
+    script = (
+        "import sys; from kata_py.cli import command; assert command.main(['--help']) == 0;"
+        "sys.exit(any(name.startswith('kata_py.cli.verbs.') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_shell_completes_verbs_and_the_sandboxes_that_run(
+    shims: Shims, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shims.add("aa11")
+    shims.add("bb11")
+    monkeypatch.setenv("_KATA_CTL_COMPLETE", "bash_complete")
+    for words, offered in (("kata-ctl met", "plain,metrics\n"), ("kata-ctl metrics a", "plain,aa11\n")):
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+        with pytest.raises(SystemExit):
+            command.main([])
+        assert capsys.readouterr().out == offered
+
+
+def test_the_completion_script_is_one_that_the_shell_can_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert "_KATA_CTL_COMPLETE=bash_complete" in script
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+def test_a_table_keeps_every_cell_whole_and_takes_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(["pod", "state"], [["x" * 300, "[red]running[/red]"]])
+    heading, rule, row = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["pod", "state"]
+    assert set(rule.strip()) <= {"─", " "}
+    assert row.split() == ["x" * 300, "[red]running[/red]"]
 
 
 def test_a_socket_that_nobody_serves_any_more_is_told(shims: Shims) -> None:

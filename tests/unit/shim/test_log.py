@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kata_py.shim.log import FifoHandler, JournalHandler, LogrusFormatter, logging_to
+from kata_py.shim.log import FifoHandler, JournalHandler, LogrusFormatter, logging_to, write_as
 
 SANDBOX = "5" * 64
 
@@ -83,6 +84,29 @@ def test_a_traceback_is_a_field_of_the_same_line(caplog: pytest.LogCaptureFixtur
     text = LogrusFormatter(SANDBOX).format(caplog.records[0])
     assert r'\nValueError: bad\nvalue" subsystem=shim' in text
     assert "\n" not in text
+
+
+def test_json_has_the_fields_of_the_text_and_stays_one_line() -> None:
+    text = LogrusFormatter(SANDBOX, "json").format(record(text='say "a"\nb', qemuPid=12, path=Path("/x")))
+    fields = json.loads(text)
+    assert "\n" not in text
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", fields.pop("time"))
+    assert fields == {
+        "level": "warning", "msg": 'say "a"\nb', "name": "containerd-shim-v2", "path": "/x", "pid": os.getpid(),
+        "qemuPid": 12, "sandbox": SANDBOX, "source": "virtcontainers/hypervisor", "subsystem": "qemu",
+    }  # fmt: skip
+
+
+def test_the_form_changes_while_it_is_logged(fifo: Path) -> None:
+    fd = reader(fifo)
+    with logging_to(fifo, SANDBOX, debug=False):
+        logging.getLogger("kata_py.sandbox").info("one")
+        write_as("json")
+        logging.getLogger("kata_py.sandbox").info("two")
+    first, second = os.read(fd, 10_000).splitlines()
+    assert b' msg="one" ' in first or b" msg=one " in first
+    assert json.loads(second)["msg"] == "two"
+    os.close(fd)
 
 
 @pytest.fixture

@@ -1,0 +1,43 @@
+"""What verbs print: tables for people, JSON for programs.
+
+A table is as wide as what it holds where nobody looks at it (a pipe, a file), so that no cell is ever cut.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_WIDE = 10_000  # columns of a "terminal" that is none
+
+
+def output_option(function: F) -> F:
+    """Give a verb the option `-o table|json`, as `output`."""
+    kinds = click.Choice(["table", "json"])
+    return click.option(
+        "-o", "--output", type=kinds, default="table", show_default=True, help="for people, or programs"
+    )(function)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on stdout; cells are taken as they are, without markup."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for row in rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE).print(drawn)
+
+
+def print_json(value: object) -> None:
+    """Print a value on stdout as JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
