@@ -242,6 +242,26 @@ async def test_a_machine_without_an_address_in_time_is_told_with_its_last_words(
         await provider.delete(REQUEST.target)
 
 
+def _leases(daemon: Libvirtd) -> set[str]:
+    """The addresses that are leased."""
+    return {row.split()[4].partition("/")[0] for row in daemon.virsh("net-dhcp-leases", NETWORK).splitlines() if row}
+
+
+async def test_a_deleted_machines_leases_end_and_anothers_stay(given: Libvirtd, config: LibvirtConfig) -> None:
+    tags = ((OWNER_TAG, OWNER), (SANDBOX_TAG, "other"))
+    other = replace(REQUEST, target=Target("other", "podvm-other"), token="other", tags=tags)
+    async with LibvirtProvider(config) as provider:
+        stays = await provider.create(other)
+        made = await provider.create(replace(REQUEST, spec=InstanceSpec(multi_nic=True)))
+        assert _leases(given) >= {*stays.addresses, *made.addresses}
+        await provider.delete(REQUEST.target)
+        assert not _leases(given) & set(made.addresses)
+        assert _leases(given) >= set(stays.addresses)
+        given.virsh("destroy", other.target.name)  # as a deletion does that is killed just then
+        await provider.delete(other.target)
+        assert not _leases(given) & set(stays.addresses)
+
+
 async def test_a_long_console_log_goes_with_all_of_its_parts(given: Libvirtd, config: LibvirtConfig) -> None:
     async with LibvirtProvider(config) as provider:
         await provider.create(REQUEST)
@@ -255,7 +275,7 @@ async def test_a_machine_that_ended_is_made_anew_by_the_same_token(given: Libvir
         given.virsh("destroy", NAME)
         again = await provider.create(REQUEST)
         assert again.id == first.id
-        assert again.addresses != first.addresses  # whose lease is still there
+        assert _leases(given) & {*first.addresses, *again.addresses} == set(again.addresses)
         assert given.virsh("domstate", NAME) == "running"
         other = await provider.create(replace(REQUEST, token="later"))
         assert other.id != first.id

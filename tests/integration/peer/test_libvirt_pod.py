@@ -144,8 +144,9 @@ def files(architecture: Architecture, short_tmp: Path) -> Path:
 
 
 def left(host: Libvirtd) -> list[str]:
-    """What libvirt has of machines."""
-    return [*host.virsh("list", "--all", "--name").split(), *host.virsh("vol-list", POOL).split()]
+    """What libvirt has of machines, and the addresses that its network has leased."""
+    leases = [row.split()[4] for row in host.virsh("net-dhcp-leases", NETWORK).splitlines() if row]
+    return [*host.virsh("list", "--all", "--name").split(), *host.virsh("vol-list", POOL).split(), *sorted(leases)]
 
 
 async def write(app: Container) -> bytes:

@@ -4,8 +4,8 @@ Volumes have no tags, so a machine stands for them: it is *defined first*, with 
 the paths of its volumes in its metadata, and undefined last. At any moment in between, whatever was made is named by
 a defined machine; and a volume that no marked machine names is somebody else's, whatever it is called. Paths that are
 taken before the machine is defined are refused. What undoes this is a person who undefines a machine by hand: then
-its volumes are that person's to delete. An address's lease stays with libvirt until its time is over: it has no call
-to end one.
+its volumes are that person's to delete. A machine's leases are ended
+once it is stopped, while it is still defined (`lease`): a deletion that was cut short does so when it is tried again.
 
 Every function blocks and raises `Refused`.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from kata_caa.errors import Fault, ProviderError
 from kata_caa.providers.api import Owned, Target
-from kata_caa.providers.libvirt import binding, volume
+from kata_caa.providers.libvirt import binding, lease, volume
 from kata_caa.providers.libvirt.binding import Connect, Domain
 from kata_caa.providers.libvirt.cidata import disc
 from kata_caa.providers.libvirt.domain import NAMESPACE, Machine, Mark, describe, read_mark
@@ -151,6 +151,11 @@ def is_running(found: Found) -> bool:
     return found.domain.state(0)[0] in binding.RUNNING
 
 
+def end_leases(connect: Connect, found: Found) -> None:
+    """End the leases of a machine that does not run, as far as that can be done from here."""
+    lease.release(connect, found.domain, found.mark.macs)
+
+
 def remove(connect: Connect, found: Sequence[Found]) -> None:
     """Stop machines, delete their volumes, and undefine them last."""
     for each in found:
@@ -159,6 +164,7 @@ def remove(connect: Connect, found: Sequence[Found]) -> None:
         except binding.Refused as error:
             if binding.code(error) not in ("VIR_ERR_OPERATION_INVALID", "VIR_ERR_NO_DOMAIN"):  # it does not run
                 raise
+        end_leases(connect, each)
         for path in each.mark.volumes:
             volume.remove(connect, path)
             _remove_rotated(connect, path)

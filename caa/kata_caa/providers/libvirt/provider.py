@@ -92,7 +92,11 @@ class LibvirtProvider:
             if running:
                 machine = replace(machine, macs=same[0].mark.macs)
             else:
-                if not same:
+                if same:  # it gets other hardware addresses, and nobody knows the former ones any more
+                    await turn.call(
+                        f"end the leases of machine {name}", lambda connect: machines.end_leases(connect, same[0])
+                    )
+                else:
                     await turn.call(f"look for {name}", lambda connect: machines.refuse_taken(connect, pool, machine))
                 await turn.call(f"define machine {name}", lambda connect: machines.define(connect, machine))
                 size = self._config.root_disk_size * _GIB
