@@ -145,8 +145,12 @@ def files(architecture: Architecture, short_tmp: Path) -> Path:
 
 def left(host: Libvirtd) -> list[str]:
     """What libvirt has of machines, and the addresses that its network has leased."""
-    leases = [row.split()[4] for row in host.virsh("net-dhcp-leases", NETWORK).splitlines() if row]
-    return [*host.virsh("list", "--all", "--name").split(), *host.virsh("vol-list", POOL).split(), *sorted(leases)]
+    return [*host.virsh("list", "--all", "--name").split(), *host.virsh("vol-list", POOL).split(), *leases(host)]
+
+
+def leases(host: Libvirtd) -> list[str]:
+    """The addresses that libvirt's network has leased."""
+    return sorted(row.split()[4] for row in host.virsh("net-dhcp-leases", NETWORK).splitlines() if row)
 
 
 async def write(app: Container) -> bytes:
@@ -178,6 +182,7 @@ async def test_a_peer_pod_runs_in_a_domain_of_libvirt_and_nothing_of_it_stays(
     with network() as net, network() as other:
         async with living(machines, net, other, image, architecture.name) as app:
             assert len(left(host)) > len(before)
+            assert set(leases(host)) - set(before)
             assert len(on_disk(host, await write(app))) == 1
     async with asyncio.timeout(60):
         while any(libvirt_adaptor.pods.iterdir()):  # noqa: ASYNC110 nobody tells of it

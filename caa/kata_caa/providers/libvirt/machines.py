@@ -4,8 +4,8 @@ Volumes have no tags, so a machine stands for them: it is *defined first*, with 
 the paths of its volumes in its metadata, and undefined last. At any moment in between, whatever was made is named by
 a defined machine; and a volume that no marked machine names is somebody else's, whatever it is called. Paths that are
 taken before the machine is defined are refused. What undoes this is a person who undefines a machine by hand: then
-its volumes are that person's to delete. A machine's leases are ended
-once it is stopped, while it is still defined (`lease`): a deletion that was cut short does so when it is tried again.
+its volumes are that person's to delete. A machine's leases are ended once it is stopped, while it is still defined
+(`lease`): a deletion that was cut short does so when it is tried again.
 
 Every function blocks and raises `Refused`.
 """
