@@ -33,7 +33,7 @@ from kata_py.hypervisor.vfio import find
 from kata_py.oci.load import load_spec, parse_process, parse_resources
 from kata_py.oci.spec import Spec
 from kata_py.oci.wire import process_to_agent
-from kata_py.sandbox import stats, vfio, volumes
+from kata_py.sandbox import failure, stats, vfio, volumes
 from kata_py.sandbox.container import Container, timestamp
 from kata_py.sandbox.container_plan import ContainerPlan, guest_process, look_up, plan_container, terminal_size
 from kata_py.sandbox.driver import find_driver
@@ -147,6 +147,7 @@ class TaskService(task_v2_ttrpc.TaskService):
             await asyncio.wait([creation], timeout=context.remaining())
         finally:
             await _cancelled(creation)
+            await self._keep_failure(request, sandbox_id, creation)
         if creation.cancelled():
             raise DeadlineExceeded(
                 f"creation of {request.id} was given up: its caller's time was up, or it was deleted"
@@ -302,6 +303,17 @@ class TaskService(task_v2_ttrpc.TaskService):
             await self.aclose()
             self._shut_down()
         return Empty()
+
+    async def _keep_failure(
+        self, request: task.CreateTaskRequest, sandbox_id: str, creation: asyncio.Task[Container]
+    ) -> None:
+        """Keep what `kata-ctl explain` reads: once a creation is undone, nothing else tells of it."""
+        if creation.cancelled():
+            return
+        error = creation.exception()
+        if isinstance(error, Exception):
+            failed = failure.of_creation(sandbox_id, request.id, self._namespace, request.bundle, error)
+            await off_loop(failure.keep, failed, self._paths.failures)
 
     def _check_place(self, id: str, sandbox_id: str, role: Role) -> None:
         """Refuse a container for which there is no place here: one sandbox is served, and the containers in it."""
