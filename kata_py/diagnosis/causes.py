@@ -101,7 +101,7 @@ CAUSES: tuple[Cause, ...] = (
         "The bundle's config.json, which the manager writes, is missing or garbled.",
         "look at the manager's log; the bundle's directory may be on a full disk",
         ("plan",),
-        ("SpecError",),
+        ("SpecError", "UsageError"),
     ),
     # ---- H: the host
     Cause(

@@ -84,7 +84,7 @@ class Failure:
         budget: Seconds the stage was given; None without a bound.
         cause: What happened, in words.
         errors: The errors' classes, outermost first, down to the root.
-        errno: The system's number of the innermost error that has one; 0 without.
+        errno: The system's number of the outermost error that has one; 0 without.
         evidence: Last lines of the guest's console and of the hypervisor, oldest first.
         timeline: The sandbox's stages up to then.
     """
@@ -116,7 +116,7 @@ def of_creation(sandbox_id: str, container_id: str, manager: str, bundle: str, e
         error: What was raised.
     """
     chain = list(_chain(error))
-    number = next((each.errno for each in reversed(chain) if isinstance(each, OSError) and each.errno), 0)
+    number = next((each.errno for each in chain if isinstance(each, OSError) and each.errno), 0)
     staged = error if isinstance(error, StageFailed) else None
     return Failure(
         sandbox=sandbox_id,

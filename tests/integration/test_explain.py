@@ -43,6 +43,13 @@ async def _key(manager: Manager, tmp: Path, **values: object) -> None:
     await refused(configured(manager, tmp, **values), NAME)
 
 
+async def _hypervisor(manager: Manager, tmp: Path, line: str) -> None:
+    key = line.partition(" ")[0]
+    lines = [each for each in manager.config.read_text().splitlines() if not each.startswith(f"{key} =")]
+    lines.insert(lines.index("[hypervisor.qemu]") + 1, line)
+    await _config(manager, tmp, "\n".join(lines))
+
+
 async def _guest(manager: Manager, tmp: Path, script: str) -> None:
     await refused(booting(manager, tmp, script), NAME)
 
@@ -73,6 +80,12 @@ async def _spec(manager: Manager, tmp: Path, change: Callable[[dict[str, object]
 
 async def _garbled(manager: Manager, tmp: Path) -> None:
     await refused(manager, NAME, spoil=lambda bundle: (bundle / "config.json").write_bytes(b"{,"))
+
+
+async def _garbled_initramfs(manager: Manager, tmp: Path) -> None:
+    garbled = tmp / "initramfs.img"
+    garbled.write_bytes(b"no archive" * 1000)
+    await _key(manager, tmp, initramfs=str(garbled), dial_timeout=8)
 
 
 async def _standstill(manager: Manager, tmp: Path) -> None:
@@ -133,7 +146,11 @@ QEMU = [
     Fault("qemu missing", lambda m, t: _key(m, t, path="/no/file"), "qemu", "qemu-missing"),
     Fault("qemu no qemu", lambda m, t: _key(m, t, path="/bin/false"), "qemu", "qemu-exited"),
     Fault("virtiofsd missing", lambda m, t: _key(m, t, virtio_fs_daemon="/no/file"), "virtiofsd", "virtiofsd-missing"),
-    Fault("virtiofsd no such", lambda m, t: _key(m, t, virtio_fs_daemon="/bin/false"), "virtiofsd", "virtiofsd-unusable"),
+    Fault("virtiofsd other", lambda m, t: _key(m, t, virtio_fs_daemon="/bin/true"), "virtiofsd", "virtiofsd-unusable"),
+    Fault("no vsock", lambda m, t: _hypervisor(m, t, 'agent_channel = "vsock"'), "qemu", "vhost-unavailable"),
+    Fault("no KVM", lambda m, t: _hypervisor(m, t, 'accelerator = "kvm"'), "qemu", "kvm-unavailable"),
+    Fault("no huge pages", lambda m, t: _hypervisor(m, t, "enable_hugepages = true"), "qemu", "memory-unavailable"),
+    Fault("initramfs garbled", _garbled_initramfs, "agent", "guest-panic"),
     Fault("guest panics", lambda m, t: _guest(m, t, "exit 3"), "agent", "guest-panic"),
     Fault("no agent", lambda m, t: _guest(m, t, "exec /bin/busybox sleep 1000"), "agent", "agent-silent"),
     Fault("qemu killed", lambda m, t: _killed(m, t, "qemu"), "running", "qemu-killed"),
@@ -141,25 +158,31 @@ QEMU = [
 ]  # fmt: skip
 
 
-async def explained(manager: Manager, tmp: Path, fault: Fault) -> None:
+async def explained(manager: Manager, tmp: Path, fault: Fault, note: Callable[[str, object], None]) -> None:
     await fault.inject(manager, tmp)
     result = CliRunner().invoke(explain.command, [NAME, "-o", "json"], standalone_mode=False)
     assert result.exception is None
     assert result.return_value == 3
     verdict = json.loads(result.output)
+    note("expected", f"{fault.stage} {fault.cause}")
+    note("got", f"{verdict['stage']} {verdict['cause']}")
     assert (verdict["stage"], verdict["cause"]) == (fault.stage, fault.cause), result.output
 
 
 @ON_NAMESPACES
 @pytest.mark.parametrize("fault", BOTH, ids=lambda fault: fault.name.replace(" ", "-"))
-async def test_a_fault_is_explained(manager: Manager, tmp_path: Path, fault: Fault) -> None:
-    await explained(manager, tmp_path, fault)
+async def test_a_fault_is_explained(
+    manager: Manager, tmp_path: Path, fault: Fault, record_property: Callable[[str, object], None]
+) -> None:
+    await explained(manager, tmp_path, fault, record_property)
 
 
 @ON_QEMU
 @pytest.mark.parametrize("fault", QEMU, ids=lambda fault: fault.name.replace(" ", "-"))
-async def test_a_fault_of_a_machine_is_explained(manager: Manager, tmp_path: Path, fault: Fault) -> None:
-    await explained(manager, tmp_path, fault)
+async def test_a_fault_of_a_machine_is_explained(
+    manager: Manager, tmp_path: Path, fault: Fault, record_property: Callable[[str, object], None]
+) -> None:
+    await explained(manager, tmp_path, fault, record_property)
 
 
 @ON_NAMESPACES
