@@ -11,7 +11,7 @@ MACHINE     ?= $(shell uname -m)
 HOST_PACKAGES  := containerd qemu-system-x86 qemu-system-common
 GUEST_PACKAGES := erofs-utils lz4 debian-archive-keyring grub-common qemu-utils
 DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-system-misc busybox-static crun cpio \
-                  containernetworking-plugins e2fsprogs iproute2 iptables iputils-ping kmod openssl procps zstd \
+                  chromium containernetworking-plugins e2fsprogs iproute2 iptables iputils-ping kmod openssl procps zstd \
                   libvirt-daemon-system libvirt-clients dnsmasq-base ovmf docker-registry skopeo \
                   dosfstools grub-pc-bin mtools systemd-boot-efi gcc libvirt-dev pkg-config python3-dev
 

@@ -15,9 +15,11 @@ from typing import Protocol
 
 from kata_py.http import client
 from kata_py.http.client import ClientError, Gone
+from kata_py.monitor import overview
 from kata_py.monitor.errors import ShimError, UnknownSandbox
 from kata_py.monitor.exposition import Families
 from kata_py.monitor.figures import Figures
+from kata_py.monitor.overview import Sandbox
 from kata_py.resource.blocking import off_loop
 from kata_py.sandbox import sockets
 
@@ -57,6 +59,11 @@ class Scraper:
     async def sandboxes(self) -> dict[str, Path]:
         """The sandboxes there are, by their ids, and the sockets of their shims."""
         return await off_loop(sockets.serving, self._roots)
+
+    async def overview(self) -> list[Sandbox]:
+        """The sandboxes as a person wants to see them, by the names of their pods."""
+        labels = await self._named(list(await self.sandboxes()))
+        return await off_loop(overview.gather, self._roots, labels)
 
     async def agent_url(self, sandbox: str) -> str:
         """Where a sandbox's agent listens.

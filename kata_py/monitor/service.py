@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import ipaddress
+import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 
 from kata_py.http.server import Answer, HttpError, Request
-from kata_py.monitor import exposition
+from kata_py.monitor import exposition, page
 from kata_py.monitor.errors import MonitorError, UnknownSandbox
 from kata_py.monitor.exposition import Families
 from kata_py.monitor.figures import Figures
@@ -19,7 +21,7 @@ from kata_py.resource.blocking import off_loop
 _COMPRESSION = 1  # of 1 to 9: it is a fifteenth already, and a scrape is not to take long
 
 _PAGES = {
-    "/": "this list",
+    "/": "this list; for a browser a page of the sandboxes, their memory and their starts",
     "/metrics": "figures of all sandboxes, and of the monitor; ?sandbox=ID of one, ?filter_family=A,B of some families",
     "/sandboxes": "the ids of the sandboxes on this node",
     "/agent-url": "where a sandbox's agent listens; ?sandbox=ID",
@@ -61,14 +63,14 @@ class Service:
         self._check_host(request)
         if request.path == "/debug" or request.path.startswith("/debug/"):
             return Answer(_NO_PPROF.encode(), status=HTTPStatus.NOT_FOUND)
-        page = self._pages.get(request.path)
-        if page is None:
+        answer = self._pages.get(request.path)
+        if answer is None:
             raise HttpError(HTTPStatus.NOT_FOUND, f"no such path; there are: {', '.join(self._pages)}")
         if request.method != "GET":
             cause = f"{request.path} has GET alone, not {request.method[:20]}\n"
             return Answer(cause.encode(), status=HTTPStatus.METHOD_NOT_ALLOWED, fields={"Allow": "GET"})
         try:
-            return await page(request)
+            return await answer(request)
         except UnknownSandbox as error:
             raise HttpError(HTTPStatus.NOT_FOUND, str(error)) from error
         except MonitorError as error:
@@ -84,6 +86,10 @@ class Service:
             raise HttpError(HTTPStatus.MISDIRECTED_REQUEST, cause)
 
     async def _index(self, request: Request) -> Answer:
+        if takes_html(request.fields.get("accept", "")):
+            sandboxes = await self._scraper.overview()
+            text = page.page(sandboxes, os.uname().nodename, now=time.monotonic_ns(), clock=time.time())
+            return Answer(text.encode(errors="backslashreplace"), page.CONTENT_TYPE, fields=page.FIELDS)
         width = max(map(len, _PAGES)) + 2
         return Answer("".join(f"{path:{width}}{what}\n" for path, what in _PAGES.items()).encode())
 
@@ -117,6 +123,11 @@ def _written(families: Families, figures: Figures | None, wanted: frozenset[str]
         text = own.text(wanted) + text
     body = text.encode()
     return gzip.compress(body, _COMPRESSION, mtime=0) if packed else body
+
+
+def takes_html(field: str) -> bool:
+    """Whether a field Accept names HTML: a browser's does, curl's does not, nor does Prometheus'."""
+    return "text/html" in (each.partition(";")[0].strip() for each in field.lower().split(","))
 
 
 def _takes_gzip(field: str) -> bool:

@@ -19,6 +19,11 @@ _STATUS = (
 )
 _STAT = ("utime", "stime", "cutime", "cstime")
 _IO = ("rchar", "wchar", "syscr", "syscw", "read_bytes", "write_bytes", "cancelled_write_bytes")
+_NETDEV = (
+    *(f"recv_{item}" for item in ("bytes", "packets", "errs", "drop", "fifo", "frame", "compressed", "multicast")),
+    *(f"sent_{item}" for item in ("bytes", "packets", "errs", "drop", "fifo", "colls", "carrier", "compressed")),
+)
+_MOST_INTERFACES = 16  # of a machine that was left in the node's own namespace, where there may be hundreds
 
 # Of the agent's text, lines of families that are the agent's to tell; upstream's first agent had go_ and process_.
 _LINE = re.compile(
@@ -67,6 +72,22 @@ def _program(prefix: str, name: str, place: Path) -> Iterator[str]:
     yield from _family(f"{prefix}_proc_stat", f"Processor time of the {name} and its children, in ticks.", times)
     moved = {key.replace("_", ""): io.get(key, 0) for key in _IO}
     yield from _family(f"{prefix}_io_stat", f"What the {name} has read and written.", moved)
+    if name == "hypervisor":
+        yield from _netdev(f"{prefix}_netdev", place / "net" / "dev")
+
+
+def _netdev(name: str, source: Path) -> Iterator[str]:
+    """The interfaces of the network namespace that the machine is in."""
+    try:
+        lines = source.read_text(errors="replace").splitlines()[2:]
+    except OSError:
+        return
+    yield f"# HELP {name} Traffic of the interfaces that the hypervisor sees.\n# TYPE {name} gauge\n"
+    for line in lines[:_MOST_INTERFACES]:
+        interface, _, numbers = line.strip().rpartition(":")
+        label = interface.replace("\\", r"\\").replace('"', r"\"")
+        for item, number in zip(_NETDEV, numbers.split(), strict=False):
+            yield f'{name}{{interface="{label}",item="{item}"}} {number}\n'
 
 
 def _family(name: str, help: str, items: Mapping[str, int]) -> Iterator[str]:

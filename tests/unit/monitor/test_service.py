@@ -239,3 +239,14 @@ async def test_an_address_that_cannot_be_listened_at_is_told() -> None:
     with pytest.raises(MonitorError, match=r"192\.0\.2\.1:0 cannot be listened at"):
         async with monitoring(host="192.0.2.1"):
             raise AssertionError("it was served")
+
+
+async def test_a_browser_gets_the_page_and_others_the_list(shims: Shims, monitor: Monitor) -> None:
+    await shims.add("aa", "")
+    plain = await monitor.get("/", Accept="*/*")
+    assert plain.text.startswith("/ ")
+    reply = await monitor.get("/", Accept="text/html,application/xhtml+xml,*/*;q=0.8")
+    assert reply.fields["Content-Type"] == "text/html; charset=utf-8"
+    assert reply.fields["Content-Security-Policy"].startswith("default-src 'none'")
+    assert "another runtime&#x27;s" in reply.text
+    assert shims.asked == []

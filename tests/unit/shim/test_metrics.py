@@ -38,6 +38,50 @@ def test_figures_of_a_program_are_those_of_the_kernels_files(tmp_path: Path) -> 
     assert found["kata_hypervisor_io_stat", "cancelledwritebytes"] == 30
 
 
+_ITEMS = {
+    "proc_status": "vmpeak vmsize vmlck vmpin vmhwm vmrss rssanon rssfile rssshmem vmdata vmstk vmexe vmlib vmpte "
+    "vmpmd vmswap hugetlbpages voluntary_ctxt_switches nonvoluntary_ctxt_switches",
+    "proc_stat": "utime stime cutime cstime",
+    "io_stat": "rchar wchar syscr syscw readbytes writebytes cancelledwritebytes",
+    "netdev": "recv_bytes recv_packets recv_errs recv_drop recv_fifo recv_frame recv_compressed recv_multicast "
+    "sent_bytes sent_packets sent_errs sent_drop sent_fifo sent_colls sent_carrier sent_compressed",
+}
+
+
+@pytest.mark.parametrize("program", ["shim", "hypervisor", "virtiofsd"])
+def test_families_labels_and_items_are_upstreams(program: str) -> None:
+    found: dict[str, set[str]] = {}
+    labels: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(metrics.of_programs({program: os.getpid()})):
+        name = family.name.removeprefix(f"kata_{program}_")
+        found[name] = {sample.labels.get("item", "") for sample in family.samples}
+        labels[name] = {label for sample in family.samples for label in sample.labels}
+    items = {name: set(text.split()) for name, text in _ITEMS.items() if name != "netdev" or program == "hypervisor"}
+    assert found == {"threads": {""}, "fds": {""}, **items}
+    expected = {"threads": set[str](), "fds": set[str](), "netdev": {"interface", "item"}}
+    assert labels == {name: expected.get(name, {"item"}) for name in found}
+
+
+def test_an_interfaces_name_and_number_cannot_break_the_text(tmp_path: Path) -> None:
+    place = tmp_path / "7"
+    for folder in ("fd", "net"):
+        (place / folder).mkdir(parents=True)
+    (place / "status").touch()
+    (place / "io").touch()
+    (place / "stat").write_text("7 (x) S " + " ".join(["0"] * 40))
+    numbers = " ".join(map(str, range(1, 17)))
+    lines = [f'  a"\\b: {numbers}', *(f"eth{number}:{numbers}" for number in range(40))]
+    (place / "net" / "dev").write_text("\n".join(["Inter-|", " face |", *lines, ""]))
+    families = {
+        family.name: family
+        for family in text_string_to_metric_families(metrics.of_programs({"hypervisor": 7}, tmp_path))
+    }
+    samples = families["kata_hypervisor_netdev"].samples
+    assert len(samples) == 16 * 16
+    assert samples[0].labels == {"interface": 'a"\\b', "item": "recv_bytes"}
+    assert [sample.value for sample in samples[:16]] == list(range(1, 17))
+
+
 def test_this_process_has_figures() -> None:
     families = list(text_string_to_metric_families(metrics.of_programs({"shim": os.getpid()})))
     assert {family.type for family in families} == {"gauge"}
