@@ -150,7 +150,9 @@ async def serving(
         load_configuration: Reads what a runtime class says, instead.
         rootfs: The containers' root file system; None is an empty one.
     """
-    paths = HostPaths(top / "sbs", top / "vm", top / "shared", top / "boots", f"/kata-py-tests-{os.getpid()}")
+    paths = HostPaths(
+        top / "sbs", top / "vm", top / "shared", top / "boots", f"/kata-py-tests-{os.getpid()}", top / "failures"
+    )
     configured = configuration or make_configuration()
     if rootfs is None:
         rootfs = top / "rootfs"

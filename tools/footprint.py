@@ -31,11 +31,15 @@ SHARED_PARENTS = tuple(
     Path(path)
     for path in (
         "/run/containerd", "/run/containerd/s", "/run/vc", "/run/vc/sbs", "/run/vc/vm", "/run/vc/boots",
+        "/run/vc/failures",
         "/run/kata-containers", "/run/kata-containers/shared", "/run/kata-containers/shared/sandboxes",
         "/run/kata-containers/shared/direct-volumes",
         "/var/lib/cni", "/var/lib/cni/cache", "/var/lib/cni/results",
     )
 )  # fmt: skip
+
+
+_KEPT = "/run/vc/failures"
 
 
 @contextmanager
@@ -122,6 +126,8 @@ def _entries(directory: Path, depth: int) -> list[str]:
         return found
     for entry in entries:
         found.append(entry.path)
+        if entry.path == _KEPT:  # bounded, and meant to outlive its sandboxes
+            continue
         if depth > 1 and entry.is_dir(follow_symlinks=False):
             found += _entries(Path(entry.path), depth - 1)
     return found

@@ -13,6 +13,11 @@ SandboxError              anything else
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kata_py.sandbox.timeline import Span
+
 
 class SandboxError(Exception):
     """A sandbox, container or process could not do what was asked."""
@@ -55,6 +60,7 @@ class StageFailed(SandboxError):
         budget: Seconds it was given, or None when it has no bound of its own.
         cause: What happened, in words.
         evidence: The last lines of the guest's console and the hypervisor's output, oldest first.
+        timeline: All stages up to then, once the sandbox is undone: its record is gone with it.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class StageFailed(SandboxError):
         self.elapsed = elapsed
         self.budget = budget
         self.evidence = evidence
+        self.timeline: tuple[Span, ...] = ()
 
     def __str__(self) -> str:
         spent = f"{self.elapsed:.1f} s" + (f" of {self.budget:g} s" if self.budget is not None else "")

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from kata_protos import agent_pb2
 from kata_py.hypervisor.api import GuestDevice, HypervisorError, Vm
@@ -46,6 +47,7 @@ class Parts:
         create_timeout: Seconds the agent may take to create a container.
         resizing: The machine's size.
         placement: Where its processes live on the host.
+        failures: Where is kept how sandboxes failed.
     """
 
     record: Record
@@ -60,6 +62,7 @@ class Parts:
     create_timeout: float
     resizing: Resizing
     placement: Placement
+    failures: Path
 
     async def create(
         self,

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kata_py.sandbox import record
+from kata_py.sandbox import failure, record
 from kata_py.sandbox.placement import OVERHEAD
 from kata_py.storage import share
 
 
 @dataclass(frozen=True, slots=True)
 class HostPaths:
-    """What holds one entry per sandbox: directories of records, machines' sockets, shares and boots, and a cgroup."""
+    """What holds one entry per sandbox: records, machines' sockets, shares, boots, a cgroup; and failures."""
 
     records: Path = record.ROOT
     machines: Path = Path("/run/vc/vm")
     shares: Path = share.ROOT
     boots: Path = Path("/run/vc/boots")
     overhead: str = OVERHEAD
+    failures: Path = failure.ROOT

@@ -21,13 +21,20 @@ from kata_py.network.network import Network, open_network
 from kata_py.oci.spec import LinuxResources
 from kata_py.oci.wire import resources_to_agent
 from kata_py.resource.journal import Journal
-from kata_py.sandbox import agent_log, boots, oom
+from kata_py.sandbox import agent_log, boots, failure, oom
 from kata_py.sandbox.agent import Agent
 from kata_py.sandbox.container import Container
 from kata_py.sandbox.container_plan import ContainerPlan, guest_resources
 from kata_py.sandbox.dial import dial
 from kata_py.sandbox.disks import Disks
-from kata_py.sandbox.errors import AlreadyExists, DeadlineExceeded, FailedPrecondition, NotFound, SandboxError
+from kata_py.sandbox.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    NotFound,
+    SandboxError,
+    StageFailed,
+)
 from kata_py.sandbox.events import EventQueue
 from kata_py.sandbox.links import Links
 from kata_py.sandbox.parts import Parts
@@ -164,6 +171,7 @@ class Sandbox:
                     plan.create_timeout,
                     resizing,
                     placement,
+                    plan.paths.failures,
                 )
                 container = await parts.create(first)
             await stack.enter_async_context(serve(parts))
@@ -272,6 +280,8 @@ class Sandbox:
         if init.exit is None and self._stopping is None:
             cause, evidence = await last_words(self._vm, "the agent's connection is lost")
             logger.error("sandbox %s: %s; last lines: %s", self.id, cause, " | ".join(evidence))
+            died = failure.of_death(self._record, cause, evidence)
+            await off_loop(failure.keep, died, self._parts.failures)
         await self.stop()
 
     async def _stop(self) -> None:
@@ -312,6 +322,9 @@ async def _on_record(id: str, namespace: str, bundle: Path, root: Path) -> Async
         record = Record.create(id, namespace=namespace, bundle=bundle, root=root)
     try:
         yield record
+    except StageFailed as error:
+        error.timeline = record.timeline
+        raise
     finally:
         left = await off_loop(record.unwind)
         for leftover in left:

@@ -27,10 +27,10 @@ def sweep(root: Path = ROOT) -> list[tuple[str, str]]:
     for directory in root.iterdir() if root.is_dir() else ():
         try:
             # A record is claimed only when nobody else will ask for it: a manager's delete would find it taken.
-            if not _is_forsaken(Record.load(directory.name, root=root)):
+            if not is_forsaken(Record.load(directory.name, root=root)):
                 continue
             with Record.claimed(directory.name, root=root) as record:
-                if not _is_forsaken(record):
+                if not is_forsaken(record):
                     continue
                 left = record.unwind()
         except (SandboxError, OSError) as error:
@@ -44,5 +44,6 @@ def sweep(root: Path = ROOT) -> list[tuple[str, str]]:
     return swept
 
 
-def _is_forsaken(record: Record) -> bool:
+def is_forsaken(record: Record) -> bool:
+    """Whether a sandbox has neither a shim nor a bundle any more: nobody will ask for its removal."""
     return not record.shim.alive and bool(record.bundle) and not Path(record.bundle).exists()

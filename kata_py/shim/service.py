@@ -33,7 +33,7 @@ from kata_py.hypervisor.vfio import find
 from kata_py.oci.load import load_spec, parse_process, parse_resources
 from kata_py.oci.spec import Spec
 from kata_py.oci.wire import process_to_agent
-from kata_py.sandbox import stats, vfio, volumes
+from kata_py.sandbox import failure, stats, vfio, volumes
 from kata_py.sandbox.container import Container, timestamp
 from kata_py.sandbox.container_plan import ContainerPlan, guest_process, look_up, plan_container, terminal_size
 from kata_py.sandbox.driver import find_driver
@@ -54,6 +54,7 @@ from kata_py.sandbox.sandbox_plan import plan_sandbox, resolv_conf, shm
 from kata_py.sandbox.stdio import StdioOpener, StdioSpec
 from kata_py.sandbox.sweep import sweep
 from kata_py.shim import bundle, management
+from kata_py.shim.errors import UsageError
 from kata_py.shim.status import answered
 from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import off_loop
@@ -136,7 +137,11 @@ class TaskService(task_v2_ttrpc.TaskService):
         _check_id("id", request.id)
         if request.checkpoint:
             raise Unimplemented("restoring a checkpoint is not supported")
-        role, sandbox_id = bundle.membership(request.bundle, request.id)
+        try:
+            role, sandbox_id = bundle.membership(request.bundle, request.id)
+        except UsageError as error:
+            await self._keep_failure(request, request.id, error)
+            raise
         create = self._create_container if role is Role.CONTAINER else self._create_sandbox
         self._check_place(request.id, sandbox_id, role)
         creation = asyncio.create_task(create(request, role, time.monotonic_ns()), name=f"creation of {request.id}")
@@ -147,6 +152,7 @@ class TaskService(task_v2_ttrpc.TaskService):
             await asyncio.wait([creation], timeout=context.remaining())
         finally:
             await _cancelled(creation)
+            await self._keep_failure(request, sandbox_id, None if creation.cancelled() else creation.exception())
         if creation.cancelled():
             raise DeadlineExceeded(
                 f"creation of {request.id} was given up: its caller's time was up, or it was deleted"
@@ -302,6 +308,14 @@ class TaskService(task_v2_ttrpc.TaskService):
             await self.aclose()
             self._shut_down()
         return Empty()
+
+    async def _keep_failure(
+        self, request: task.CreateTaskRequest, sandbox_id: str, error: BaseException | None
+    ) -> None:
+        """Keep what `kata-ctl explain` reads: once a creation is undone, nothing else tells of it."""
+        if isinstance(error, Exception):
+            failed = failure.of_creation(sandbox_id, request.id, self._namespace, request.bundle, error)
+            await off_loop(failure.keep, failed, self._paths.failures)
 
     def _check_place(self, id: str, sandbox_id: str, role: Role) -> None:
         """Refuse a container for which there is no place here: one sandbox is served, and the containers in it."""

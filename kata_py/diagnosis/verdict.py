@@ -1,0 +1,64 @@
+"""The verdict on a failure: what failed, at which stage, elapsed against budget, evidence, likely cause, next step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kata_py.diagnosis.causes import cause_of
+from kata_py.sandbox.failure import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be said of a failure.
+
+    Attributes:
+        sandbox: The sandbox's id.
+        pod: `namespace/name`, or `-`.
+        at: When it failed, in seconds since the epoch.
+        what: What failed, in a few words.
+        stage: The stage it failed in.
+        elapsed: Seconds the stage had run, if known.
+        budget: Seconds it was given, if bounded.
+        code: The cause's code; docs/diagnosis.md is their index.
+        cause: The cause's name.
+        meaning: What that means.
+        said: What the part that failed said itself.
+        evidence: The last lines of console and hypervisor, oldest first.
+        next: What to do next.
+    """
+
+    sandbox: str
+    pod: str
+    at: float
+    what: str
+    stage: str
+    elapsed: float | None
+    budget: float | None
+    code: str
+    cause: str
+    meaning: str
+    said: str
+    evidence: tuple[str, ...]
+    next: str
+
+
+def judge(failure: Failure) -> Verdict:
+    """Judge a failure."""
+    cause = cause_of(failure)
+    created = f"the creation of container {failure.container}" if failure.container != failure.sandbox else "its start"
+    return Verdict(
+        sandbox=failure.sandbox,
+        pod=str(failure.pod),
+        at=failure.at,
+        what="the running pod died" if failure.kind == "death" else created,
+        stage=failure.stage,
+        elapsed=failure.elapsed,
+        budget=failure.budget,
+        code=cause.code,
+        cause=cause.name,
+        meaning=cause.meaning,
+        said=failure.cause,
+        evidence=failure.evidence,
+        next=cause.cure,
+    )

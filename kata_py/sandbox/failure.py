@@ -1,0 +1,217 @@
+"""What is kept of a sandbox that failed: its record is undone with it, and `kata-ctl explain` comes later.
+
+One small file per sandbox, its latest failure, readable by root alone. The directory is bounded: the oldest go first.
+Standard library only; nothing here runs unless something failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kata_py.resource import file
+from kata_py.sandbox.errors import StageFailed
+from kata_py.sandbox.timeline import Span
+
+if TYPE_CHECKING:
+    from kata_py.sandbox.record import Record
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path("/run/vc/failures")
+VERSION = 1
+LIMIT = 50  # files
+LINES = 40  # of evidence
+LINE_LENGTH = 500  # characters
+CAUSE_LENGTH = 4000  # characters; an agent's error can quote whatever a guest says
+SPANS = 100
+
+
+# Keys of the pod's namespace, name and uid: containerd (`pkg/cri/annotations`), CRI-O (the labels that kubelet sets).
+_NAMES = (
+    ("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.cri.sandbox-name", "io.kubernetes.cri.sandbox-uid"),
+    ("io.kubernetes.cri-o.Namespace", "io.kubernetes.cri-o.KubeName", "io.kubernetes.pod.uid"),
+    ("io.kubernetes.pod.namespace", "io.kubernetes.pod.name", "io.kubernetes.pod.uid"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What people call a pod; empty where no manager said.
+
+    Attributes:
+        namespace: Kubernetes' namespace.
+        name: The pod's name there.
+        uid: Its unique id there.
+    """
+
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.name else "-"
+
+
+def pod_of(annotations: Mapping[str, object]) -> Pod:
+    """The pod that a container's annotations name."""
+    for keys in _NAMES:
+        values = [annotations.get(key) for key in keys]
+        if values[1]:
+            return Pod(*(value if isinstance(value, str) else "" for value in values))
+    return Pod()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a creation failed, or a pod that ran died.
+
+    Attributes:
+        sandbox: The sandbox's id.
+        container: The container that was being created; empty when a running pod died.
+        manager: The manager's namespace.
+        pod: What people call the pod.
+        at: When it failed, in seconds since the epoch.
+        kind: `create` or `death`.
+        stage: The stage it failed in; `plan` before the first, `running` when a running pod died.
+        elapsed: Seconds the stage had run; None where it is not known.
+        budget: Seconds the stage was given; None without a bound.
+        cause: What happened, in words.
+        errors: The errors' classes, outermost first, down to the root.
+        errno: The system's number of the outermost error that has one; 0 without.
+        evidence: Last lines of the guest's console and of the hypervisor, oldest first.
+        timeline: The sandbox's stages up to then.
+    """
+
+    sandbox: str
+    container: str
+    manager: str
+    pod: Pod
+    at: float
+    kind: str
+    stage: str
+    elapsed: float | None
+    budget: float | None
+    cause: str
+    errors: tuple[str, ...] = ()
+    errno: int = 0
+    evidence: tuple[str, ...] = ()
+    timeline: tuple[Span, ...] = ()
+
+
+def of_creation(sandbox_id: str, container_id: str, manager: str, bundle: str, error: Exception) -> Failure:
+    """The failure of a creation whose stages are undone by now.
+
+    Args:
+        sandbox_id: The sandbox's id.
+        container_id: The id of what was being created.
+        manager: The manager's namespace.
+        bundle: Its bundle directory, which still is there.
+        error: What was raised.
+    """
+    chain = list(_chain(error))
+    number = next((each.errno for each in chain if isinstance(each, OSError) and each.errno), 0)
+    staged = error if isinstance(error, StageFailed) else None
+    return Failure(
+        sandbox=sandbox_id,
+        container=container_id,
+        manager=manager,
+        pod=pod_of(annotations_of(bundle)),
+        at=time.time(),
+        kind="create",
+        stage=staged.stage if staged else "plan",
+        elapsed=staged.elapsed if staged else None,
+        budget=staged.budget if staged else None,
+        cause=(staged.cause if staged else str(error))[:CAUSE_LENGTH],
+        errors=tuple(type(each).__name__ for each in chain),
+        errno=number,
+        evidence=_bounded(staged.evidence if staged else ()),
+        timeline=(staged.timeline if staged else ())[-SPANS:],
+    )
+
+
+def of_death(record: Record, cause: str, evidence: tuple[str, ...]) -> Failure:
+    """The death of a pod that ran, while its record is still there."""
+    return Failure(
+        sandbox=record.id,
+        container="",
+        manager=record.namespace,
+        pod=pod_of(annotations_of(record.bundle)),
+        at=time.time(),
+        kind="death",
+        stage="running",
+        elapsed=None,
+        budget=None,
+        cause=cause[:CAUSE_LENGTH],
+        evidence=_bounded(evidence),
+        timeline=record.timeline[-SPANS:],
+    )
+
+
+def keep(failure: Failure, root: Path = ROOT) -> None:
+    """Write a failure down, and drop the oldest beyond `LIMIT`. A failure to do so is logged, never raised. Blocks."""
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.chmod(0o700)  # what a guest's console says is for root alone, as in the shim's log
+        text = json.dumps({"version": VERSION, **asdict(failure)}, indent=1)
+        file.replace(str(root / f"{failure.sandbox}.json"), text)
+        (root / f"{failure.sandbox}.json").chmod(0o600)
+        for path in _newest_first(root)[LIMIT:]:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("sandbox %s: its failure cannot be kept for kata-ctl explain: %s", failure.sandbox, error)
+
+
+def load(root: Path = ROOT) -> list[Failure]:
+    """The failures that are kept, newest first; what cannot be read is left out."""
+    found: list[Failure] = []
+    for path in _newest_first(root):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            found.append(_from_json(path.read_bytes()))
+    return sorted(found, key=lambda failure: -failure.at)
+
+
+def annotations_of(bundle: str) -> dict[str, object]:
+    """The annotations of a bundle's spec; none where it cannot be read."""
+    try:
+        annotations = json.loads(Path(bundle, "config.json").read_bytes())["annotations"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return annotations if isinstance(annotations, dict) else {}
+
+
+def _from_json(content: bytes) -> Failure:
+    value = json.loads(content)
+    if value.pop("version") != VERSION:
+        raise ValueError("of another version")
+    value["pod"] = Pod(**value["pod"])
+    value["timeline"] = tuple(Span(**span) for span in value["timeline"])
+    value["errors"], value["evidence"] = tuple(value["errors"]), tuple(value["evidence"])
+    return Failure(**value)
+
+
+def _newest_first(root: Path) -> list[Path]:
+    ages: list[tuple[int, Path]] = []
+    for path in root.glob("*.json"):
+        with contextlib.suppress(OSError):  # another shim has dropped it
+            ages.append((path.stat().st_mtime_ns, path))
+    return [path for _, path in sorted(ages, reverse=True)]
+
+
+def _bounded(lines: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(line[:LINE_LENGTH] for line in lines[-LINES:])
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    at: BaseException | None = error
+    for _ in range(10):
+        if at is None:
+            return
+        yield at
+        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
