@@ -51,6 +51,7 @@ test: setup guest podvms ## every gate and every test (root)
 
 test-functional test-integration test-guest test-peer test-cri test-alone: setup guest
 test-functional test-peer: podvms
+test-functional: package
 test-functional:
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/functional tests/conformance
 test-integration:

@@ -1,6 +1,7 @@
 """`make package`: the wheel, a bundle that runs from wherever it is unpacked, and a Debian package of the same tree.
 
-The same commit and guest give the same bytes: times are the commit's, owners root's, and bytecode names no place.
+What is in them does not depend on who builds, and when: times are the commit's, owners root's, and bytecode names no
+place.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tools import configuration
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HOME = Path("/opt/kata-py")  # where the Debian package has the tree, and what the shipped configuration names
+WHEELS = REPOSITORY / "build" / "wheels"
 EXTRAS = "host,monitor,policy"
 PROGRAMS = {
     "containerd-shim-kata-v2": "kata_py.shim.command",
@@ -79,18 +81,19 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=REPOSITORY / "dist")
     parser.add_argument("--guest", type=Path, default=REPOSITORY / "build" / "guest")
     options = parser.parse_args()
-    made = make(options.output, options.guest)
+    made = make(options.output, options.guest, WHEELS)
     for path in (made.wheel, made.bundle, made.debian):
         print(f"{path.stat().st_size / 2**20:7.1f} MiB  {path}")
     return 0
 
 
-def make(output: Path, guest: Path) -> Packages:
+def make(output: Path, guest: Path, wheels: Path) -> Packages:
     """Build the packages into a directory, which is made.
 
     Args:
         output: Where they go.
         guest: The folder that `make guest` filled.
+        wheels: Where all wheels go, ours among them; what was there is removed.
 
     Raises:
         subprocess.CalledProcessError: A program failed; it has said why.
@@ -102,16 +105,17 @@ def make(output: Path, guest: Path) -> Packages:
     architecture = _said("dpkg", "--print-architecture")
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or _said("git", "-C", str(REPOSITORY), "log", "-1", "--format=%ct"))
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}
-    wheel = _wheel(output, version, environment)
+    wheel = _wheel(output, wheels, version, environment)
     with tempfile.TemporaryDirectory(prefix="kata-py-package-") as name:
         root = Path(name) / "root"
         tree = root / HOME.relative_to("/")
-        _fill(tree, wheel, guest, environment)
+        _fill(tree, wheel, wheels, guest, environment)
         bundle = output / f"kata-py-{version}-{os.uname().machine}.tar.zst"
         _settle(tree, epoch)
         _run(
             "tar", "--create", "--use-compress-program=zstd -q -6 -T0", "--sort=name", f"--mtime=@{epoch}",
-            "--owner=0", "--group=0", "--numeric-owner", "--format=gnu", f"--file={bundle}", f"--directory={tree.parent}",
+            "--owner=0", "--group=0", "--numeric-owner", "--format=gnu", f"--file={bundle}",
+            f"--directory={tree.parent}",
             tree.name,
         )  # fmt: skip
         debian = output / f"kata-py_{version}_{architecture}.deb"
@@ -121,20 +125,22 @@ def make(output: Path, guest: Path) -> Packages:
     return Packages(wheel, bundle, debian)
 
 
-def _wheel(output: Path, version: str, environment: Mapping[str, str]) -> Path:
-    _run(
-        sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps",
-        f"--wheel-dir={output}", str(REPOSITORY), env=environment,
-    )  # fmt: skip
-    return output / f"kata_py-{version}-py3-none-any.whl"
+def _wheel(output: Path, wheels: Path, version: str, environment: Mapping[str, str]) -> Path:
+    """Build ours, and have those that it needs beside it: what is installed afterwards comes from there alone."""
+    shutil.rmtree(wheels, ignore_errors=True)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+    _run(*pip, f"--wheel-dir={wheels}", f"{REPOSITORY}[{EXTRAS}]", env=environment)
+    name = f"kata_py-{version}-py3-none-any.whl"
+    return Path(shutil.copyfile(wheels / name, output / name))
 
 
-def _fill(tree: Path, wheel: Path, guest: Path, environment: Mapping[str, str]) -> None:
+def _fill(tree: Path, wheel: Path, wheels: Path, guest: Path, environment: Mapping[str, str]) -> None:
     """The tree as it is unpacked: bin, lib, share."""
     library = tree / "lib"
     _run(
         sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile",
-        "--root-user-action=ignore", f"--target={library}", f"{wheel}[{EXTRAS}]", env=environment,
+        "--root-user-action=ignore", f"--target={library}", "--no-index", f"--find-links={wheels}",
+        f"{wheel}[{EXTRAS}]", env=environment,
     )  # fmt: skip
     shutil.rmtree(library / "bin")  # pip's programs name the Python that pip ran with
     for path in library.glob("*.dist-info/direct_url.json"):  # it names the place that the wheel was built at
@@ -184,7 +190,7 @@ def _debian(root: Path, version: str, architecture: str) -> None:
             qemu=_QEMU[architecture],
             python=f"{major}.{minor}",
             next_python=f"{major}.{minor + 1}",
-        )  # fmt: skip
+        )
     )
 
 

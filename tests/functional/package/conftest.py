@@ -1,4 +1,4 @@
-"""The packages, made once, and the bundle unpacked where no one expects it."""
+"""The packages that `make package` made, and the bundle unpacked where no one expects it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from tools import package
+from tests.conftest import REPOSITORY
 from tools.package import Packages
 
 
+def _made(pattern: str) -> Path:
+    found = sorted((REPOSITORY / "dist").glob(pattern))
+    if len(found) != 1:
+        pytest.fail(f"not one {pattern} in dist: run `make package`, after removing those of other versions")
+    return found[0]
+
+
 @pytest.fixture(scope="session")
-def packages(guest: Path, tmp_path_factory: pytest.TempPathFactory) -> Packages:
+def packages() -> Packages:
     """All three."""
-    return package.make(tmp_path_factory.mktemp("dist"), guest)
+    return Packages(_made("*.whl"), _made("*.tar.zst"), _made("*.deb"))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tools.containerd import PrivateContainerd
-from tools.package import HOME, PROGRAMS, Packages
+from tools.package import HOME, PROGRAMS, WHEELS, Packages
 
 VERSION = "0.1.0"
 
@@ -84,7 +84,8 @@ def test_dpkg_takes_the_package_in_and_out(packages: Packages, tmp_path: Path):
 
 def test_pip_installs_the_wheel_for_a_host(packages: Packages, tmp_path: Path):
     subprocess.run(["/usr/bin/python3", "-m", "venv", tmp_path / "venv"], check=True)
-    pip = [tmp_path / "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", f"{packages.wheel}[host]"]
+    pip = [tmp_path / "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip += ["--no-index", f"--find-links={WHEELS}", f"{packages.wheel}[host]"]  # tests have no network
     subprocess.run(pip, check=True)
     assert VERSION in said(tmp_path / "venv/bin/kata-ctl", "version")
     assert VERSION in said(tmp_path / "venv/bin/containerd-shim-kata-v2", "-v")
