@@ -16,7 +16,7 @@ DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-sy
                   dosfstools grub-pc-bin mtools systemd-boot-efi gcc libvirt-dev pkg-config python3-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-remote test test-functional test-integration test-guest test-peer test-cri test-alone check guest podvm podvms bench conformance protos clean
+.PHONY: help setup demo demo-remote test test-functional test-integration test-guest test-peer test-cri test-alone check guest podvm podvms package bench conformance protos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,7 @@ test: setup guest podvms ## every gate and every test (root)
 
 test-functional test-integration test-guest test-peer test-cri test-alone: setup guest
 test-functional test-peer: podvms
+test-functional: package
 test-functional:
 	@tools/room $(BIN)/pytest -q -m 'not alone' tests/functional tests/conformance
 test-integration:
@@ -78,6 +79,9 @@ podvm: setup ## disk of a peer pod's machine, and its kernel, initramfs and root
 podvms: setup
 	@$(MAKE) podvm MACHINE=x86_64
 	@$(MAKE) podvm MACHINE=s390x
+
+package: setup guest ## wheel, relocatable bundle and Debian package, into dist/
+	@$(BIN)/python -m tools.package
 
 bench: setup guest ## the figures of docs/performance.md
 	@$(BIN)/python -m bench

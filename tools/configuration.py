@@ -53,9 +53,7 @@ def write(
         FileNotFoundError: There is no guest; `make guest` builds it.
     """
     if guest is not None:
-        boot = json.loads((guest / "boot.json").read_text())
-        boot["parameters"] = " ".join(boot["parameters"])
-        extra = _MACHINE.format(guest=guest.absolute(), **boot) + extra
+        extra = machine(guest, guest.absolute()) + extra
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         _HYPERVISOR.format(
@@ -63,3 +61,18 @@ def write(
         )
     )
     return path
+
+
+def machine(built: Path, installed: Path) -> str:
+    """The lines that name the guest's files.
+
+    Args:
+        built: The folder that `make guest` filled.
+        installed: Where the files will be when the shim reads the lines.
+
+    Raises:
+        FileNotFoundError: There is no guest; `make guest` builds it.
+    """
+    boot = json.loads((built / "boot.json").read_text())
+    boot["parameters"] = " ".join(boot["parameters"])
+    return _MACHINE.format(guest=installed, **boot)
