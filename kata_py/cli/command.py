@@ -15,6 +15,7 @@ from kata_py.cli.errors import CtlError
 
 NAME = "kata-ctl"
 VERBS = {
+    "check": "whether this node can run sandboxes, and what to do where it cannot",
     "completion": "print what makes a shell complete kata-ctl's words",
     "direct-volume": "volumes handed to machines as disks",
     "exec": "a shell in a guest, or a command behind --",

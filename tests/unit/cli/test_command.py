@@ -165,6 +165,21 @@ def test_the_completion_script_is_one_that_the_shell_can_read(capsys: pytest.Cap
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
 
 
+def test_check_tells_this_node_for_people_programs_and_nfd(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.toml").write_text(f'[hypervisor.qemu]\nkernel = "{tmp_path}/none"\n')
+    words = ["check", "all", "--config", str(tmp_path / "c.toml"), "--emulation"]
+    assert command.main(words) == 3
+    told = capsys.readouterr().out
+    assert f"{tmp_path}/none: No such file or directory" in told
+    assert told.endswith("This node cannot run sandboxes.\n")
+    assert command.main([*words, "-o", "json"]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert found["eligible"] is False
+    assert {"name", "verdict", "evidence", "fix"} == set(found["findings"][0])
+    assert command.main([*words, "--label"]) == 0
+    assert capsys.readouterr().out == "feature.node.kubernetes.io/runtime.kata=false\n"
+
+
 def test_a_table_keeps_every_cell_whole_and_takes_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(["pod", "state"], [["x" * 300, "[red]running[/red]"]])
     heading, rule, row = capsys.readouterr().out.splitlines()

@@ -1,0 +1,57 @@
+"""The check of this node: its facts, KVM itself and the configuration, put together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from kata_py.config.errors import ConfigurationError
+from kata_py.config.load import load
+from kata_py.config.model import REMOTE, Configuration
+from kata_py.node import eligibility, facts, kvm
+from kata_py.node.eligibility import Finding, Verdict
+
+
+def check(named: Path | None = None, *, emulation: bool = False, root: Path = Path("/")) -> list[Finding]:
+    """Look at this node. It changes nothing, and needs no network.
+
+    Args:
+        named: The configuration's file; None is the one that the shim would take.
+        emulation: Whether a node without KVM will do.
+        root: Where the node's /proc, /sys, /dev and /lib/modules are.
+    """
+    findings: list[Finding] = []
+    configuration: Configuration | None = None
+    try:
+        configuration = load(named)
+    except ConfigurationError as error:
+        fix = error.hint or "kata-ctl config check"
+        findings.append(Finding("configuration", Verdict.FAIL, str(error).removesuffix(f"; {error.hint}"), fix))
+    else:
+        findings.append(Finding("configuration", Verdict.OK, str(configuration.source)))
+    if configuration is not None and configuration.hypervisor.name == REMOTE:
+        socket = configuration.hypervisor.remote_hypervisor_socket
+        return [*findings, _adaptor(socket)]
+    refusal = kvm.refusal(root / "dev/kvm") if os.geteuid() == 0 else None
+    findings += eligibility.hardware(facts.read(root), refusal, emulation=emulation)
+    if configuration is not None:
+        findings += eligibility.files(_files(configuration))
+    return findings
+
+
+def _files(configuration: Configuration) -> list[tuple[str, Path | None]]:
+    hypervisor = configuration.hypervisor
+    share = hypervisor.virtio_fs_daemon if hypervisor.shared_fs.startswith("virtio-fs") else None
+    root: list[tuple[str, Path | None]] = [("initrd", hypervisor.initrd)]
+    if hypervisor.initrd is None:
+        root = [("initramfs", hypervisor.initramfs), ("image", hypervisor.image)]
+    return [
+        ("hypervisor path", hypervisor.path), ("kernel", hypervisor.kernel), *root, ("firmware", hypervisor.firmware),
+        ("virtio_fs_daemon", share),
+    ]  # fmt: skip
+
+
+def _adaptor(socket: Path) -> Finding:
+    if socket.is_socket():
+        return Finding("adaptor", Verdict.OK, str(socket))
+    return Finding("adaptor", Verdict.FAIL, f"{socket} is not there", "start the cloud-api-adaptor on this node")
