@@ -17,6 +17,7 @@ NAME = "kata-ctl"
 VERBS = {
     "check": "whether this node can run sandboxes, and what to do where it cannot",
     "completion": "print what makes a shell complete kata-ctl's words",
+    "config": "what the configuration says, and what it comes to",
     "direct-volume": "volumes handed to machines as disks",
     "exec": "a shell in a guest, or a command behind --",
     "explain": "say why a pod failed, at which stage, and what to do next",

@@ -144,10 +144,10 @@ def described(hint: Any) -> str:
     return "an absolute path" if hint is Path else _NAMES[hint]
 
 
-def excerpt(value: object) -> str:
-    """A value as TOML writes it, cut short."""
+def excerpt(value: object, limit: int | None = 60) -> str:
+    """A value as TOML writes it, cut short to so many characters."""
     text = '""' if value is None else json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if limit is None or len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def _refuse(table: Key, name: str, setting: Setting, honoured: Iterable[str]) -> None:

@@ -43,14 +43,7 @@ def load(named: Source = None, environ: Mapping[str, str] | None = None) -> Conf
     Raises:
         ConfigurationError: No file was found, one cannot be read, or one says what cannot be honoured.
     """
-    if isinstance(named, bytes):
-        source = RUNTIME_CLASS
-        settings = parse(named, source)
-    else:
-        source = locate(named, os.environ if environ is None else environ)
-        settings = read(source)
-        for drop_in in _drop_ins(source):
-            settings |= read(drop_in)
+    source, settings = settings_of(named, environ)
     tables = _tables(settings.items())
 
     hypervisors = [table for table in tables if table[0] == "hypervisor"] or [("hypervisor", "qemu")]
@@ -70,6 +63,21 @@ def load(named: Source = None, environ: Mapping[str, str] | None = None) -> Conf
     if cause := contradiction(configuration):
         raise ConfigurationError(cause, file=source)
     return _elsewhere(configuration) if configuration.hypervisor.name == REMOTE else configuration
+
+
+def settings_of(named: Source = None, environ: Mapping[str, str] | None = None) -> tuple[Path, dict[Key, Setting]]:
+    """Where the configuration is, and what it and its drop-ins say, the later file's word for each key.
+
+    Raises:
+        ConfigurationError: As `load`, for what cannot be found or read.
+    """
+    if isinstance(named, bytes):
+        return RUNTIME_CLASS, parse(named, RUNTIME_CLASS)
+    source = locate(named, os.environ if environ is None else environ)
+    settings = read(source)
+    for drop_in in _drop_ins(source):
+        settings |= read(drop_in)
+    return source, settings
 
 
 def _elsewhere(configuration: Configuration) -> Configuration:

@@ -180,6 +180,22 @@ def test_check_tells_this_node_for_people_programs_and_nfd(tmp_path: Path, capsy
     assert capsys.readouterr().out == "feature.node.kubernetes.io/runtime.kata=false\n"
 
 
+def test_config_checks_shows_and_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[hypervisor.qemu]\ndefault_memory = 512\n")
+    assert command.main(["config", "check", str(file)]) == 0
+    assert command.main(["config", "show", str(file)]) == 0
+    assert command.main(["config", "explain", "default_memory", str(file)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"{file}: good\n[hypervisor.qemu]\ndefault_memory = 512  # {file}:2\n")
+    assert f"  is        512 ({file}:2)\n" in told
+    assert command.main(["config", "explain", "default_memroy", str(file)]) == 1
+    assert "next: the nearest is default_memory" in capsys.readouterr().err
+    file.write_text("[hypervisor.qemu]\ndefault_memory = true\n")
+    assert command.main(["config", "check", str(file)]) == 3
+    assert f"{file}:2: default_memory" in capsys.readouterr().out
+
+
 def test_a_table_keeps_every_cell_whole_and_takes_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     output.table(["pod", "state"], [["x" * 300, "[red]running[/red]"]])
     heading, rule, row = capsys.readouterr().out.splitlines()
