@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 from kata_protos import agent_pb2, agent_types_pb2, csi_pb2, health_pb2
 from kata_protos.agent_ttrpc import AgentClient
 from kata_protos.health_ttrpc import HealthClient
-from kata_py.sandbox import errors
+from kata_py.sandbox import durations, errors
+from kata_py.sandbox.durations import Measured
 from kata_py.sandbox.errors import SandboxError, Unavailable
 from kata_py.ttrpc.errors import ConnectionClosed, StatusError
 from kata_py.ttrpc.redial import RedialingClient
@@ -55,13 +56,18 @@ class Agent:
     Args:
         client: The connection, which stays its owner's. Over one that is dialled anew when it is lost, bytes of
             streams are counted, so that none is lost or passed on twice.
+
+    Attributes:
+        durations: How long its calls took.
     """
 
     def __init__(self, client: Client | RedialingClient) -> None:
+        self.durations = durations.of_agent()
         self._client = client
         self._counts = isinstance(client, RedialingClient)
-        self._calls = AgentClient(client)
-        self._health = HealthClient(client)
+        calls = Measured(client, self.durations)
+        self._calls = AgentClient(calls)
+        self._health = HealthClient(calls)
 
     def _counted(self, offset: int) -> dict[str, str] | None:
         """Says how many bytes of a stream went before, to an agent of ours; another one passes it over."""

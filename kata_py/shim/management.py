@@ -24,6 +24,7 @@ from kata_py.hypervisor.api import HypervisorError
 from kata_py.resource.blocking import off_loop
 from kata_py.resource.journal import undone
 from kata_py.resource.undo import KillProcess, RemoveFile
+from kata_py.sandbox.durations import Durations
 from kata_py.sandbox.errors import DeadlineExceeded, NotFound, SandboxError, Unimplemented
 from kata_py.sandbox.parts import Parts
 from kata_py.sandbox.sockets import SOCKET
@@ -43,15 +44,20 @@ Method = Callable[[Request], Awaitable[Answer]]
 
 
 @asynccontextmanager
-async def serving(parts: Parts) -> AsyncIterator[None]:
-    """Serve a sandbox's management API while the context lasts. Without it, the sandbox runs all the same."""
+async def serving(parts: Parts, tasks: Durations) -> AsyncIterator[None]:
+    """Serve a sandbox's management API while the context lasts. Without it, the sandbox runs all the same.
+
+    Args:
+        parts: What the sandbox is made of.
+        tasks: How long the manager's calls took.
+    """
     record = parts.record
     path, noted = record.directory / SOCKET, Path(record.bundle) / bundle.MONITOR_ADDRESS
     async with AsyncExitStack() as stack:
         try:
             stack.enter_context(undone(record, RemoveFile(str(noted))))
             stack.enter_context(undone(record, RemoveFile(str(path))))
-            await stack.enter_async_context(server.serving(str(path), Management(parts).answer))
+            await stack.enter_async_context(server.serving(str(path), Management(parts, tasks).answer))
             bundle.write(record.bundle, bundle.MONITOR_ADDRESS, f"unix://{path}")
         except OSError as error:
             logger.warning("no management API for sandbox %s: %s", record.id, error)
@@ -63,9 +69,11 @@ class Management:
 
     Args:
         parts: What the sandbox is made of.
+        tasks: How long the manager's calls took.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, tasks: Durations) -> None:
+        self._tasks = tasks
         self._agent = parts.agent
         self._vm = parts.vm
         self._disks = parts.disks
@@ -112,6 +120,7 @@ class Management:
             if isinstance(entry, KillProcess) and entry.name == "virtiofsd":
                 programs.setdefault(entry.name, entry.pid)
         text = await off_loop(metrics.of_programs, programs)
+        text += self._tasks.text() + self._agent.durations.text()
         return Answer((text + await self._agent_metrics()).encode(), metrics.CONTENT_TYPE)
 
     async def _agent_metrics(self) -> str:

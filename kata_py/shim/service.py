@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -37,6 +37,7 @@ from kata_py.sandbox import failure, stats, vfio, volumes
 from kata_py.sandbox.container import Container, timestamp
 from kata_py.sandbox.container_plan import ContainerPlan, guest_process, look_up, plan_container, terminal_size
 from kata_py.sandbox.driver import find_driver
+from kata_py.sandbox.durations import of_tasks
 from kata_py.sandbox.errors import (
     AlreadyExists,
     DeadlineExceeded,
@@ -59,12 +60,15 @@ from kata_py.shim.status import answered
 from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import off_loop
 from kata_py.ttrpc.context import Context
+from kata_py.ttrpc.service import Entry, Handler
 
 logger = logging.getLogger(__name__)
 
 _SPECS = "types.containerd.io/opencontainers/runtime-spec/1/"  # containerd `core/runtime/typeurl.go`
 _OPTIONS = ("runtimeoptions.v1.Options", "cri.runtimeoptions.v1.Options")  # of containerd from 1.7 on, and before
 _SIGNAL_MAX = 64
+
+_ACTIONS = {"CloseIO": "close_io", "ResizePty": "resize_pty"}  # kata's names for calls, where they are not the calls'
 
 _STATUSES = {
     Status.CREATED: task_types_pb2.CREATED,
@@ -119,6 +123,21 @@ class TaskService(task_v2_ttrpc.TaskService):
         self._configuration: Configuration | None = None
         self._creations: dict[str, asyncio.Task[Container]] = {}
         self._sweep: asyncio.Task[None] | None = None
+        self._durations = of_tasks()
+
+    def ttrpc_methods(self) -> Mapping[str, Entry]:
+        """As the base class, each method measured."""
+        methods = super().ttrpc_methods().items()
+        return {name: (self._measured(name, each[0]), *each[1:]) for name, each in methods}
+
+    def _measured(self, name: str, method: Handler) -> Handler:
+        action = _ACTIONS.get(name, name.lower())
+
+        async def handle(request: object, context: Context) -> object:
+            with self._durations.measured(action):
+                return await method(request, context)
+
+        return handle
 
     async def aclose(self) -> None:
         """End all there is: creations are undone, the sandbox is stopped."""
@@ -352,7 +371,7 @@ class TaskService(task_v2_ttrpc.TaskService):
             self._events,
             namespace=self._namespace,
             planned=(began, time.monotonic_ns()),
-            serve=management.serving,
+            serve=partial(management.serving, tasks=self._durations),
         )
         self._configuration = configuration
         self._sweep = asyncio.create_task(off_loop(self._sweep_up), name="sweep after other shims")

@@ -96,7 +96,10 @@ async def test_tools_reach_a_running_sandbox_through_its_shim(manager: Manager, 
         figures = (await ctl("metrics", "reach")).decode()
         expected = {"kata_shim_threads", "kata_shim_io_stat", "kata_hypervisor_fds", "kata_agent_scrape_count"}
         expected |= {"kata_guest_load"} | ({"kata_virtiofsd_proc_stat"} if driver == "qemu" else set())
+        expected |= {f"kata_shim_{kind}rpc_durations_histogram_milliseconds" for kind in ("", "agent_")}
         assert expected <= set(re.findall(r"^# TYPE (\w+) ", figures, re.M))
+        for action in ("create", "start", "grpc.CreateContainerRequest", "grpc.StartContainerRequest"):
+            assert re.search(rf'_milliseconds_count{{action="{re.escape(action)}"}} [1-9]', figures), action
         rules = b"*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -m tcp --dport 4321 -j DROP\nCOMMIT\n"
         await ctl("iptables", "set", "--sandbox-id", "reached", "-", stdin=rules)
         assert b"--dport 4321 -j DROP" in await ctl("iptables", "get", "--sandbox-id", "reached")
