@@ -16,7 +16,7 @@ DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-sy
                   dosfstools grub-pc-bin mtools systemd-boot-efi gcc libvirt-dev pkg-config python3-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-remote test test-functional test-integration test-guest test-peer test-cri test-alone check guest podvm podvms package bench conformance protos clean
+.PHONY: help setup demo demo-remote test test-functional test-integration test-guest test-peer test-cri test-alone check guest podvm podvms package fuzz bench conformance protos clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ demo-remote: setup podvm ## a pod in a machine that the cloud-api-adaptor has li
 # tests compare the machine before and after. Those that compare times come last, alone.
 test: setup guest podvms ## every gate and every test (root)
 	@tools/check
-	@$(BIN)/pytest -q -n 2 tests/unit
+	@$(BIN)/pytest -q -n 2 tests/unit tests/fuzz
 	@$(BIN)/python -m tools.lanes '$(MAKE) --keep-going test-integration test-guest' \
 	    '$(MAKE) --keep-going test-functional test-peer test-cri'
 	@$(MAKE) test-alone
@@ -69,7 +69,10 @@ test-alone:
 
 check: setup ## ruff, mypy --strict, import-linter, generated code, unit tests
 	@tools/check
-	@$(BIN)/pytest -q -n 2 tests/unit
+	@$(BIN)/pytest -q -n 2 tests/unit tests/fuzz
+
+fuzz: setup ## a minute for each reader of what others wrote (tests/fuzz)
+	@$(BIN)/python -m tests.fuzz.runner --seconds 60
 
 guest: setup ## kernel, initramfs and root image of the guest
 	@$(BIN)/python agent/image/build.py --output $(BUILD)/guest

@@ -104,6 +104,8 @@ class Monitor:
             raise kind(command, error.error_class, str(error)) from error
         except (ExecInterruptedError, StateError) as error:
             raise MonitorClosed(f"{command.name}: the monitor is closed") from error
+        except QMPError as error:
+            raise MonitorError(f"{command.name}: an answer that is not understood: {error}") from error
         except TimeoutError:
             raise MonitorError(f"{command.name}: no answer within {timeout:g} s") from None
 
@@ -188,11 +190,18 @@ async def connect(sock: socket.socket, *, timeout: float = COMMAND_TIMEOUT) -> A
     except ConnectError as error:
         gone = isinstance(error.exc, EOFError | OSError)
         raise (MonitorClosed("no greeting: QEMU closed the monitor") if gone else MonitorError(str(error))) from error
+    except AssertionError as error:  # the library's own, where the session ends while it is being opened
+        await _close(client)
+        raise MonitorClosed("QEMU closed the monitor right after its greeting") from error
     watcher = asyncio.create_task(monitor.watch(), name="qmp session")
     try:
         yield monitor
     finally:
-        with suppress(EOFError, OSError, QMPError, TimeoutError):  # however it ends, it is over
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await client.disconnect()
+        await _close(client)
         await watcher
+
+
+async def _close(client: QMPClient) -> None:
+    with suppress(Exception):  # it raises whatever the reader met in QEMU's lines; however it ends, it is over
+        async with asyncio.timeout(_CLOSE_TIMEOUT):
+            await client.disconnect()

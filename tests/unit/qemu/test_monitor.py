@@ -209,3 +209,22 @@ async def test_the_librarys_own_log_stays_silent(caplog: pytest.LogCaptureFixtur
             async with connect(sock):
                 pass
     assert [record for record in caplog.records if record.name.startswith("qemu")] == []
+
+
+async def test_a_qemu_that_goes_right_after_its_greeting_has_closed_the_monitor() -> None:
+    async with qemu_side() as (qemu, sock):
+        qemu.say(GREETING)
+        qemu.say({"return": {}, "id": "__qmp#00000"})
+        qemu.die()
+        with pytest.raises(MonitorClosed):
+            async with connect(sock):
+                pass
+
+
+async def test_a_refusal_without_its_parts_is_an_error_of_the_monitor() -> None:
+    async with session() as (qemu, monitor):
+        asking = asyncio.create_task(monitor.execute(Command("query-status", {})))
+        question = await qemu.asked()
+        qemu.say({"error": {}, "id": question["id"]})
+        with pytest.raises(MonitorError, match="query-status"):
+            await asking
