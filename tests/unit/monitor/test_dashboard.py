@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import yaml
 
 from kata_py.monitor.figures import Figures
 from kata_py.shim import metrics
+from tests.proc import elsewhere
 
 _ROOT = Path(__file__).parents[3]
 _PLACE = _ROOT / "configs" / "monitoring"
@@ -29,9 +29,9 @@ def _rules() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def emitted() -> set[str]:
-    programs = {name: os.getpid() for name in ("shim", "hypervisor", "virtiofsd")}
-    text = metrics.of_programs(programs) + Figures().text()
+def emitted(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    programs = dict.fromkeys(("shim", "hypervisor", "virtiofsd"), 7)
+    text = metrics.of_programs(programs, elsewhere(tmp_path_factory.mktemp("proc"))) + Figures().text()
     samples = {re.split(r"[ {]", line)[0] for line in text.splitlines() if not line.startswith("#")}
     guest = (_ROOT / "agent" / "kata_agent" / "metrics" / "guest.py").read_text()
     return samples | set(re.findall(r'Family\(\s*"(kata_guest_\w+)"', guest))
