@@ -15,6 +15,8 @@ from kata_py.config.errors import ConfigurationError
 # A key's full name: `("hypervisor", "qemu", "default_memory")`.
 Key = tuple[str, ...]
 
+DEPTH_MAX = 32  # names in a key; the deepest that is known has four
+
 _PART = r"""(?:[\w-]+|"[^"]*"|'[^']*')"""
 _NAME = rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*"
 _TABLE = re.compile(rf"\s*\[\[?{_NAME}\]")
@@ -82,7 +84,7 @@ def parse(content: bytes, path: Path) -> dict[Key, Setting]:
         path: Where it comes from, for errors.
 
     Raises:
-        ConfigurationError: It is no TOML.
+        ConfigurationError: It is no TOML, or has tables in tables beyond `DEPTH_MAX`.
     """
     try:
         text = content.decode()
@@ -90,13 +92,17 @@ def parse(content: bytes, path: Path) -> dict[Key, Setting]:
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, not UTF-8, a number of thousands of digits
         raise ConfigurationError(f"not TOML: {error}", file=path) from error
     file = File(path, text)
-    return {key: Setting(value, file) for key, value in _leaves(data, ())}
+    return {key: Setting(value, file) for key, value in _leaves(data, (), path)}
 
 
-def _leaves(table: dict[str, object], prefix: Key) -> Iterator[tuple[Key, object]]:
+def _leaves(table: dict[str, object], prefix: Key, path: Path) -> Iterator[tuple[Key, object]]:
+    if len(prefix) >= DEPTH_MAX:  # a dotted name nests without end where brackets would not
+        raise ConfigurationError(
+            f"a key has more than {DEPTH_MAX} names, from {'.'.join(prefix[:3])[:60]} on", file=path
+        )
     for name, value in table.items():
         if isinstance(value, dict) and value:
-            yield from _leaves(value, (*prefix, name))
+            yield from _leaves(value, (*prefix, name), path)
         else:
             yield (*prefix, name), value
 

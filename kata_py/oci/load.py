@@ -108,5 +108,8 @@ def _check(value: object, shape: Any, path: str) -> None:
 
 
 def _excerpt(value: object) -> str:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:  # what could just be read needs a little more stack to be written
+        return f"{_NAMES[type(value)]} nested too deeply to be shown"
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from google.protobuf.message import DecodeError
+
 from kata_protos import agent_pb2, agent_types_pb2, csi_pb2, health_pb2
 from kata_protos.agent_ttrpc import AgentClient
 from kata_protos.health_ttrpc import HealthClient
@@ -275,7 +277,10 @@ REPEATABLE = frozenset({
 
 async def probe(client: Client) -> None:
     """Ask whether the agent is there, over a connection that may end at whoever is between."""
-    await HealthClient(client).Check(health_pb2.CheckRequest())
+    try:
+        await HealthClient(client).Check(health_pb2.CheckRequest())
+    except DecodeError as error:  # to who dials anew, an agent that answers so is one that does not come back
+        raise StatusError(Code.INTERNAL, "an answer that is not of the call's type") from error
 
 
 async def _answered(call: Awaitable[_T]) -> _T:
@@ -285,3 +290,5 @@ async def _answered(call: Awaitable[_T]) -> _T:
         raise _MEANINGS.get(error.code, SandboxError)(f"agent: {error.message}") from error
     except ConnectionClosed as error:
         raise Unavailable(f"the agent is gone: {error}") from error
+    except DecodeError as error:  # the guest is not trusted to answer in messages
+        raise SandboxError("agent: an answer that is not of the call's type") from error

@@ -404,6 +404,12 @@ def test_garbled_text_is_located(write: Write) -> None:
     assert refused(path).startswith("configuration.toml: not TOML: 'utf-8' codec can't decode byte 0xff")
 
 
+@pytest.mark.parametrize("text", ["[{}]\nx = 1", "{} = 1", "runtime = {{ {} = 1 }}"])
+def test_a_key_of_thousands_of_names_is_refused(write: Write, text: str) -> None:
+    said = refused(write(text.format(".".join(["a"] * 3000))))
+    assert said.startswith("configuration.toml: a key has more than 32 names, from ")
+
+
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     assert refused(tmp_path / "nowhere.toml") == "nowhere.toml: cannot be read: No such file or directory"
     (tmp_path / "configuration.toml").mkdir()

@@ -141,3 +141,9 @@ def test_whatever_the_bytes_the_outcome_is_a_process_or_a_spec_error(text: bytes
     except SpecError:
         return
     assert {"user", "args", "cwd"} <= process.keys()
+
+
+@pytest.mark.parametrize("depth", range(900, 1000))
+def test_a_document_nested_as_deeply_as_can_be_read_is_refused_like_any_other(depth: int) -> None:
+    with pytest.raises(SpecError):
+        parse_process(b"[" * depth + b"]" * depth)
