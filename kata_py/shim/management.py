@@ -25,7 +25,7 @@ from kata_py.resource.blocking import off_loop
 from kata_py.resource.journal import undone
 from kata_py.resource.undo import KillProcess, RemoveFile
 from kata_py.sandbox.durations import Durations
-from kata_py.sandbox.errors import DeadlineExceeded, NotFound, SandboxError, Unimplemented
+from kata_py.sandbox.errors import DeadlineExceeded, InvalidArgument, NotFound, SandboxError, Unimplemented
 from kata_py.sandbox.parts import Parts
 from kata_py.sandbox.sockets import SOCKET
 from kata_py.shim import bundle, metrics, overhead
@@ -148,7 +148,7 @@ class Management:
     async def _usage(self, container_id: str) -> Usage | None:
         try:
             usage = (await self._agent.stats_container(container_id)).cgroup_stats
-        except NotFound:  # it has ended
+        except (NotFound, InvalidArgument):  # it has ended; the latter is upstream's agent's
             return None
         return Usage(usage.cpu_stats.cpu_usage.total_usage / 1e9, usage.memory_stats.usage.usage)
 

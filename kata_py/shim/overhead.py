@@ -89,8 +89,8 @@ def of_programs(programs: Mapping[str, int], proc: Path = Path("/proc")) -> dict
 
 
 def _since(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> float:
-    """Seconds of processor time of those who were there all the time."""
-    return sum(after[name].processor - before[name].processor for name in after.keys() & before.keys())
+    """Seconds of processor time of those who were there all the time; of one that ended agents may tell zeros."""
+    return sum(max(0.0, after[name].processor - before[name].processor) for name in after.keys() & before.keys())
 
 
 def _memory(usages: Mapping[str, Usage]) -> int:

@@ -48,9 +48,9 @@ def test_who_asks_again_at_once_gets_the_processor_time_of_before() -> None:
 def test_who_came_or_went_meanwhile_does_not_count() -> None:
     clock = Clock()
     overhead = Overhead(clock)
-    overhead.text({"shim": Usage(1.0, 0)}, {"ended": Usage(9.0, 0)})
+    overhead.text({"shim": Usage(1.0, 0)}, {"ended": Usage(9.0, 0), "zeros": Usage(9.0, 0)})
     clock.now += 1
-    assert figures(overhead.text({"shim": Usage(1.25, 0)}, {"new": Usage(7.0, 0)}))["cpu"] == 25
+    assert figures(overhead.text({"shim": Usage(1.25, 0)}, {"new": Usage(7.0, 0), "zeros": Usage(0.0, 0)}))["cpu"] == 25
 
 
 def test_it_is_never_less_than_nothing() -> None:
