@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LABELS = ("sandbox_id", "cri_uid", "cri_name", "cri_namespace")
 OWN = "kata_monitor_"  # what families of the monitor's own begin with
+RECORDS = "kata_py_"  # and those of what it reads in the sandboxes' records
 LINE_MAX = 2048  # characters
 LINES_MAX = 5_000  # of a sandbox; with its guest's processors and disks it has some hundreds
 
@@ -45,7 +46,7 @@ def of_shim(name: str) -> str:
     """What a family or sample of a shim is called here; empty if it is none that a shim may tell of."""
     if name.startswith(("go_", "process_")):  # of upstream's shims
         return f"kata_shim_{name}"
-    return name if name.startswith("kata_") and not name.startswith(OWN) else ""
+    return name if name.startswith("kata_") and not name.startswith((OWN, RECORDS)) else ""
 
 
 class Families:

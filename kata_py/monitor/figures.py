@@ -12,6 +12,7 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from kata_py.monitor.exposition import OWN
+from kata_py.monitor.node import Node
 
 BUCKETS = tuple(1 << power for power in range(10))  # milliseconds; upstream's
 
@@ -21,10 +22,12 @@ class Figures:
 
     Attributes:
         running: Shims that run, of the last scrape.
+        node: What the sandboxes' records tell, of the last scrape.
     """
 
     def __init__(self) -> None:
         self.running = 0
+        self.node = Node()
         self._scrapes = 0
         self._failures = 0
         self._milliseconds = 0.0
@@ -60,6 +63,7 @@ class Figures:
                     for bound, count in zip(bounds, accumulate(self._buckets), strict=True)
                 ),
                 f"{duration}_sum {self._milliseconds:.3f}\n{duration}_count {self._scrapes}\n",
+                self.node.text(),
             )
         )
 

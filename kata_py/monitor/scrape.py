@@ -21,7 +21,8 @@ from kata_py.monitor.exposition import Families
 from kata_py.monitor.figures import Figures
 from kata_py.monitor.overview import Sandbox
 from kata_py.resource.blocking import off_loop
-from kata_py.sandbox import sockets
+from kata_py.sandbox import boots, sockets
+from kata_py.sandbox.boots import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +46,20 @@ class Scraper:
         figures: Where it is counted.
         pods: Who knows the sandboxes' pods; None is nobody.
         roots: Where the sandboxes' sockets are.
+        tickets: Where the tickets of those that are to boot are.
     """
 
     def __init__(
-        self, figures: Figures, pods: Namer | None = None, roots: tuple[Path, ...] = sockets.ROOTS
-    ) -> None:  # fmt: skip
+        self,
+        figures: Figures,
+        pods: Namer | None = None,
+        roots: tuple[Path, ...] = sockets.ROOTS,
+        tickets: Path = boots.ROOT,
+    ) -> None:
         self._figures = figures
         self._pods = pods
         self._roots = roots
+        self._tickets = tickets
         self._under_way: asyncio.Task[Families] | None = None
         self._failing: dict[str, str] = {}
 
@@ -105,6 +112,7 @@ class Scraper:
     async def _all(self) -> Families:
         there = await self.sandboxes()
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._note_node(), name="what the records tell")
             naming = group.create_task(self._named(list(there)))
             asking = {id: group.create_task(self._answer(id, path)) for id, path in there.items()}
         answers = {id: task.result() for id, task in asking.items()}
@@ -135,6 +143,13 @@ class Scraper:
 
     async def _named(self, sandboxes: list[str]) -> Mapping[str, Labels]:
         return {} if self._pods is None else await self._pods.labels(sandboxes)
+
+    async def _note_node(self) -> None:
+        try:
+            sandboxes = await off_loop(overview.gather, self._roots, {})
+            self._figures.node.note(sandboxes, await off_loop(Turns.of, self._tickets, boots.places()))
+        except OSError as error:  # not root's, say; it was warned of at the start
+            logger.debug("the sandboxes' records cannot be read: %s", error)
 
     def _note(self, failing: dict[str, str]) -> None:
         """Count the shims that fail, and log what is new of them: one that hangs does so in each scrape."""

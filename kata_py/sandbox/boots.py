@@ -15,14 +15,17 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from kata_py.resource import process
 from kata_py.resource.journal import Journal, undone
 from kata_py.resource.undo import RemoveFile
 from kata_py.sandbox.errors import DeadlineExceeded
 
 logger = logging.getLogger(__name__)
 
+ROOT = Path("/run/vc/boots")
 TIMEOUT = 600.0  # seconds to wait for one's turn; managers give up before that
 _BACKLOG = 4096  # shims that may wait for one ticket
 _MAKING = ".new"
@@ -31,6 +34,33 @@ _MAKING = ".new"
 def places() -> int:
     """How many machines may boot at once: a guest that boots keeps a processor busy."""
     return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How many machines boot, and how many wait to."""
+
+    booting: int
+    queued: int
+
+    @classmethod
+    def of(cls, directory: Path, limit: int) -> Turns:
+        """As the tickets say; those of shims that are gone do not count. Blocks.
+
+        Args:
+            directory: Where the tickets are; it may be missing.
+            limit: How many may have their turn at once.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        try:
+            names = [entry.name for entry in os.scandir(directory) if not entry.name.endswith(_MAKING)]
+        except FileNotFoundError:
+            return cls(0, 0)
+        pids = [int(pid) for name in names if (pid := name.rpartition("-")[2]).isdecimal()]
+        alive = sum(process.start_time(pid) is not None for pid in pids)
+        return cls(min(alive, limit), max(0, alive - limit))
 
 
 @asynccontextmanager

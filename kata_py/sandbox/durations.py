@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -26,6 +26,45 @@ _REQUESTS = {
 }
 
 
+class Histogram:
+    """A histogram with one label.
+
+    Args:
+        family: Its name.
+        help: What it is, for Prometheus.
+        label: The label's name.
+        buckets: Their upper bounds, in the unit of what is added.
+    """
+
+    def __init__(self, family: str, help: str, label: str, buckets: Sequence[float]) -> None:
+        self._family = family
+        self._help = help
+        self._label = label
+        self._buckets = buckets
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+
+    def add(self, value: str, amount: float) -> None:
+        """Count an amount under a value of the label, which needs no escapes."""
+        counts = self._counts.setdefault(value, [0] * (len(self._buckets) + 1))
+        counts[bisect_left(self._buckets, amount)] += 1
+        self._sums[value] = self._sums.get(value, 0.0) + amount
+
+    def text(self) -> str:
+        """The histogram in Prometheus' text form; empty while nothing was added."""
+        if not self._counts:
+            return ""
+        lines = [f"# HELP {self._family} {self._help}", f"# TYPE {self._family} histogram"]
+        bounds = (*map(str, self._buckets), "+Inf")
+        for value in sorted(self._counts):
+            label = f'{self._label}="{value}"'
+            below = list(accumulate(self._counts[value]))
+            lines += [f'{self._family}_bucket{{{label},le="{le}"}} {n}' for le, n in zip(bounds, below, strict=True)]
+            lines.append(f"{self._family}_sum{{{label}}} {self._sums[value]:.3f}")
+            lines.append(f"{self._family}_count{{{label}}} {below[-1]}")
+        return "".join(f"{line}\n" for line in lines)
+
+
 class Durations:
     """The durations of one kind of call.
 
@@ -36,11 +75,8 @@ class Durations:
     """
 
     def __init__(self, family: str, help: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._family = family
-        self._help = help
+        self._histogram = Histogram(family, help, "action", BUCKETS)
         self._clock = clock
-        self._counts: dict[str, list[int]] = {}
-        self._sums: dict[str, float] = {}
 
     @contextmanager
     def measured(self, action: str) -> Iterator[None]:
@@ -49,24 +85,11 @@ class Durations:
         try:
             yield
         finally:
-            took = (self._clock() - began) * 1e3
-            counts = self._counts.setdefault(action, [0] * (len(BUCKETS) + 1))
-            counts[bisect_left(BUCKETS, took)] += 1
-            self._sums[action] = self._sums.get(action, 0.0) + took
+            self._histogram.add(action, (self._clock() - began) * 1e3)
 
     def text(self) -> str:
         """The histogram in Prometheus' text form; empty before the first call."""
-        if not self._counts:
-            return ""
-        lines = [f"# HELP {self._family} {self._help}", f"# TYPE {self._family} histogram"]
-        for action in sorted(self._counts):
-            label = f'action="{action}"'
-            below = list(accumulate(self._counts[action]))
-            bounds = (*map(str, BUCKETS), "+Inf")
-            lines += [f'{self._family}_bucket{{{label},le="{le}"}} {n}' for le, n in zip(bounds, below, strict=True)]
-            lines.append(f"{self._family}_sum{{{label}}} {self._sums[action]:.3f}")
-            lines.append(f"{self._family}_count{{{label}}} {below[-1]}")
-        return "".join(f"{line}\n" for line in lines)
+        return self._histogram.text()
 
 
 def of_agent() -> Durations:

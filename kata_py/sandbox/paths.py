@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kata_py.sandbox import failure, record
+from kata_py.sandbox import boots, failure, record
 from kata_py.sandbox.placement import OVERHEAD
 from kata_py.storage import share
 
@@ -17,6 +17,6 @@ class HostPaths:
     records: Path = record.ROOT
     machines: Path = Path("/run/vc/vm")
     shares: Path = share.ROOT
-    boots: Path = Path("/run/vc/boots")
+    boots: Path = boots.ROOT
     overhead: str = OVERHEAD
     failures: Path = failure.ROOT

@@ -25,10 +25,11 @@ from kata_py.resource.blocking import off_loop
 from kata_py.resource.journal import undone
 from kata_py.resource.undo import KillProcess, RemoveFile
 from kata_py.sandbox.durations import Durations
-from kata_py.sandbox.errors import DeadlineExceeded, NotFound, SandboxError, Unimplemented
+from kata_py.sandbox.errors import DeadlineExceeded, InvalidArgument, NotFound, SandboxError, Unimplemented
 from kata_py.sandbox.parts import Parts
 from kata_py.sandbox.sockets import SOCKET
-from kata_py.shim import bundle, metrics
+from kata_py.shim import bundle, metrics, overhead
+from kata_py.shim.overhead import Overhead, Usage
 from kata_py.storage import direct
 from kata_py.storage.errors import StorageError
 
@@ -77,6 +78,8 @@ class Management:
         self._agent = parts.agent
         self._vm = parts.vm
         self._disks = parts.disks
+        self._containers = parts.files
+        self._overhead = Overhead()
         self._record = parts.record
         self._agent_has_metrics = True
         self._routes: Mapping[str, Mapping[str, Method]] = {
@@ -120,8 +123,34 @@ class Management:
             if isinstance(entry, KillProcess) and entry.name == "virtiofsd":
                 programs.setdefault(entry.name, entry.pid)
         text = await off_loop(metrics.of_programs, programs)
-        text += self._tasks.text() + self._agent.durations.text()
-        return Answer((text + await self._agent_metrics()).encode(), metrics.CONTENT_TYPE)
+        async with asyncio.TaskGroup() as group:
+            guest = group.create_task(self._agent_metrics(), name="the guest's figures")
+            beyond = group.create_task(self._pod_overhead(programs), name="the pod's overhead")
+        text += beyond.result() + self._tasks.text() + self._agent.durations.text() + guest.result()
+        return Answer(text.encode(), metrics.CONTENT_TYPE)
+
+    async def _pod_overhead(self, programs: Mapping[str, int]) -> str:
+        """Empty where it cannot be known: of a machine that is elsewhere, or when the agent does not tell."""
+        if programs["hypervisor"] == programs["shim"]:
+            return ""
+        try:
+            async with asyncio.timeout(METRICS_TIMEOUT):
+                usages = [(id, await self._usage(id)) for id in tuple(self._containers)]
+        except SandboxError as error:
+            logger.info("no overhead is told: %s", error)
+            return ""
+        except TimeoutError:
+            logger.info("no overhead is told: within %g s the agent does not say what all use", METRICS_TIMEOUT)
+            return ""
+        guest = {id: usage for id, usage in usages if usage is not None}
+        return self._overhead.text(await off_loop(overhead.of_programs, programs), guest)
+
+    async def _usage(self, container_id: str) -> Usage | None:
+        try:
+            usage = (await self._agent.stats_container(container_id)).cgroup_stats
+        except (NotFound, InvalidArgument):  # it has ended; the latter is upstream's agent's
+            return None
+        return Usage(usage.cpu_stats.cpu_usage.total_usage / 1e9, usage.memory_stats.usage.usage)
 
     async def _agent_metrics(self) -> str:
         if not self._agent_has_metrics:

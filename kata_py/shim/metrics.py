@@ -23,7 +23,7 @@ _NETDEV = (
     *(f"recv_{item}" for item in ("bytes", "packets", "errs", "drop", "fifo", "frame", "compressed", "multicast")),
     *(f"sent_{item}" for item in ("bytes", "packets", "errs", "drop", "fifo", "colls", "carrier", "compressed")),
 )
-_MOST_INTERFACES = 16  # of a machine that was left in the node's own namespace, where there may be hundreds
+_MOST_INTERFACES = 16  # a pod has a few; one whose pod makes hundreds is not to fill the node's figures
 
 # Of the agent's text, lines of families that are the agent's to tell; upstream's first agent had go_ and process_.
 _LINE = re.compile(
@@ -73,16 +73,22 @@ def _program(prefix: str, name: str, place: Path) -> Iterator[str]:
     moved = {key.replace("_", ""): io.get(key, 0) for key in _IO}
     yield from _family(f"{prefix}_io_stat", f"What the {name} has read and written.", moved)
     if name == "hypervisor":
-        yield from _netdev(f"{prefix}_netdev", place / "net" / "dev")
+        yield from _netdev(f"{prefix}_netdev", place)
 
 
-def _netdev(name: str, source: Path) -> Iterator[str]:
-    """The interfaces of the network namespace that the machine is in."""
+def _netdev(name: str, place: Path) -> Iterator[str]:
+    """The interfaces of the pod's network namespace, which the machine is in.
+
+    One that is in the shim's has none of its pod: a machine elsewhere, say, for which the shim stands. Its interfaces
+    are the node's, which are told once by whoever tells of nodes, not again with each sandbox.
+    """
     try:
-        lines = source.read_text(errors="replace").splitlines()[2:]
+        if (place / "ns" / "net").stat().st_ino == (place.parent / "self" / "ns" / "net").stat().st_ino:
+            return
+        lines = (place / "net" / "dev").read_text(errors="replace").splitlines()[2:]
     except OSError:
         return
-    yield f"# HELP {name} Traffic of the interfaces that the hypervisor sees.\n# TYPE {name} gauge\n"
+    yield f"# HELP {name} Traffic of the interfaces in the pod's network namespace.\n# TYPE {name} gauge\n"
     for line in lines[:_MOST_INTERFACES]:
         interface, _, numbers = line.strip().rpartition(":")
         label = interface.replace("\\", r"\\").replace('"', r"\"")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import re
 from pathlib import Path
 
@@ -11,7 +11,13 @@ import pytest
 import yaml
 
 from kata_py.monitor.figures import Figures
+from kata_py.monitor.overview import Sandbox
+from kata_py.sandbox.boots import Turns
+from kata_py.sandbox.durations import of_tasks
+from kata_py.sandbox.timeline import Span
 from kata_py.shim import metrics
+from kata_py.shim.overhead import Overhead
+from tests.proc import elsewhere
 
 _ROOT = Path(__file__).parents[3]
 _PLACE = _ROOT / "configs" / "monitoring"
@@ -29,9 +35,14 @@ def _rules() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def emitted() -> set[str]:
-    programs = {name: os.getpid() for name in ("shim", "hypervisor", "virtiofsd")}
-    text = metrics.of_programs(programs) + Figures().text()
+def emitted(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    programs = dict.fromkeys(("shim", "hypervisor", "virtiofsd"), 7)
+    figures, overhead, tasks = Figures(), Overhead(itertools.count(0, 2).__next__), of_tasks()
+    figures.node.note([Sandbox("a", "", "", "running", None, {}, (Span("plan", 1, 2),))], Turns(0, 0))
+    overhead.text({}, {})
+    with tasks.measured("create"):
+        text = metrics.of_programs(programs, elsewhere(tmp_path_factory.mktemp("proc"))) + figures.text()
+    text += overhead.text({}, {}) + tasks.text()
     samples = {re.split(r"[ {]", line)[0] for line in text.splitlines() if not line.startswith("#")}
     guest = (_ROOT / "agent" / "kata_agent" / "metrics" / "guest.py").read_text()
     return samples | set(re.findall(r'Family\(\s*"(kata_guest_\w+)"', guest))

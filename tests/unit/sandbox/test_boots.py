@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -123,3 +124,11 @@ async def test_whoever_does_not_get_its_turn_is_told(directory: Path, monkeypatc
         with pytest.raises(DeadlineExceeded, match=r"no turn to boot within 0\.05 s: 1 machines are before this one"):
             async with turn(directory, ListJournal(), 1):
                 raise AssertionError("booted")
+
+
+def test_turns_are_counted_without_those_of_shims_that_are_gone(tmp_path: Path) -> None:
+    assert boots.Turns.of(tmp_path / "missing", 2) == boots.Turns(0, 0)
+    for name in (*(f"{number}-{os.getpid()}" for number in range(5)), "6-4194305", f"7-{os.getpid()}.new", "x"):
+        (tmp_path / name).touch()
+    assert boots.Turns.of(tmp_path, 2) == boots.Turns(2, 3)
+    assert boots.Turns.of(tmp_path, 8) == boots.Turns(5, 0)

@@ -11,7 +11,8 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from kata_protos import agent_pb2
-from kata_py.shim import management
+from kata_py.shim import management, overhead
+from kata_py.shim.overhead import Usage
 from kata_py.ttrpc.context import Context
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
@@ -141,6 +142,28 @@ async def test_figures_are_the_programs_and_what_the_agent_may_tell(api: Api) ->
     lines = text.decode().splitlines()
     assert {"kata_agent_go_x 1", "# TYPE kata_shim_threads gauge", "# TYPE kata_hypervisor_io_stat gauge"} <= set(lines)
     assert "kata_shim_fds 9999" not in lines
+
+
+async def test_the_pods_overhead_is_told_without_what_its_containers_use(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = {"shim": Usage(1.0, 5 << 20), "hypervisor": Usage(9.0, 200 << 20)}
+    monkeypatch.setattr(overhead, "of_programs", lambda programs: usage)
+    api.agent.stats.cgroup_stats.memory_stats.usage.usage = 50 << 20
+    _, text = await api.request("GET", "/metrics")
+    assert f"\nkata_shim_pod_overhead_memory_in_bytes {155 << 20}\n" in text.decode()
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(Code.NOT_FOUND, "kata_shim_pod_overhead_memory_in_bytes"), (Code.INTERNAL, "kata_shim_fds")]
+)
+async def test_an_ended_container_uses_nothing_and_an_unknown_use_is_not_made_up(
+    api: Api, code: Code, told: str
+) -> None:
+    api.agent.fails["StatsContainer"] = StatusError(code, "no")
+    _, text = await api.request("GET", "/metrics")
+    assert told in text.decode()
+    assert ("kata_shim_pod_overhead" in text.decode()) is (code is Code.NOT_FOUND)
 
 
 async def test_an_agent_that_hangs_costs_its_own_figures_alone(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

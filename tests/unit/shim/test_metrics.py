@@ -7,6 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kata_py.shim import metrics
+from tests.proc import elsewhere
 
 
 def test_figures_of_a_program_are_those_of_the_kernels_files(tmp_path: Path) -> None:
@@ -49,10 +50,10 @@ _ITEMS = {
 
 
 @pytest.mark.parametrize("program", ["shim", "hypervisor", "virtiofsd"])
-def test_families_labels_and_items_are_upstreams(program: str) -> None:
+def test_families_labels_and_items_are_upstreams(program: str, tmp_path: Path) -> None:
     found: dict[str, set[str]] = {}
     labels: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(metrics.of_programs({program: os.getpid()})):
+    for family in text_string_to_metric_families(metrics.of_programs({program: 7}, elsewhere(tmp_path))):
         name = family.name.removeprefix(f"kata_{program}_")
         found[name] = {sample.labels.get("item", "") for sample in family.samples}
         labels[name] = {label for sample in family.samples for label in sample.labels}
@@ -64,8 +65,10 @@ def test_families_labels_and_items_are_upstreams(program: str) -> None:
 
 def test_an_interfaces_name_and_number_cannot_break_the_text(tmp_path: Path) -> None:
     place = tmp_path / "7"
-    for folder in ("fd", "net"):
-        (place / folder).mkdir(parents=True)
+    for folder in (place / "fd", place / "net", place / "ns", tmp_path / "self" / "ns"):
+        folder.mkdir(parents=True)
+    (place / "ns" / "net").touch()
+    (tmp_path / "self" / "ns" / "net").touch()
     (place / "status").touch()
     (place / "io").touch()
     (place / "stat").write_text("7 (x) S " + " ".join(["0"] * 40))
@@ -80,6 +83,12 @@ def test_an_interfaces_name_and_number_cannot_break_the_text(tmp_path: Path) -> 
     assert len(samples) == 16 * 16
     assert samples[0].labels == {"interface": 'a"\\b', "item": "recv_bytes"}
     assert [sample.value for sample in samples[:16]] == list(range(1, 17))
+
+
+def test_interfaces_of_the_shims_own_namespace_are_not_told_as_the_pods() -> None:
+    text = metrics.of_programs({"hypervisor": os.getpid()})
+    assert "kata_hypervisor_fds" in text
+    assert "kata_hypervisor_netdev" not in text
 
 
 def test_this_process_has_figures() -> None:
