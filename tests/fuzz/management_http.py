@@ -14,6 +14,7 @@ from unittest.mock import patch
 from hypothesis import strategies as st
 
 from kata_py.http import server
+from kata_py.sandbox.durations import of_agent, of_tasks
 from kata_py.sandbox.errors import NotFound
 from kata_py.sandbox.parts import Parts
 from kata_py.shim.management import LOG_LEVELS, Management
@@ -44,6 +45,8 @@ def _requests(draw: st.DrawFn) -> bytes:
 class _Agent:
     """Takes everything."""
 
+    durations = of_agent()
+
     def __getattr__(self, name: str) -> Any:
         async def call(*args: object, **kwargs: object) -> object:
             return "" if name == "metrics" else b""
@@ -61,8 +64,10 @@ class _Disks:
 
 async def _check(data: bytes) -> None:
     record = SimpleNamespace(id="x", shim=SimpleNamespace(pid=0), undo=[])
-    parts = SimpleNamespace(agent=_Agent(), vm=SimpleNamespace(agent="vsock:", pid=0), disks=_Disks(), record=record)
-    answer = Management(cast(Parts, parts)).answer
+    parts = SimpleNamespace(
+        agent=_Agent(), vm=SimpleNamespace(agent="vsock:", pid=0), disks=_Disks(), record=record, files={}
+    )
+    answer = Management(cast(Parts, parts), of_tasks()).answer
     with tempfile.TemporaryDirectory(prefix="kp-", dir="/tmp") as directory:
         path = f"{directory}/s"
         find = lambda volume: direct_find(volume, Path(directory))  # noqa: E731  # never the host's own volumes
