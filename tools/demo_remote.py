@@ -23,9 +23,9 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+from kata_py.node import kvm
 from kata_py.sandbox.record import Record
 from kata_py.sandbox.timeline import table
-from kata_qemu.accelerator import kvm_obstacle
 from tests import registry as registries
 from tests.cri import client
 from tests.cri.client import Cri, CriError
@@ -139,7 +139,7 @@ class Adaptor:
     def __init__(self, host: Libvirtd, home: Path, log: Path, machine: str) -> None:
         self.socket, self.pods, self.log = home / "hypervisor.sock", home / "pods", log
         self._notice = home / "notice"
-        kind = "qemu" if kvm_obstacle(machine, platform.machine(), Path("/")) else "kvm"
+        kind = "qemu" if kvm.obstacle(machine, platform.machine()) else "kvm"
         cloud = ["-uri", host.uri, "-pool-name", POOL, "-network-name", NETWORK, "-vol-name", BASE]
         size = ["-domain-type", kind, "-firmware=", "-cpu", "2", "-memory", "1024", "-root-disk-size", "1"]
         if machine != platform.machine():

@@ -38,8 +38,7 @@ SHARED_PARENTS = tuple(
     )
 )  # fmt: skip
 
-
-_KEPT = "/run/vc/failures"
+_KEPT = "/run/vc/failures"  # bounded, and meant to outlive its sandboxes
 
 
 @contextmanager
@@ -126,7 +125,7 @@ def _entries(directory: Path, depth: int) -> list[str]:
         return found
     for entry in entries:
         found.append(entry.path)
-        if entry.path == _KEPT:  # bounded, and meant to outlive its sandboxes
+        if entry.path == _KEPT:
             continue
         if depth > 1 and entry.is_dir(follow_symlinks=False):
             found += _entries(Path(entry.path), depth - 1)

@@ -7,10 +7,10 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from kata_py.config import meaning
-from kata_py.config.bind import described, nearest, types_of
+from kata_py.config.bind import described, nearest, section, types_of
 from kata_py.config.errors import ConfigurationError
 from kata_py.config.file import Key, Setting
-from kata_py.config.load import load, settings_of
+from kata_py.config.load import configured, settings_of
 from kata_py.config.model import AgentConfig, HypervisorConfig, RuntimeConfig, Source
 from kata_py.config.rules import RULES
 from kata_py.config.upstream import PENDING
@@ -80,15 +80,15 @@ def explain(name: str, named: Source = None, environ: Mapping[str, str] | None =
 
 
 def _entries(named: Source, environ: Mapping[str, str] | None) -> Iterator[tuple[type, Entry]]:
-    configuration = load(named, environ)
-    _, settings = settings_of(named, environ)
-    tables: tuple[tuple[Key, object], ...] = (
+    source, settings = settings_of(named, environ)
+    configuration = configured(source, settings)
+    tables: tuple[tuple[Key, HypervisorConfig | AgentConfig | RuntimeConfig], ...] = (
         (("hypervisor", configuration.hypervisor.name), configuration.hypervisor),
         (("agent", "kata"), configuration.agent),
         (("runtime",), configuration.runtime),
     )
     for table, values in tables:
-        for field in fields(values):  # type: ignore[arg-type] # each is a dataclass
+        for field in fields(values):
             if (table[0], field.name) != ("hypervisor", "name"):
                 value = _plain(getattr(values, field.name))
                 yield type(values), Entry(".".join(table), field.name, value, _origin((*table, field.name), settings))
@@ -105,14 +105,14 @@ def _origin(key: Key, settings: Mapping[Key, Setting]) -> str:
 def _explained(shape: type, entry: Entry) -> Explanation:
     [field] = [field for field in fields(shape) if field.name == entry.key]
     default = field.default_factory() if field.default_factory is not MISSING else field.default
-    section = {HypervisorConfig: "hypervisor", AgentConfig: "agent.kata", RuntimeConfig: "runtime"}[shape]
+    table = section(tuple(entry.table.split(".")))
     return Explanation(
         entry=entry,
         meaning=meaning.of(shape, entry.key),
         type=described(types_of(shape)[entry.key]),
         default=_plain(default),
-        annotations=tuple(n for n, rule in RULES.items() if (rule.section, rule.key) == (section, entry.key)),
-        honoured=entry.key not in PENDING.get(section, {}),
+        annotations=tuple(n for n, rule in RULES.items() if (rule.section, rule.key) == (table, entry.key)),
+        honoured=entry.key not in PENDING.get(table, {}),
     )
 
 

@@ -43,7 +43,19 @@ def load(named: Source = None, environ: Mapping[str, str] | None = None) -> Conf
     Raises:
         ConfigurationError: No file was found, one cannot be read, or one says what cannot be honoured.
     """
-    source, settings = settings_of(named, environ)
+    return configured(*settings_of(named, environ))
+
+
+def configured(source: Path, settings: Mapping[Key, Setting]) -> Configuration:
+    """What settings come to.
+
+    Args:
+        source: The main file.
+        settings: What it and its drop-ins say, as `settings_of` gives it.
+
+    Raises:
+        ConfigurationError: They say what cannot be honoured.
+    """
     tables = _tables(settings.items())
 
     hypervisors = [table for table in tables if table[0] == "hypervisor"] or [("hypervisor", "qemu")]

@@ -26,7 +26,7 @@ PENDING: dict[str, dict[str, tuple[object, ...] | None]] = {
     "agent.kata": {},
     "runtime": {
         # Network.
-        "disable_new_netns": ANY,  # the machine lives in no pod's namespace, whatever is said
+        "disable_new_netns": ANY,  # the machine always lives in the pod's, or in an empty one
         "dan_conf": ANY,  # no device is attached past the pod's links
         # Volumes.
         "kubelet_root_dir": ANY,  # its volumes are known wherever they are

@@ -28,6 +28,7 @@ class Cause:
         numbers: The system's error numbers of which one must be there; empty is any.
         text: What the cause's words must have in them.
         evidence: What the last lines must have in them.
+        anywhere: What the cause's words or the last lines must have in them.
     """
 
     code: str
@@ -39,6 +40,7 @@ class Cause:
     numbers: tuple[int, ...] = ()
     text: str = ""
     evidence: str = ""
+    anywhere: str = ""
 
     def fits(self, failure: Failure) -> bool:
         """Whether a failure may be of this cause."""
@@ -47,7 +49,8 @@ class Cause:
             and (not self.errors or not set(self.errors).isdisjoint(failure.errors))
             and (not self.numbers or failure.errno in self.numbers)
             and re.search(self.text, failure.cause) is not None
-            and re.search(self.evidence, "\n".join(failure.evidence)) is not None
+            and re.search(self.evidence, lines := "\n".join(failure.evidence)) is not None
+            and re.search(self.anywhere, f"{failure.cause}\n{lines}") is not None
         )
 
 
@@ -124,15 +127,7 @@ CAUSES: tuple[Cause, ...] = (
         "The host does not give the machine its memory.",
         "free memory or huge pages, or make `default_memory` smaller",
         ("qemu", "machine"),
-        text="huge pages",
-    ),
-    Cause(
-        "KATA-H03",
-        "memory-unavailable",
-        "The host does not give the machine its memory.",
-        "free memory or huge pages, or make `default_memory` smaller",
-        ("qemu", "machine"),
-        evidence="[Cc]annot allocate memory|cannot set up guest memory|unable to map backing store",
+        anywhere="huge pages|[Cc]annot allocate memory|cannot set up guest memory|unable to map backing store",
     ),
     Cause(
         "KATA-H04",
@@ -220,7 +215,7 @@ CAUSES: tuple[Cause, ...] = (
         "qemu-killed",
         "QEMU was killed, most often by the kernel for want of memory.",
         "see `dmesg | grep -i oom`; give the pod's overhead, or the node, more memory",
-        text=r"qemu.*(killed by|signal) ?(SIGKILL|9|signal 9)|qemu.*SIGKILL",
+        text="qemu was killed by",
     ),
     Cause(
         "KATA-Q06",
@@ -259,14 +254,7 @@ CAUSES: tuple[Cause, ...] = (
         "guest-panic",
         "The guest's kernel panicked: it has no init or no root file system, ran out of memory, or has a fault.",
         "read the console's last lines; use a kernel and an image that belong together",
-        text="[Pp]anic",
-    ),
-    Cause(
-        "KATA-G01",
-        "guest-panic",
-        "The guest's kernel panicked: it has no init or no root file system, ran out of memory, or has a fault.",
-        "read the console's last lines; use a kernel and an image that belong together",
-        evidence="Kernel panic",
+        anywhere="panicked|Kernel panic",
     ),
     # ---- A: the agent
     Cause(

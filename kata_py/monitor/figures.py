@@ -6,15 +6,11 @@ prometheus-client would call the counters `..._total`, as OpenMetrics has it.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from itertools import accumulate
-
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from kata_py.monitor.exposition import OWN
 from kata_py.monitor.node import Node
-
-BUCKETS = tuple(1 << power for power in range(10))  # milliseconds; upstream's
+from kata_py.sandbox.durations import BUCKETS, Histogram
 
 
 class Figures:
@@ -30,16 +26,15 @@ class Figures:
         self.node = Node()
         self._scrapes = 0
         self._failures = 0
-        self._milliseconds = 0.0
-        self._buckets = [0] * (len(BUCKETS) + 1)
+        name = f"{OWN}scrape_durations_histogram_milliseconds"
+        self._durations = Histogram(name, "Time that scrapes took.", "", BUCKETS)
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(namespace=OWN.rstrip("_"), registry=self._process)
 
     def scraped(self, seconds: float) -> None:
         """Count a scrape, which took so long."""
         self._scrapes += 1
-        self._milliseconds += seconds * 1e3
-        self._buckets[bisect_left(BUCKETS, seconds * 1e3)] += 1
+        self._durations.add("", seconds * 1e3)
 
     def failed(self) -> None:
         """Count a shim that did not tell its figures."""
@@ -47,8 +42,6 @@ class Figures:
 
     def text(self) -> str:
         """All of them in Prometheus' text form; reads `/proc`."""
-        duration = f"{OWN}scrape_durations_histogram_milliseconds"
-        bounds = (*map(str, BUCKETS), "+Inf")
         return "".join(
             (
                 generate_latest(self._process).decode(),
@@ -57,12 +50,7 @@ class Figures:
                 _family(
                     "scrape_failed_count", "counter", "Shims that failed to answer, in all scrapes.", self._failures
                 ),
-                f"# HELP {duration} Time that scrapes took.\n# TYPE {duration} histogram\n",
-                *(
-                    f'{duration}_bucket{{le="{bound}"}} {count}\n'
-                    for bound, count in zip(bounds, accumulate(self._buckets), strict=True)
-                ),
-                f"{duration}_sum {self._milliseconds:.3f}\n{duration}_count {self._scrapes}\n",
+                self._durations.text(),
                 self.node.text(),
             )
         )

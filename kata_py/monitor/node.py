@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kata_py.diagnosis.overview import UNREADABLE, Sandbox
 from kata_py.monitor.exposition import RECORDS
-from kata_py.monitor.overview import UNREADABLE, Sandbox
 from kata_py.sandbox.boots import Turns
 from kata_py.sandbox.durations import Histogram
 

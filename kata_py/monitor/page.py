@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from kata_py.monitor.overview import LEFT_BEHIND, PARTS, Sandbox
+from kata_py.diagnosis.overview import DEAD, PARTS, Sandbox
+from kata_py.diagnosis.quantity import duration, size
 from kata_py.monitor.style import STYLE
 from kata_py.monitor.timeline_picture import picture
 
@@ -109,30 +110,13 @@ def _memory(sandbox: Sandbox) -> str:
 
 
 def _name(sandbox: Sandbox) -> str:
-    return escape(f"{sandbox.namespace}/{sandbox.pod}" if sandbox.pod else sandbox.id[:12])
+    return escape(str(sandbox.pod) if sandbox.pod.name else sandbox.id[:12])
 
 
 def _state(sandbox: Sandbox) -> str:
-    kind = "lost" if sandbox.state == LEFT_BEHIND else sandbox.state.split()[0]
+    kind = "lost" if sandbox.state == DEAD else sandbox.state.split()[0]
     return f'<span class="state {escape(kind)}">{escape(sandbox.state)}</span>'
 
 
 def _age(sandbox: Sandbox) -> str:
     return "–" if sandbox.age is None else duration(sandbox.age)
-
-
-def duration(seconds: float) -> str:
-    """A time in its two largest units."""
-    for unit, length, below, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if seconds >= length:
-            return f"{int(seconds // length)} {unit} {int(seconds % length // part)} {below}"
-    return f"{seconds:.0f} s"
-
-
-def size(amount: int) -> str:
-    """Bytes for people, in powers of 1024."""
-    value, units = float(amount), iter(("B", "KiB", "MiB", "GiB"))
-    unit = next(units)
-    while value >= 1024 and (larger := next(units, "")):
-        value, unit = value / 1024, larger
-    return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"

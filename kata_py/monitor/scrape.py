@@ -13,16 +13,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+from kata_py.diagnosis import overview
+from kata_py.diagnosis.overview import Sandbox
 from kata_py.http import client
 from kata_py.http.client import ClientError, Gone
-from kata_py.monitor import overview
 from kata_py.monitor.errors import ShimError, UnknownSandbox
 from kata_py.monitor.exposition import Families
 from kata_py.monitor.figures import Figures
-from kata_py.monitor.overview import Sandbox
 from kata_py.resource.blocking import off_loop
 from kata_py.sandbox import boots, sockets
 from kata_py.sandbox.boots import Turns
+from kata_py.sandbox.failure import Pod
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,8 @@ class Scraper:
     async def overview(self) -> list[Sandbox]:
         """The sandboxes as a person wants to see them, by the names of their pods."""
         labels = await self._named(list(await self.sandboxes()))
-        return await off_loop(overview.gather, self._roots, labels)
+        pods = {id: Pod(each["cri_namespace"], each["cri_name"], each["cri_uid"]) for id, each in labels.items()}
+        return await off_loop(overview.gather, self._roots, pods)
 
     async def agent_url(self, sandbox: str) -> str:
         """Where a sandbox's agent listens.
@@ -146,7 +148,7 @@ class Scraper:
 
     async def _note_node(self) -> None:
         try:
-            sandboxes = await off_loop(overview.gather, self._roots, {})
+            sandboxes = await off_loop(overview.gather, self._roots)
             self._figures.node.note(sandboxes, await off_loop(Turns.of, self._tickets, boots.places()))
         except OSError as error:  # not root's, say; it was warned of at the start
             logger.debug("the sandboxes' records cannot be read: %s", error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from kata_py.sandbox.timeline import Span
+from kata_py.sandbox.timeline import Span, nested
 
 GAP = 60.0  # seconds without any stage that end a start: what comes later would make its bars invisible
 
@@ -25,14 +25,15 @@ def picture(spans: Sequence[Span], now: int) -> str:
         spans: The stages.
         now: Nanoseconds of the clock that they are told by, for those that still run.
     """
-    drawn, later = _start(spans)
+    ordered = nested(spans)
+    drawn = ordered[: _until_a_gap(ordered)]
     if not drawn:
         return ""
-    began = drawn[0].began
-    whole = max(max(_end(span, now) for span in drawn) - began, 1)
+    began, later = drawn[0][0].began, len(ordered) - len(drawn)
+    whole = max(max(_end(span, now) for span, _ in drawn) - began, 1)
     height = _ROW * (len(drawn) + 1) + 8
     ticks = [_tick(index, whole, height) for index in range(_TICKS + 1)]
-    bars = [_bar(row, span, depth, began, whole, now) for row, (span, depth) in enumerate(_nested(drawn, now))]
+    bars = [_bar(row, span, depth, began, whole, now) for row, (span, depth) in enumerate(drawn)]
     said = f"{len(drawn)} stages in {_length(whole)}" + (f"; {later} later ones are not shown" if later else "")
     return (
         f'<svg class="timeline" viewBox="0 0 {_WIDTH} {height}" role="img">'
@@ -40,26 +41,14 @@ def picture(spans: Sequence[Span], now: int) -> str:
     )
 
 
-def _start(spans: Sequence[Span]) -> tuple[list[Span], int]:
-    """The stages until the first gap, and how many come after it."""
-    ordered = sorted(spans, key=lambda span: (span.began, -(span.ended or 0)))
-    latest = ordered[0].began if ordered else 0
-    for index, span in enumerate(ordered):
+def _until_a_gap(ordered: Sequence[tuple[Span, int]]) -> int:
+    """How many stages there are until the first gap."""
+    latest = ordered[0][0].began if ordered else 0
+    for index, (span, _) in enumerate(ordered):
         if span.began - latest > GAP * 1e9:
-            return ordered[:index], len(ordered) - index
+            return index
         latest = max(latest, span.ended or span.began)
-    return ordered, 0
-
-
-def _nested(spans: Sequence[Span], now: int) -> list[tuple[Span, int]]:
-    nested: list[tuple[Span, int]] = []
-    around: list[int] = []
-    for span in spans:
-        while around and around[-1] < _end(span, now):
-            around.pop()
-        nested.append((span, len(around)))
-        around.append(_end(span, now))
-    return nested
+    return len(ordered)
 
 
 def _bar(row: int, span: Span, depth: int, began: int, whole: int, now: int) -> str:

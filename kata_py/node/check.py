@@ -32,11 +32,18 @@ def check(named: Path | None = None, *, emulation: bool = False, root: Path = Pa
     if configuration is not None and configuration.hypervisor.name == REMOTE:
         socket = configuration.hypervisor.remote_hypervisor_socket
         return [*findings, _adaptor(socket)]
-    refusal = kvm.refusal(root / "dev/kvm") if os.geteuid() == 0 else None
-    findings += eligibility.hardware(facts.read(root), refusal, emulation=emulation)
+    node = facts.read(root)
+    findings += eligibility.hardware(node, _kvm(node.architecture, root), emulation=emulation)
     if configuration is not None:
         findings += eligibility.files(_files(configuration))
     return findings
+
+
+def _kvm(architecture: str, root: Path) -> str | None:
+    """Why KVM runs no machine; empty if it does, None where nobody could ask it for one."""
+    if os.geteuid() != 0:
+        return None
+    return kvm.obstacle(architecture, architecture, root) or kvm.refusal(root / "dev/kvm")
 
 
 def _files(configuration: Configuration) -> list[tuple[str, Path | None]]:

@@ -60,7 +60,7 @@ def hardware(facts: Facts, kvm_refusal: str | None, *, emulation: bool) -> list[
 
     Args:
         facts: The node's.
-        kvm_refusal: Why KVM made no machine; empty if it did, None where nobody could ask.
+        kvm_refusal: Why KVM runs no machine; empty if it does, None where nobody could ask.
         emulation: Whether machines without KVM will do, emulated: then its lack is a warning.
     """
     lack = Verdict.WARN if emulation else Verdict.FAIL
@@ -134,14 +134,11 @@ def _kvm(facts: Facts, refusal: str | None, lack: Verdict) -> Finding:
     """Judge KVM by what it does; the device alone says little."""
     if "kvm" not in facts.devices:
         return Finding("KVM", lack, "/dev/kvm is not there", "see the lines above")
-    x86 = facts.architecture == "x86_64"
-    if x86 and facts.virtual and not facts.modules & {module for _, module in _VENDORS.values()}:
-        evidence = "/dev/kvm is paravirtual: it runs only guests made for it (neither kvm_intel nor kvm_amd)"
-        return Finding("KVM", lack, evidence, "use a node with nested virtualization, a whole machine, or peer pods")
     if refusal is None:
         return Finding("KVM", Verdict.WARN, "not asked for a machine", "run this as root")
     if refusal:
-        return Finding("KVM", lack, refusal, "see whether something else holds KVM, and dmesg")
+        fix = "use a node with nested virtualization, a whole machine, or peer pods" if facts.virtual else "see dmesg"
+        return Finding("KVM", lack, refusal, fix)
     return Finding("KVM", Verdict.OK, "made a machine")
 
 

@@ -27,12 +27,12 @@ _REQUESTS = {
 
 
 class Histogram:
-    """A histogram with one label.
+    """A histogram with one label, or without.
 
     Args:
         family: Its name.
         help: What it is, for Prometheus.
-        label: The label's name.
+        label: The label's name; empty is none, and `add` is given an empty value.
         buckets: Their upper bounds, in the unit of what is added.
     """
 
@@ -43,6 +43,8 @@ class Histogram:
         self._buckets = buckets
         self._counts: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}
+        if not label:  # there is one row, and it is told from the beginning
+            self._counts[""], self._sums[""] = [0] * (len(buckets) + 1), 0.0
 
     def add(self, value: str, amount: float) -> None:
         """Count an amount under a value of the label, which needs no escapes."""
@@ -57,11 +59,12 @@ class Histogram:
         lines = [f"# HELP {self._family} {self._help}", f"# TYPE {self._family} histogram"]
         bounds = (*map(str, self._buckets), "+Inf")
         for value in sorted(self._counts):
-            label = f'{self._label}="{value}"'
+            label = f'{self._label}="{value}"' if self._label else ""
+            first, whole = (f"{label},", f"{{{label}}}") if label else ("", "")
             below = list(accumulate(self._counts[value]))
-            lines += [f'{self._family}_bucket{{{label},le="{le}"}} {n}' for le, n in zip(bounds, below, strict=True)]
-            lines.append(f"{self._family}_sum{{{label}}} {self._sums[value]:.3f}")
-            lines.append(f"{self._family}_count{{{label}}} {below[-1]}")
+            lines += [f'{self._family}_bucket{{{first}le="{le}"}} {n}' for le, n in zip(bounds, below, strict=True)]
+            lines.append(f"{self._family}_sum{whole} {self._sums[value]:.3f}")
+            lines.append(f"{self._family}_count{whole} {below[-1]}")
         return "".join(f"{line}\n" for line in lines)
 
 

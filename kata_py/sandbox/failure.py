@@ -32,7 +32,6 @@ LINE_LENGTH = 500  # characters
 CAUSE_LENGTH = 4000  # characters; an agent's error can quote whatever a guest says
 SPANS = 100
 
-
 # Keys of the pod's namespace, name and uid: containerd (`pkg/cri/annotations`), CRI-O (the labels that kubelet sets).
 _NAMES = (
     ("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.cri.sandbox-name", "io.kubernetes.cri.sandbox-uid"),
@@ -157,11 +156,9 @@ def of_death(record: Record, cause: str, evidence: tuple[str, ...]) -> Failure:
 def keep(failure: Failure, root: Path = ROOT) -> None:
     """Write a failure down, and drop the oldest beyond `LIMIT`. A failure to do so is logged, never raised. Blocks."""
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        root.chmod(0o700)  # what a guest's console says is for root alone, as in the shim's log
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)  # what a guest's console says is for root alone
         text = json.dumps({"version": VERSION, **asdict(failure)}, indent=1)
         file.replace(str(root / f"{failure.sandbox}.json"), text)
-        (root / f"{failure.sandbox}.json").chmod(0o600)
         for path in _newest_first(root)[LIMIT:]:
             path.unlink(missing_ok=True)
     except OSError as error:

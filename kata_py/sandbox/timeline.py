@@ -28,23 +28,32 @@ class Span:
         return None if self.ended is None else (self.ended - self.began) / 1e6
 
 
+def nested(spans: Iterable[Span]) -> list[tuple[Span, int]]:
+    """The spans in order of their beginning, each with the number of those that it lies within."""
+    found: list[tuple[Span, int]] = []
+    around: list[Span] = []
+    for span in sorted(spans, key=lambda span: (span.began, -_end(span))):
+        while around and _end(around[-1]) < _end(span):
+            around.pop()
+        found.append((span, len(around)))
+        around.append(span)
+    return found
+
+
 def table(spans: Iterable[Span]) -> str:
     """The spans in order of their beginning, each with its offset from the first and its length in ms.
 
     A stage that lies within another is indented below it.
     """
-    ordered = sorted(spans, key=lambda span: (span.began, -_end(span)))
+    ordered = nested(spans)
     if not ordered:
         return "no stage was recorded"
+    began = ordered[0][0].began
     lines = [f"{'stage':<28} {'began ms':>10} {'took ms':>10}"]
-    around: list[Span] = []
-    for span in ordered:
-        while around and _end(around[-1]) < _end(span):
-            around.pop()
+    for span, depth in ordered:
         took = "running" if span.milliseconds is None else f"{span.milliseconds:.1f}"
-        name = "  " * len(around) + span.name + (" (failed)" if span.failed else "")
-        lines.append(f"{name:<28} {(span.began - ordered[0].began) / 1e6:>10.1f} {took:>10}")
-        around.append(span)
+        name = "  " * depth + span.name + (" (failed)" if span.failed else "")
+        lines.append(f"{name:<28} {(span.began - began) / 1e6:>10.1f} {took:>10}")
     return "\n".join(lines)
 
 

@@ -23,6 +23,7 @@ from kata_py.http.server import Answer, HttpError, Request
 from kata_py.hypervisor.api import HypervisorError
 from kata_py.resource.blocking import off_loop
 from kata_py.resource.journal import undone
+from kata_py.resource.proc import worker
 from kata_py.resource.undo import KillProcess, RemoveFile
 from kata_py.sandbox.durations import Durations
 from kata_py.sandbox.errors import DeadlineExceeded, InvalidArgument, NotFound, SandboxError, Unimplemented
@@ -118,16 +119,21 @@ class Management:
         return Answer(str(self._vm.agent).encode())
 
     async def _metrics(self, request: Request) -> Answer:
-        programs = {"shim": self._record.shim.pid, "hypervisor": self._vm.pid}
-        for entry in self._record.undo:
-            if isinstance(entry, KillProcess) and entry.name == "virtiofsd":
-                programs.setdefault(entry.name, entry.pid)
+        programs = await off_loop(self._programs)
         text = await off_loop(metrics.of_programs, programs)
         async with asyncio.TaskGroup() as group:
             guest = group.create_task(self._agent_metrics(), name="the guest's figures")
             beyond = group.create_task(self._pod_overhead(programs), name="the pod's overhead")
         text += beyond.result() + self._tasks.text() + self._agent.durations.text() + guest.result()
         return Answer(text.encode(), metrics.CONTENT_TYPE)
+
+    def _programs(self) -> dict[str, int]:
+        """The processes that do the sandbox's work, by the names of their programs; blocks."""
+        programs = {"shim": self._record.shim.pid, "hypervisor": self._vm.pid}
+        for entry in self._record.undo:
+            if isinstance(entry, KillProcess) and entry.name == "virtiofsd":
+                programs.setdefault(entry.name, worker(entry.pid))
+        return programs
 
     async def _pod_overhead(self, programs: Mapping[str, int]) -> str:
         """Empty where it cannot be known: of a machine that is elsewhere, or when the agent does not tell."""

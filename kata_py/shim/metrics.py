@@ -64,14 +64,14 @@ def _program(prefix: str, name: str, place: Path) -> Iterator[str]:
         io = _numbers((place / "io").read_text())
     except OSError:
         return
-    yield from _family(f"{prefix}_threads", f"Threads of the {name}.", {"": status.get("Threads", 0)})
-    yield from _family(f"{prefix}_fds", f"Open descriptors of the {name}.", {"": descriptors})
+    yield from family(f"{prefix}_threads", f"Threads of the {name}.", {"": status.get("Threads", 0)})
+    yield from family(f"{prefix}_fds", f"Open descriptors of the {name}.", {"": descriptors})
     memory = {key.lower(): status.get(key, 0) for key in _STATUS}
-    yield from _family(f"{prefix}_proc_status", f"Memory (KiB) and context switches of the {name}.", memory)
+    yield from family(f"{prefix}_proc_status", f"Memory (KiB) and context switches of the {name}.", memory)
     times = dict(zip(_STAT, map(int, ticks), strict=True))
-    yield from _family(f"{prefix}_proc_stat", f"Processor time of the {name} and its children, in ticks.", times)
+    yield from family(f"{prefix}_proc_stat", f"Processor time of the {name} and its children, in ticks.", times)
     moved = {key.replace("_", ""): io.get(key, 0) for key in _IO}
-    yield from _family(f"{prefix}_io_stat", f"What the {name} has read and written.", moved)
+    yield from family(f"{prefix}_io_stat", f"What the {name} has read and written.", moved)
     if name == "hypervisor":
         yield from _netdev(f"{prefix}_netdev", place)
 
@@ -96,7 +96,14 @@ def _netdev(name: str, place: Path) -> Iterator[str]:
             yield f'{name}{{interface="{label}",item="{item}"}} {number}\n'
 
 
-def _family(name: str, help: str, items: Mapping[str, int]) -> Iterator[str]:
+def family(name: str, help: str, items: Mapping[str, int | float]) -> Iterator[str]:
+    """A gauge's lines.
+
+    Args:
+        name: The family's.
+        help: What it is, for Prometheus.
+        items: Its values by the label `item`; the one of an empty name has no label.
+    """
     yield f"# HELP {name} {help}\n# TYPE {name} gauge\n"
     for item, number in items.items():
         yield f'{name}{{item="{item}"}} {number}\n' if item else f"{name} {number}\n"

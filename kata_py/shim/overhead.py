@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kata_py.resource.proc import resident
+from kata_py.shim.metrics import family
+
 SHORTEST = 1.0  # seconds that processor time is taken over, at least: the kernel counts it in ticks
 
-_OWN = ("RssAnon", "RssFile")  # of what maps the guest's memory besides the hypervisor
-_ALL = (*_OWN, "RssShmem", "HugetlbPages")
+_FAMILY = "kata_shim_pod_overhead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,13 @@ class Overhead:
             self._percent = max(0.0, used / (now - began) * 100)
             self._before = now, host, guest
         memory = max(0, _memory(host) - _memory(guest))
-        return _gauge("memory_in_bytes", "Memory of the pod that is not its containers'.", str(memory)) + (
-            _gauge("cpu", "Processor time of the pod that is not its containers', in percent.", f"{self._percent:.2f}")
-            if self._percent is not None
-            else ""
-        )
+        lines = [*family(f"{_FAMILY}_memory_in_bytes", "Memory of the pod beyond its containers'.", {"": memory})]
+        if self._percent is not None:
+            percent = round(self._percent, 2)
+            lines += family(
+                f"{_FAMILY}_cpu", "Processor time of the pod beyond its containers', in percent.", {"": percent}
+            )
+        return "".join(lines)
 
 
 def of_programs(programs: Mapping[str, int], proc: Path = Path("/proc")) -> dict[str, Usage]:
@@ -76,15 +80,14 @@ def of_programs(programs: Mapping[str, int], proc: Path = Path("/proc")) -> dict
     """
     found = {}
     for name, pid in programs.items():
+        held = resident(pid, proc)
         try:
             ticks = (proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[11:13]  # fields 14 and 15
-            lines = (proc / str(pid) / "status").read_text().splitlines()
         except OSError:
             continue
-        kinds = _ALL if name == "hypervisor" else _OWN
-        amounts = (line.split() for line in lines if line.startswith(tuple(f"{kind}:" for kind in kinds)))
-        kibibytes = sum(int(words[1]) for words in amounts)
-        found[name] = Usage(sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), kibibytes << 10)
+        if held is not None:
+            memory = held.own + (held.shared if name == "hypervisor" else 0)
+            found[name] = Usage(sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), memory)
     return found
 
 
@@ -95,8 +98,3 @@ def _since(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> float:
 
 def _memory(usages: Mapping[str, Usage]) -> int:
     return sum(usage.memory for usage in usages.values())
-
-
-def _gauge(name: str, help: str, value: str) -> str:
-    family = f"kata_shim_pod_overhead_{name}"
-    return f"# HELP {family} {help}\n# TYPE {family} gauge\n{family} {value}\n"

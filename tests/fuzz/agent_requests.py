@@ -22,6 +22,7 @@ from kata_py.ttrpc.client import Client
 from kata_py.ttrpc.context import Context
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.service import bind
+from kata_py.ttrpc.status import Code
 from tests.bundle import process, spec
 from tests.fuzz.target import Target, mutated, run
 
@@ -39,7 +40,7 @@ def _handler(name: str) -> Any:
                 case "UpdateContainer":
                     wire.resources_from_agent(request.resources)
         except SpecError as error:
-            raise StatusError(0, str(error)) from error  # type: ignore[arg-type]  # refused, which is all that counts
+            raise StatusError(Code.INVALID_ARGUMENT, str(error)) from error
         return agent_pb2.Metrics()
 
     return handle

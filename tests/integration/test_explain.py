@@ -17,13 +17,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from kata_py.cli.verbs import explain, ps, timeline
+from kata_py.cli.verbs import explain, gc, ps, timeline
 from kata_py.sandbox import failure
+from kata_py.sandbox.record import ROOT, Record
 from kata_py.ttrpc.errors import StatusError, TtrpcError
 from tests.faults import in_stage, on_record, processes, stopped
-from tests.integration.conftest import ON_NAMESPACES, ON_QEMU
+from tests.integration.conftest import ON_NAMESPACES
 from tests.integration.test_bad_input import MACHINE, SMALL, booting, configured, refused, wrapped
 from tests.manager import Manager
+from tests.tasks import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean")]
 
@@ -158,31 +160,23 @@ QEMU = [
 ]  # fmt: skip
 
 
-async def explained(manager: Manager, tmp: Path, fault: Fault, note: Callable[[str, object], None]) -> None:
-    await fault.inject(manager, tmp)
+FAULTS = [("namespace", fault) for fault in BOTH] + [("qemu", fault) for fault in QEMU]
+
+
+@pytest.mark.parametrize(
+    ("driver", "fault"), FAULTS, indirect=["driver"], ids=[fault.name.replace(" ", "-") for _, fault in FAULTS]
+)
+async def test_a_fault_is_explained(
+    manager: Manager, tmp_path: Path, fault: Fault, record_property: Callable[[str, object], None]
+) -> None:
+    await fault.inject(manager, tmp_path)
     result = CliRunner().invoke(explain.command, [NAME, "-o", "json"], standalone_mode=False)
     assert result.exception is None
     assert result.return_value == 3
     verdict = json.loads(result.output)
-    note("expected", f"{fault.stage} {fault.cause}")
-    note("got", f"{verdict['stage']} {verdict['cause']}")
+    record_property("expected", f"{fault.stage} {fault.cause}")
+    record_property("got", f"{verdict['stage']} {verdict['cause']}")
     assert (verdict["stage"], verdict["cause"]) == (fault.stage, fault.cause), result.output
-
-
-@ON_NAMESPACES
-@pytest.mark.parametrize("fault", BOTH, ids=lambda fault: fault.name.replace(" ", "-"))
-async def test_a_fault_is_explained(
-    manager: Manager, tmp_path: Path, fault: Fault, record_property: Callable[[str, object], None]
-) -> None:
-    await explained(manager, tmp_path, fault, record_property)
-
-
-@ON_QEMU
-@pytest.mark.parametrize("fault", QEMU, ids=lambda fault: fault.name.replace(" ", "-"))
-async def test_a_fault_of_a_machine_is_explained(
-    manager: Manager, tmp_path: Path, fault: Fault, record_property: Callable[[str, object], None]
-) -> None:
-    await explained(manager, tmp_path, fault, record_property)
 
 
 @ON_NAMESPACES
@@ -196,3 +190,19 @@ async def test_a_running_pod_is_listed_with_its_memory_and_has_a_timeline(manage
         stages = json.loads(CliRunner().invoke(timeline.command, [NAME[:5], "-o", "json"]).output)
         assert {"request", "agent", "create", "start"} <= {stage["name"] for stage in stages}
         assert f"sandbox {NAME} is running" in CliRunner().invoke(explain.command, [NAME]).output
+
+
+@ON_NAMESPACES
+async def test_what_a_killed_shim_left_is_shown_and_then_collected(manager: Manager) -> None:
+    async with manager.container(NAME, "sleep", "1000") as container:
+        await container.start()
+        os.kill(container.shim_pid, signal.SIGKILL)
+        aside = container.bundle.rename(container.bundle.with_name("aside"))  # else its manager would delete it
+        try:
+            await until(lambda: not Record.load(NAME).shim.alive)
+            for words, told in ((["--dry-run"], "left"), ([], "gone")):
+                found = json.loads(CliRunner().invoke(gc.command, [*words, "-o", "json"]).output)
+                assert NAME in [each["id"] for each in found[told]]
+            assert not (ROOT / NAME).exists()
+        finally:
+            aside.rename(container.bundle)

@@ -23,28 +23,29 @@ if TYPE_CHECKING:
 def command(pod: str, output: str) -> int:
     """Explain a failure."""
     from kata_py.diagnosis import evidence
+    from kata_py.diagnosis.overview import DEAD
     from kata_py.diagnosis.verdict import judge
     from kata_py.sandbox.paths import HostPaths
 
     paths = HostPaths()
-    failures = evidence.failures_of(pod, paths)
+    failures, present = evidence.failures_of(pod, paths), evidence.present(pod, paths)
     if not failures:
-        alive = [each for each in evidence.present(paths) if evidence.matches(pod, each.id, each.pod)]
-        if not alive:
+        if not present:
             raise CtlError(
                 f"no sandbox and no failure on this node is called {pod!r}",
                 "see kata-ctl ps, and the manager's log: it alone knows of pods that never came to a shim",
             )
         if output == "json":
-            printed.print_json({"sandbox": alive[0].id, "state": alive[0].state, "failure": None})
+            printed.print_json({"sandbox": present[0].id, "state": present[0].state, "failure": None})
         else:
-            click.echo(f"sandbox {alive[0].id} is {alive[0].state}; no failure of it is known")
-        return 0 if alive[0].state != "dead" else 3
+            click.echo(f"sandbox {present[0].id} is {present[0].state}; no failure of it is known")
+        return 0 if present[0].state != DEAD else 3
     verdict = judge(failures[0])
     if output == "json":
-        printed.print_json(asdict(verdict))
+        printed.print_json(asdict(verdict) | {"now": present[0].state if present else None})
     else:
-        click.echo(_text(verdict))
+        now = f"\n{'now':<9} sandbox {present[0].id} of it is {present[0].state}" if present else ""
+        click.echo(_text(verdict) + now)
     return 3
 
 

@@ -73,16 +73,6 @@ def test_another_pod_is_not_found(paths: HostPaths) -> None:
         evidence.timeline_of("other/web", paths)
 
 
-def test_a_sandbox_of_this_process_is_present_with_its_memory_and_one_without_a_shim_is_dead(paths: HostPaths) -> None:
-    Record.create("alive", namespace="k8s.io", bundle=paths.records, root=paths.records)
-    dead(paths, "dead", paths.records)
-    found = {each.id: each for each in evidence.present(paths)}
-    assert found["alive"].state == "creating"
-    assert found["alive"].memory["shim"] > 1 << 20
-    assert found["dead"].state == "dead"
-    assert "shim" not in found["dead"].memory
-
-
 def test_garbage_is_what_has_neither_shim_nor_bundle_and_is_removed(paths: HostPaths) -> None:
     Record.create("alive", namespace="k8s.io", bundle="/no/bundle", root=paths.records)
     dead(paths, "managed", paths.records)

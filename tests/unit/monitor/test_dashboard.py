@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kata_py.diagnosis.overview import Sandbox
 from kata_py.monitor.figures import Figures
-from kata_py.monitor.overview import Sandbox
 from kata_py.sandbox.boots import Turns
 from kata_py.sandbox.durations import of_tasks
 from kata_py.sandbox.timeline import Span
@@ -38,7 +38,7 @@ def _rules() -> list[tuple[str, str]]:
 def emitted(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     programs = dict.fromkeys(("shim", "hypervisor", "virtiofsd"), 7)
     figures, overhead, tasks = Figures(), Overhead(itertools.count(0, 2).__next__), of_tasks()
-    figures.node.note([Sandbox("a", "", "", "running", None, {}, (Span("plan", 1, 2),))], Turns(0, 0))
+    figures.node.note([Sandbox("a", timeline=(Span("plan", 1, 2),))], Turns(0, 0))
     overhead.text({}, {})
     with tasks.measured("create"):
         text = metrics.of_programs(programs, elsewhere(tmp_path_factory.mktemp("proc"))) + figures.text()

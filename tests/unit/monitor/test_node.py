@@ -8,10 +8,10 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from kata_py.diagnosis.overview import DEAD, UNREADABLE, Sandbox
 from kata_py.monitor.exposition import of_shim
 from kata_py.monitor.figures import Figures
 from kata_py.monitor.node import BUCKETS, Node
-from kata_py.monitor.overview import LEFT_BEHIND, UNREADABLE, Sandbox
 from kata_py.monitor.scrape import Scraper
 from kata_py.resource.undo import RemoveFile
 from kata_py.sandbox.boots import Turns
@@ -23,7 +23,7 @@ NOBODY = Turns(0, 0)
 
 
 def sandbox(id: str, *spans: Span, state: str = "running", leftovers: int = 0) -> Sandbox:
-    return Sandbox(id, "", "", state, None, {}, spans, leftovers)
+    return Sandbox(id, state=state, timeline=spans, leftovers=leftovers)
 
 
 def span(name: str, milliseconds: int, *, began: int = 5, failed: bool = False) -> Span:
@@ -69,7 +69,7 @@ def test_a_record_that_could_not_be_read_for_once_is_not_counted_again() -> None
 
 def test_leftovers_and_boots_are_those_of_now() -> None:
     node = Node()
-    left = [sandbox("a", state=LEFT_BEHIND, leftovers=3), sandbox("b"), sandbox("c", state=LEFT_BEHIND, leftovers=4)]
+    left = [sandbox("a", state=DEAD, leftovers=3), sandbox("b"), sandbox("c", state=DEAD, leftovers=4)]
     node.note(left, Turns(2, 5))
     found = samples(node.text())
     boots = [found["kata_py_boots", state] for state in ("booting", "queued")]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from kata_py.monitor.overview import LEFT_BEHIND, Sandbox
-from kata_py.monitor.page import duration, page, size
+from kata_py.diagnosis.overview import DEAD, Sandbox
+from kata_py.diagnosis.quantity import duration, size
+from kata_py.monitor.page import page
 from kata_py.monitor.timeline_picture import picture
+from kata_py.sandbox.failure import Pod
 from kata_py.sandbox.timeline import Span
 
 MS = 10**6
@@ -34,12 +37,10 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
-def sandbox(**changed: object) -> Sandbox:
-    values: dict[str, object] = {
-        "id": "ab" * 32, "pod": "web", "namespace": "shop", "state": "running", "age": 93.0,
-        "memory": {"VM": 200 << 20, "QEMU": 50 << 20, "shim": 70 << 20}, "timeline": START,
-    }  # fmt: skip
-    return Sandbox(**(values | changed))  # type: ignore[arg-type]
+SANDBOX = Sandbox(
+    "ab" * 32, Pod("shop", "web"), state="running", age=93.0, timeline=START,
+    memory={"VM": 200 << 20, "QEMU": 50 << 20, "shim": 70 << 20},
+)  # fmt: skip
 
 
 def shown(*sandboxes: Sandbox) -> str:
@@ -52,7 +53,7 @@ def shown(*sandboxes: Sandbox) -> str:
 
 
 def test_a_sandbox_is_shown_with_state_age_and_memory_by_part() -> None:
-    text = shown(sandbox())
+    text = shown(SANDBOX)
     row = re.search(r"<tbody><tr>(.*?)</tr>", text)
     assert row is not None
     cells = [re.sub("<[^>]+>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row[1])]
@@ -62,14 +63,14 @@ def test_a_sandbox_is_shown_with_state_age_and_memory_by_part() -> None:
 
 def test_what_comes_from_a_pod_is_text_and_nothing_else() -> None:
     evil = "<script>alert(1)</script>\"onload=x'"
-    text = shown(sandbox(pod=evil, namespace=evil, id=evil, timeline=(Span(evil, 0, MS),), state=evil))
+    text = shown(replace(SANDBOX, pod=Pod(evil, evil), id=evil, timeline=(Span(evil, 0, MS),), state=evil))
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert '"onload' not in text
 
 
 def test_what_was_left_behind_tells_what_to_do() -> None:
-    text = shown(sandbox(state=LEFT_BEHIND, leftovers=3, memory={}, pod=""))
+    text = shown(replace(SANDBOX, state=DEAD, leftovers=3, memory={}, pod=Pod()))
     assert "left 3 things behind" in text
     assert "kata-ctl gc --dry-run" in text
     assert ">abababababab<" in text

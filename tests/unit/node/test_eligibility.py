@@ -84,10 +84,12 @@ def test_virtualization_that_is_off_is_told_by_where_to_switch_it_on(tmp_path: P
 
 
 def test_a_paravirtual_kvm_is_found_out_though_it_makes_machines(tmp_path: Path) -> None:
-    facts = node(tmp_path, AMD.format(more="hypervisor"), modules=["kvm", "kvm_pvm"])
-    [found] = [each for each in hardware(facts, "", emulation=False) if each.name == "KVM"]
+    (tmp_path / "c.toml").write_text("")
+    node(tmp_path, AMD.format(more="hypervisor"), modules=["kvm", "kvm_pvm"])
+    [found] = [each for each in check(tmp_path / "c.toml", root=tmp_path) if each.name == "KVM"]
     assert found.verdict is Verdict.FAIL
     assert "paravirtual" in found.evidence
+    assert "nested virtualization" in found.fix
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_a_failure_is_read_as_it_was_written_and_by_root_alone(tmp_path: Path) -
     assert kept.evidence[-1] == "last"
     assert len(kept.evidence[0]) == failure.LINE_LENGTH
     assert [path.name for path in root.iterdir()] == ["one.json"]
-    assert (root / "one.json").stat().st_mode & 0o777 == 0o600
+    assert root.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_oldest_failures_go_first(tmp_path: Path) -> None:

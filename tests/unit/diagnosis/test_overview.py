@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from kata_py.monitor.overview import FOREIGN, LEFT_BEHIND, UNREADABLE, gather
+from kata_py.diagnosis.overview import DEAD, FOREIGN, UNREADABLE, gather
 from kata_py.resource.process import start_time
 from kata_py.resource.undo import KillProcess, RemoveFile
+from kata_py.sandbox.failure import Pod
 from kata_py.sandbox.record import Record, State
 from kata_py.sandbox.sockets import SOCKET
-from tests.unit.monitor.conftest import Shims
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def test_a_sandbox_is_told_with_its_pod_and_the_memory_of_its_parts(
     with record.span("plan"):
         pass
     record.move(State.RUNNING)
-    (found,) = gather((tmp_path,), {"aa": {"cri_name": "web", "cri_namespace": "shop"}})
-    assert (found.pod, found.namespace, found.state, found.leftovers) == ("web", "shop", "running", 0)
+    (found,) = gather((tmp_path,), {"aa": Pod("shop", "web")})
+    assert (str(found.pod), found.manager, found.state, found.leftovers) == ("shop/web", "k8s.io", "running", 0)
     assert [span.name for span in found.timeline] == ["plan"]
     assert found.age is not None
     assert list(found.memory) == ["VM", "QEMU", "shim"]
@@ -54,7 +54,7 @@ def test_a_process_that_got_the_id_of_an_earlier_one_is_not_counted(
 ) -> None:
     record = Record.create("aa", namespace="k8s.io", bundle="/b", root=tmp_path)
     record.intend(KillProcess(qemu.pid, 1, "qemu"))
-    (found,) = gather((tmp_path,), {})
+    (found,) = gather((tmp_path,))
     assert list(found.memory) == ["shim"]
 
 
@@ -65,19 +65,18 @@ def test_a_sandbox_whose_shim_is_gone_stands_first_with_what_it_left(tmp_path: P
     content = json.loads((tmp_path / "bb" / "record.json").read_text())
     content["shim"] = {"pid": 1, "start_time": 1}
     (tmp_path / "bb" / "record.json").write_text(json.dumps(content))
-    first, second = gather((tmp_path,), {})
-    assert (first.id, first.state, first.leftovers) == ("bb", LEFT_BEHIND, 1)
+    first, second = gather((tmp_path,))
+    assert (first.id, first.state, first.leftovers) == ("bb", DEAD, 1)
     assert second.id == "aa"
 
 
-async def test_sandboxes_of_other_runtimes_are_shown_and_what_cannot_be_read_is_told(
-    shims: Shims, tmp_path: Path
-) -> None:
-    await shims.add("go", "")
+def test_sandboxes_of_other_runtimes_are_shown_and_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    go = tmp_path / "other" / "go"
+    go.mkdir(parents=True)
+    (go / SOCKET).touch()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "record.json").write_text("{")
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
-    assert (shims.root / "go" / SOCKET).exists()
-    found = {each.id: each.state for each in gather((tmp_path, shims.root, tmp_path / "none"), {})}
+    found = {each.id: each.state for each in gather((tmp_path, go.parent, tmp_path / "none"))}
     assert found == {"bad": UNREADABLE, "go": FOREIGN}
