@@ -52,7 +52,7 @@ def measure() -> int:
         properties = {each.get("name"): each.get("value") for each in case.iter("property")}
         passed = case.find("failure") is None and case.find("error") is None
         right += passed
-        name = (case.get("name") or "").partition("[")[2].rstrip("]").rpartition("-")[0]
+        name = (case.get("name") or "").partition("[")[2].rstrip("]")
         said = [str(properties.get(key, "-")) for key in ("expected", "got")]
         print(f"{name:<24} {said[0]:<32} {said[1]:<32} {'yes' if passed else 'NO'}")
     score = right / len(cases) if cases else 0.0

@@ -30,6 +30,13 @@ from tests.tasks import until
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean")]
 
 NAME = "explained"  # the sandbox
+HIDDEN = (
+    "unshare --mount --propagation slave sh -ec '! [ -e {device} ] || "
+    '{{ mount --bind {device} {device}; mount -o remount,bind,nodev {device}; }}; exec "$@"\' sh'
+)
+VSOCK = ("/dev/vhost-vsock", 'agent_channel = "vsock"')
+KVM = ("/dev/kvm", 'accelerator = "kvm"')
+HUGE = ("enable_hugepages = true", f"default_memory = {1 << 20}")  # MiB: more than any host has set aside
 
 
 @pytest.fixture(autouse=True)
@@ -45,11 +52,17 @@ async def _key(manager: Manager, tmp: Path, **values: object) -> None:
     await refused(configured(manager, tmp, **values), NAME)
 
 
-async def _hypervisor(manager: Manager, tmp: Path, line: str) -> None:
-    key = line.partition(" ")[0]
-    lines = [each for each in manager.config.read_text().splitlines() if not each.startswith(f"{key} =")]
-    lines.insert(lines.index("[hypervisor.qemu]") + 1, line)
-    await _config(manager, tmp, "\n".join(lines))
+async def _hypervisor(manager: Manager, tmp: Path, *new: str) -> None:
+    keys = tuple(line.partition("=")[0] for line in new)
+    lines = [line for line in manager.config.read_text().splitlines() if not line.startswith(keys)]
+    at = lines.index("[hypervisor.qemu]") + 1
+    await _config(manager, tmp, "\n".join([*lines[:at], *new, *lines[at:]]))
+
+
+async def _without(manager: Manager, tmp: Path, device: str, line: str) -> None:
+    """On a host that has the device, nobody can open it there: its place is on a file system without devices."""
+    hidden = HIDDEN.format(device=device)
+    await _hypervisor(wrapped(manager, tmp, hidden), tmp, line)
 
 
 async def _guest(manager: Manager, tmp: Path, script: str) -> None:
@@ -149,9 +162,9 @@ QEMU = [
     Fault("qemu no qemu", lambda m, t: _key(m, t, path="/bin/false"), "qemu", "qemu-exited"),
     Fault("virtiofsd missing", lambda m, t: _key(m, t, virtio_fs_daemon="/no/file"), "virtiofsd", "virtiofsd-missing"),
     Fault("virtiofsd other", lambda m, t: _key(m, t, virtio_fs_daemon="/bin/true"), "virtiofsd", "virtiofsd-unusable"),
-    Fault("no vsock", lambda m, t: _hypervisor(m, t, 'agent_channel = "vsock"'), "qemu", "vhost-unavailable"),
-    Fault("no KVM", lambda m, t: _hypervisor(m, t, 'accelerator = "kvm"'), "qemu", "kvm-unavailable"),
-    Fault("no huge pages", lambda m, t: _hypervisor(m, t, "enable_hugepages = true"), "qemu", "memory-unavailable"),
+    Fault("no vsock", lambda m, t: _without(m, t, *VSOCK), "qemu", "vhost-unavailable"),
+    Fault("no KVM", lambda m, t: _without(m, t, *KVM), "qemu", "kvm-unavailable"),
+    Fault("no huge pages", lambda m, t: _hypervisor(m, t, *HUGE), "qemu", "memory-unavailable"),
     Fault("initramfs garbled", _garbled_initramfs, "agent", "guest-panic"),
     Fault("guest panics", lambda m, t: _guest(m, t, "exit 3"), "agent", "guest-panic"),
     Fault("no agent", lambda m, t: _guest(m, t, "exec /bin/busybox sleep 1000"), "agent", "agent-silent"),

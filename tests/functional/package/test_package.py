@@ -6,14 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tools.containerd import PrivateContainerd
 from tools.package import HOME, PROGRAMS, WHEELS, Packages
 
-VERSION = "0.1.0"
+VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 
 
 def said(*command: str | Path) -> str:
