@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -25,8 +25,17 @@ def output_option(function: F) -> F:
     )(function)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on stdout; cells are taken as they are, without markup."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> None:
+    """Print a table on stdout; cells are taken as they are, without markup.
+
+    Args:
+        columns: The headings.
+        rows: The cells, row by row.
+        empty: What is said instead where there are no rows.
+    """
+    if not rows and empty:
+        click.echo(empty)
+        return
     from rich import box
     from rich.console import Console
     from rich.table import Table

@@ -25,7 +25,7 @@ def check(named: Path | None = None, *, emulation: bool = False, root: Path = Pa
     try:
         configuration = load(named)
     except ConfigurationError as error:
-        fix = error.hint or "kata-ctl config check"
+        fix = error.hint or "correct it, or name another; kata-ctl config check tells when it is good"
         findings.append(Finding("configuration", Verdict.FAIL, str(error).removesuffix(f"; {error.hint}"), fix))
     else:
         findings.append(Finding("configuration", Verdict.OK, str(configuration.source)))

@@ -29,7 +29,7 @@ def command(dry_run: bool, output: str) -> None:
         verdict = {True: "would be undone", False: "could not be undone"}[dry_run]
         rows = [(each.id, entry, "undone") for each in gone for entry in each.entries or ("its record",)]
         rows += [(each.id, entry, verdict) for each in left for entry in each.entries or ("its record",)]
-        printed.table(["sandbox", "entry", "result"], rows)
+        printed.table(["sandbox", "entry", "result"], rows, "nothing is left behind")
     if left and not dry_run:
         ids = ", ".join(each.id for each in left)
         raise CtlError(f"not all is gone of {ids}", "remove what holds the entries that are listed, and run it again")

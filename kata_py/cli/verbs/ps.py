@@ -33,4 +33,5 @@ def command(output: str) -> None:
             )
             for each in found
         ],
+        "no sandbox is on this node",
     )

@@ -202,6 +202,8 @@ def test_a_table_keeps_every_cell_whole_and_takes_no_markup(capsys: pytest.Captu
     assert heading.split() == ["pod", "state"]
     assert set(rule.strip()) <= {"─", " "}
     assert row.split() == ["x" * 300, "[red]running[/red]"]
+    output.table(["pod"], [], "there is none")
+    assert capsys.readouterr().out == "there is none\n"
 
 
 def test_a_socket_that_nobody_serves_any_more_is_told(shims: Shims) -> None:
