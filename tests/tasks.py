@@ -150,9 +150,7 @@ async def serving(
         load_configuration: Reads what a runtime class says, instead.
         rootfs: The containers' root file system; None is an empty one.
     """
-    paths = HostPaths(
-        top / "sbs", top / "vm", top / "shared", top / "boots", f"/kata-py-tests-{os.getpid()}", top / "failures"
-    )
+    paths = host_paths(top, f"/kata-py-tests-{os.getpid()}")
     configured = configuration or make_configuration()
     if rootfs is None:
         rootfs = top / "rootfs"
@@ -195,6 +193,11 @@ def make_configuration(name: str = "fake", *, dial_timeout: int = 10, create_tim
         agent=AgentConfig(dial_timeout=dial_timeout),
         runtime=RuntimeConfig(create_container_timeout=create_timeout),
     )
+
+
+def host_paths(top: Path, overhead: str) -> HostPaths:
+    """All that a shim keeps on a host, below a directory; but for the cgroup."""
+    return HostPaths(top / "sbs", top / "vm", top / "shared", top / "boots", overhead, top / "failures")
 
 
 async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from kata_protos import task_v2_pb2 as task
 from kata_py.config.model import Configuration, HypervisorConfig
 from kata_py.sandbox.events import EventQueue
-from kata_py.sandbox.paths import HostPaths
 from kata_py.shim.service import TaskService
 from kata_py.ttrpc.context import Context
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.service import bind
 from tests.fuzz.documents import texts
 from tests.fuzz.target import Target, mutated, nothing_unexpected, run
+from tests.tasks import host_paths
 
 METHODS = (
     "Checkpoint", "CloseIO", "Connect", "Create", "Delete", "Exec", "Kill", "Pause", "Pids", "ResizePty", "Resume",
@@ -55,7 +55,7 @@ async def _check(case: tuple[str, bytes]) -> None:
             shut_down=lambda: None,
             load_configuration=lambda named: _CONFIGURATION,
             find_driver=_no_driver,
-            paths=HostPaths(top / "sbs", top / "vm", top / "shared", top / "boots", "/kata-py-fuzz"),
+            paths=host_paths(top, "/kata-py-fuzz"),
         )
         try:
             unary = bind(service.ttrpc_methods()[name]).unary
