@@ -14,6 +14,7 @@ from kata_agent.cgroup import freezer, hierarchy
 from kata_agent.cgroup.hierarchy import CgroupV2
 from kata_agent.cgroup.oom import OomWatch
 from kata_agent.container import hooks as guest_hooks
+from kata_agent.container import program
 from kata_agent.container.hooks import GuestHooks
 from kata_agent.container.process import Process, ProcessTable
 from kata_agent.errors import AgentError, FailedPrecondition
@@ -141,14 +142,25 @@ class Container:
         Raises:
             FailedPrecondition: It is paused.
             CrunError: crun refused: it has begun already, or has ended.
+            AgentError: Its program is for another architecture.
         """
         with self._enter("start"):
+            await self._require_own_architecture()
             if killed_for_memory is not None and self._oom is None:
                 self._oom = OomWatch(self.cgroup, killed_for_memory)
                 self.init.at_end(self._oom.check)  # so that the cause is known no later than the end
             await self._crun.start(self.id)
             self._started = True
         await guest_hooks.run(self._crun.reaper, self._hooks.poststart, "poststart", self._state())
+
+    async def _require_own_architecture(self) -> None:
+        try:
+            foreign = await asyncio.to_thread(program.foreign, self.init.pid, self.spec["process"])
+        except OSError:
+            return  # it has ended
+        if foreign:
+            name = self.spec["process"]["args"][0]
+            raise AgentError(f"{name} is a program for {foreign}, not for this machine")
 
     async def exec(self, exec_id: str, process: oci.Process) -> None:
         """Start one more process in it.
