@@ -23,7 +23,7 @@ class Cause:
         name: The same as a word.
         meaning: What it means, in a sentence.
         cure: What to do next.
-        stages: The stages it is met in; empty is any.
+        stages: The stages it is met in, by their first words: a container's has its id as well; empty is any.
         errors: Classes of which one must be among the errors; empty is any.
         numbers: The system's error numbers of which one must be there; empty is any.
         text: What the cause's words must have in them.
@@ -45,7 +45,7 @@ class Cause:
     def fits(self, failure: Failure) -> bool:
         """Whether a failure may be of this cause."""
         return (
-            (not self.stages or failure.stage in self.stages)
+            (not self.stages or failure.stage.partition(" ")[0] in self.stages)
             and (not self.errors or not set(self.errors).isdisjoint(failure.errors))
             and (not self.numbers or failure.errno in self.numbers)
             and re.search(self.text, failure.cause) is not None
@@ -71,6 +71,29 @@ UNKNOWN = Cause(
 )
 
 CAUSES: tuple[Cause, ...] = (
+    # ---- S: the shim
+    Cause(
+        "KATA-S01",
+        "shim-killed",
+        "The pod's shim was killed, and its machine with it: by somebody, or by the kernel for want of memory.",
+        "see `dmesg | grep -i oom`; CRI-O does not remove what is left: `kata-ctl gc` does",
+        text=r"^the shim \(pid \d+\) was killed",
+    ),
+    Cause(
+        "KATA-S02",
+        "shim-hung",
+        "The pod's shim answered its manager no more, which had it killed.",
+        "see the node's load, and the shim's log (`journalctl -t kata`); report it",
+        text=r"^the shim \(pid \d+\) answered nobody",
+    ),
+    Cause(
+        "KATA-S03",
+        "shim-gone",
+        "A container was to be made in a pod whose shim is not there any more.",
+        "explain the pod's sandbox, whose id the error names; the manager makes a new one",
+        ("shim",),
+        text="has no live shim",
+    ),
     # ---- C: what the node's administrator, or the pod, has configured
     Cause(
         "KATA-C01",
@@ -103,8 +126,25 @@ CAUSES: tuple[Cause, ...] = (
         "spec-invalid",
         "The bundle's config.json, which the manager writes, is missing or garbled.",
         "look at the manager's log; the bundle's directory may be on a full disk",
-        ("plan",),
+        ("plan", "shim"),
         ("SpecError", "UsageError"),
+        text=r"config\.json",
+    ),
+    Cause(
+        "KATA-C05",
+        "volume-missing",
+        "What the pod's spec mounts into a container is not on the node.",
+        "look for the path that is named: a volume that is not mounted yet, or a wrong hostPath",
+        ("create",),
+        text="^cannot share .*No such file or directory",
+    ),
+    Cause(
+        "KATA-C06",
+        "hook-failed",
+        "A hook of the container's spec failed, or took longer than it may.",
+        "run the hook that is named by hand; whoever writes the spec (the manager, NRI, CDI) put it there",
+        ("hooks", "create"),
+        text="^hook ",
     ),
     # ---- H: the host
     Cause(
@@ -166,7 +206,31 @@ CAUSES: tuple[Cause, ...] = (
         "There is no network namespace where the manager says the pod's is.",
         "look at the CNI plugins' and the manager's log: they make it",
         ("network",),
-        text="no network namespace",
+        text="no network namespace|^network namespace .*Invalid argument",
+    ),
+    Cause(
+        "KATA-N03",
+        "link-in-use",
+        "A link in the pod's network namespace has a name that is needed, or is filtered by somebody else.",
+        "look at `ip link` and `tc qdisc` in the pod's network namespace: another shim, or a CNI plugin, is at it",
+        ("network",),
+        text="Device or resource busy|File exists|queueing discipline already",
+    ),
+    Cause(
+        "KATA-N04",
+        "link-unsupported",
+        "The CNI plugins made a link that cannot become a machine's interface: no Ethernet, or a physical device.",
+        "have the CNI configuration give the pod a veth, macvlan, ipvlan or tap link",
+        ("network",),
+        ("UnsupportedLink",),
+    ),
+    Cause(
+        "KATA-N05",
+        "network-of-host",
+        "The pod asks for the host's network, which a machine cannot share.",
+        "remove `hostNetwork: true` from the pod, or give it another runtime class",
+        ("plan", "network"),
+        text="hostNetwork",
     ),
     Cause(
         "KATA-N02",
@@ -211,6 +275,13 @@ CAUSES: tuple[Cause, ...] = (
         evidence=r"(?i)kernel",
     ),
     Cause(
+        "KATA-Q07",
+        "qemu-out-of-memory",
+        "The host's kernel killed QEMU: the cgroup that is named has a limit that the machine does not fit into.",
+        "raise the pod's limit or the runtime class's overhead, or make `default_memory` smaller",
+        text="qemu was killed by the host for want of memory",
+    ),
+    Cause(
         "KATA-Q05",
         "qemu-killed",
         "QEMU was killed, most often by the kernel for want of memory.",
@@ -250,6 +321,30 @@ CAUSES: tuple[Cause, ...] = (
     ),
     # ---- G: the guest
     Cause(
+        "KATA-G02",
+        "container-out-of-memory",
+        "The guest's kernel killed a process of a container, which wanted more memory than the container may have.",
+        "raise the container's memory limit, or find what takes so much",
+        ("running",),
+        text="^the guest's kernel killed in container",
+    ),
+    Cause(
+        "KATA-G03",
+        "image-damaged",
+        "The guest's kernel cannot mount its root: the image is damaged, or no file system of `rootfs_type`.",
+        "install or build the guest anew; see that `image` and `rootfs_type` belong together",
+        ("agent",),
+        evidence=r"initramfs: no \w+ on|Unable to mount root|[Cc]annot find valid .*superblock",
+    ),
+    Cause(
+        "KATA-G04",
+        "guest-architecture",
+        "The guest's first program is for another architecture than its kernel.",
+        "install or build kernel, initramfs and image of one guest, for this node's architecture",
+        ("agent",),
+        evidence=r"Failed to execute \S+ \(error -8\)|Exec format error",
+    ),
+    Cause(
         "KATA-G01",
         "guest-panic",
         "The guest's kernel panicked: it has no init or no root file system, ran out of memory, or has a fault.",
@@ -271,7 +366,15 @@ CAUSES: tuple[Cause, ...] = (
         "The container's image has no such program.",
         "correct the pod's command, or its image",
         ("create", "start"),
-        text=r"not found in \$PATH|executable file|No such file or directory",
+        text=r"^agent: .*(not found in \$PATH|executable file|No such file or directory)",
+    ),
+    Cause(
+        "KATA-A07",
+        "architecture-other",
+        "The container's program, and most likely its whole image, is for another architecture than the node.",
+        "use an image that has this node's architecture, or place the pod on a node that the image is for",
+        ("create", "start"),
+        text="is a program for |[Ee]xec format error",
     ),
     Cause(
         "KATA-A03",
@@ -279,6 +382,14 @@ CAUSES: tuple[Cause, ...] = (
         "The guest's policy does not let the request pass.",
         "correct the policy, or the pod",
         text="blocked by policy|denied by policy",
+    ),
+    Cause(
+        "KATA-A06",
+        "policy-invalid",
+        "The pod's policy is none that the guest can read.",
+        "correct the policy's Rego at the place that is named",
+        ("policy",),
+        text="not a policy",
     ),
     Cause(
         "KATA-A04",
@@ -295,6 +406,13 @@ CAUSES: tuple[Cause, ...] = (
         "read the console's last lines and the shim's log; see `dmesg | grep -i oom`",
         text="agent's connection is lost|connection|agent|machine|killed",
         stages=("agent", "sandbox", "create", "start", "policy", "running"),
+    ),
+    Cause(
+        "KATA-S04",
+        "shim-failed",
+        "The pod's shim could not begin to serve, or ended by an error of its own.",
+        "read what it said, and the shim's log (`journalctl -t kata`); report both",
+        ("shim",),
     ),
     UNKNOWN,
 )

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 from kata_py.diagnosis import overview
 from kata_py.diagnosis.errors import NoSuchPod
 from kata_py.diagnosis.overview import Sandbox
 from kata_py.sandbox import failure
+from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.failure import Failure, Pod
 from kata_py.sandbox.paths import HostPaths
+from kata_py.sandbox.record import Record
 from kata_py.sandbox.timeline import Span
 
 
 def failures_of(name: str, paths: HostPaths) -> list[Failure]:
-    """The failures kept of a pod, newest first.
+    """The failures known of a pod, newest first: the loss of its shim, if its record is still there, and those kept.
 
     Args:
         name: A sandbox's id or the beginning of it, a pod's `namespace/name`, or its name.
         paths: Where they lie.
     """
-    return [each for each in failure.load(paths.failures) if matches(name, each.sandbox, each.pod)]
+    found = [*_losses(paths.records), *failure.load(paths.failures)]
+    return [each for each in found if matches(name, each.sandbox, each.pod)]
 
 
 def present(name: str, paths: HostPaths) -> list[Sandbox]:
@@ -42,3 +49,12 @@ def timeline_of(name: str, paths: HostPaths) -> tuple[Span, ...]:
 def matches(name: str, sandbox_id: str, pod: Pod) -> bool:
     """Whether a name is a sandbox's: its id or the beginning of it, or its pod's name."""
     return bool(name) and (sandbox_id.startswith(name) or (bool(pod.name) and name in (str(pod), pod.name)))
+
+
+def _losses(records: Path) -> Iterator[Failure]:
+    """The sandboxes on record whose shims are gone, and that nobody has removed yet."""
+    for directory in sorted(records.iterdir()) if records.is_dir() else ():
+        with contextlib.suppress(SandboxError, OSError):
+            record = Record.load(directory.name, root=records)
+            if not record.shim.alive and (lost := failure.of_loss(record)):
+                yield lost

@@ -44,7 +44,7 @@ def collect(paths: HostPaths) -> tuple[list[Garbage], list[Garbage]]:
         What is gone, and what is not: of that the record stays, and another run goes on from there.
     """
     before = forsaken(paths)
-    sweep(paths.records)
+    sweep(paths.records, paths.failures)
     left = forsaken(paths)
     remain = {each.id for each in left}
     return [each for each in before if each.id not in remain], left

@@ -46,12 +46,11 @@ class Verdict:
 def judge(failure: Failure) -> Verdict:
     """Judge a failure."""
     cause = cause_of(failure)
-    created = f"the creation of container {failure.container}" if failure.container != failure.sandbox else "its start"
     return Verdict(
         sandbox=failure.sandbox,
         pod=str(failure.pod),
         at=failure.at,
-        what="the running pod died" if failure.kind == "death" else created,
+        what=_what(failure),
         stage=failure.stage,
         elapsed=failure.elapsed,
         budget=failure.budget,
@@ -62,3 +61,17 @@ def judge(failure: Failure) -> Verdict:
         evidence=failure.evidence,
         next=cause.cure,
     )
+
+
+def _what(failure: Failure) -> str:
+    container = f"container {failure.container}"
+    match failure.kind:
+        case "serve":
+            return "its shim did not serve"
+        case "start":
+            return f"the start of {container}"
+        case "death":
+            return f"a process of {container}" if failure.container else "the running pod died"
+        case "loss":
+            return "its shim died"
+    return f"the creation of {container}" if failure.container != failure.sandbox else "its start"

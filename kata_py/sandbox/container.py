@@ -54,7 +54,7 @@ class Container:
         self.id = plan.id
         self.pid = pid
         self.bundle = plan.bundle
-        self._stage = plan.stage("start")
+        self.stage = plan.stage("start")  # of its start, in the timeline
         self._tells_by_file = plan.oom_file
         self._hooks = plan.hooks
         self._agent = agent
@@ -117,7 +117,7 @@ class Container:
         process = self.process(exec_id)
         if exec_id:
             self._require(Status.RUNNING)
-        with nullcontext() if exec_id else self._journal.span(self._stage):
+        with nullcontext() if exec_id else self._journal.span(self.stage):
             await process.start()
         # Nothing is awaited between the start event and the watch for the exit: their order cannot turn.
         if exec_id:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kata_py.sandbox.timeline import Span
 
+TOLD_LINES = 10  # of evidence in an error's text; all of it is kept
+
 
 class SandboxError(Exception):
     """A sandbox, container or process could not do what was asked."""
@@ -78,5 +80,5 @@ class StageFailed(SandboxError):
         spent = f"{self.elapsed:.1f} s" + (f" of {self.budget:g} s" if self.budget is not None else "")
         text = f"{self.stage} failed after {spent}: {self.cause}"
         if self.evidence:
-            text += "; last lines: " + " | ".join(self.evidence)
+            text += "; last lines: " + " | ".join(self.evidence[-TOLD_LINES:])
         return text

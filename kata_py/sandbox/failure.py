@@ -1,5 +1,7 @@
 """What is kept of a sandbox that failed: its record is undone with it, and `kata-ctl explain` comes later.
 
+A shim keeps it itself; of one that was killed, whoever finds its record does, before it undoes it.
+
 One small file per sandbox, its latest failure, readable by root alone. The directory is bounded: the oldest go first.
 Standard library only; nothing here runs unless something failed.
 """
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kata_py.resource import file
+from kata_py.resource.process import KillProcess, start_time
 from kata_py.sandbox.errors import StageFailed
 from kata_py.sandbox.timeline import Span
 
@@ -31,6 +34,10 @@ LINES = 40  # of evidence
 LINE_LENGTH = 500  # characters
 CAUSE_LENGTH = 4000  # characters; an agent's error can quote whatever a guest says
 SPANS = 100
+
+SHIM = "shim"  # the stage before all others: the shim itself, until it serves
+RUNNING = "running"  # the stage after all others
+_WHOLE = "request"  # the span around all stages of a start
 
 # Keys of the pod's namespace, name and uid: containerd (`pkg/cri/annotations`), CRI-O (the labels that kubelet sets).
 _NAMES = (
@@ -73,12 +80,12 @@ class Failure:
 
     Attributes:
         sandbox: The sandbox's id.
-        container: The container that was being created; empty when a running pod died.
+        container: The container that was being created, or that something died in; empty when a running pod died.
         manager: The manager's namespace.
         pod: What people call the pod.
         at: When it failed, in seconds since the epoch.
-        kind: `create` or `death`.
-        stage: The stage it failed in; `plan` before the first, `running` when a running pod died.
+        kind: `serve` when the shim did not, `create`, `start`, `death`, or `loss` of the shim.
+        stage: The stage it failed in; `SHIM`, then `plan` before the first on record, `RUNNING` after the last.
         elapsed: Seconds the stage had run; None where it is not known.
         budget: Seconds the stage was given; None without a bound.
         cause: What happened, in words.
@@ -104,18 +111,18 @@ class Failure:
     timeline: tuple[Span, ...] = ()
 
 
-def of_creation(sandbox_id: str, container_id: str, manager: str, bundle: str, error: Exception) -> Failure:
-    """The failure of a creation whose stages are undone by now.
+def of_container(kind: str, sandbox_id: str, container_id: str, manager: str, bundle: str, error: Exception) -> Failure:
+    """The failure to create a container, whose stages are undone by now, or to start it.
 
     Args:
+        kind: `create` or `start`.
         sandbox_id: The sandbox's id.
-        container_id: The id of what was being created.
+        container_id: The id of what was being created or started.
         manager: The manager's namespace.
         bundle: Its bundle directory, which still is there.
         error: What was raised.
     """
-    chain = list(_chain(error))
-    number = next((each.errno for each in chain if isinstance(each, OSError) and each.errno), 0)
+    chain = tuple(_chain(error))
     staged = error if isinstance(error, StageFailed) else None
     return Failure(
         sandbox=sandbox_id,
@@ -123,34 +130,91 @@ def of_creation(sandbox_id: str, container_id: str, manager: str, bundle: str, e
         manager=manager,
         pod=pod_of(annotations_of(bundle)),
         at=time.time(),
-        kind="create",
+        kind=kind,
         stage=staged.stage if staged else "plan",
         elapsed=staged.elapsed if staged else None,
         budget=staged.budget if staged else None,
         cause=(staged.cause if staged else str(error))[:CAUSE_LENGTH],
-        errors=tuple(type(each).__name__ for each in chain),
-        errno=number,
+        errors=_classes(chain),
+        errno=_number(chain),
         evidence=_bounded(staged.evidence if staged else ()),
         timeline=(staged.timeline if staged else ())[-SPANS:],
     )
 
 
-def of_death(record: Record, cause: str, evidence: tuple[str, ...]) -> Failure:
-    """The death of a pod that ran, while its record is still there."""
+def of_death(record: Record, cause: str, evidence: tuple[str, ...], container_id: str = "") -> Failure:
+    """The death of a pod that ran, or of a process in a container of it, while its record is still there."""
+    return Failure(
+        sandbox=record.id,
+        container=container_id,
+        manager=record.namespace,
+        pod=pod_of(annotations_of(record.bundle)),
+        at=time.time(),
+        kind="death",
+        stage=RUNNING,
+        elapsed=_age(record),
+        budget=None,
+        cause=cause[:CAUSE_LENGTH],
+        evidence=_bounded(evidence),
+        timeline=record.timeline[-SPANS:],
+    )
+
+
+def of_shim(sandbox_id: str, container_id: str, manager: str, bundle: str, error: Exception) -> Failure:
+    """The failure of a shim that never served, or serves no more because of an error of its own.
+
+    Args:
+        sandbox_id: The sandbox's id.
+        container_id: The id of what it was started for.
+        manager: The manager's namespace.
+        bundle: Its bundle directory.
+        error: What was raised.
+    """
+    chain = tuple(_chain(error))
+    return Failure(
+        sandbox=sandbox_id,
+        container=container_id,
+        manager=manager,
+        pod=pod_of(annotations_of(bundle)),
+        at=time.time(),
+        kind="serve",
+        stage=SHIM,
+        elapsed=None,
+        budget=None,
+        cause=(str(error) or repr(error))[:CAUSE_LENGTH],
+        errors=_classes(chain),
+        errno=_number(chain),
+    )
+
+
+def of_loss(record: Record, *, hung: bool = False) -> Failure | None:
+    """The loss of a shim that left a record; None where it ended its sandbox before, so that nothing was lost.
+
+    Args:
+        record: The record, of a shim that is gone.
+        hung: Whether it is gone because it answered nobody any more.
+    """
+    if record.state not in ("creating", "running"):
+        return None
+    children = [entry for entry in record.undo if isinstance(entry, KillProcess)]
+    how = "answered nobody any more, and was killed for that" if hung else "was killed"
     return Failure(
         sandbox=record.id,
         container="",
         manager=record.namespace,
         pod=pod_of(annotations_of(record.bundle)),
         at=time.time(),
-        kind="death",
-        stage="running",
-        elapsed=None,
+        kind="loss",
+        stage=RUNNING if record.state == "running" else _open_stage(record.timeline),
+        elapsed=None,  # nobody knows when it was killed
         budget=None,
-        cause=cause[:CAUSE_LENGTH],
-        evidence=_bounded(evidence),
+        cause=f"the shim (pid {record.shim.pid}) {how}: it left its record, in state {record.state}",
+        evidence=_bounded((
+            *(f"{each.name} (pid {each.pid}) {_fate(each)}" for each in children),
+            f"{len(record.undo)} entries of the record were still to be undone",
+        )),
         timeline=record.timeline[-SPANS:],
-    )
+    )  # fmt: skip
 
 
 def keep(failure: Failure, root: Path = ROOT) -> None:
@@ -181,6 +245,29 @@ def annotations_of(bundle: str) -> dict[str, object]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return annotations if isinstance(annotations, dict) else {}
+
+
+def _open_stage(timeline: tuple[Span, ...]) -> str:
+    """The innermost stage that was not over."""
+    return next((span.name for span in reversed(timeline) if span.ended is None and span.name != _WHOLE), "plan")
+
+
+def _fate(child: KillProcess) -> str:
+    return "still runs" if start_time(child.pid) == child.start_time else "is gone"
+
+
+def _age(record: Record) -> float | None:
+    """Seconds since the sandbox's first stage began."""
+    began = min((span.began for span in record.timeline), default=None)
+    return None if began is None else (time.monotonic_ns() - began) / 1e9
+
+
+def _classes(chain: tuple[BaseException, ...]) -> tuple[str, ...]:
+    return tuple(type(each).__name__ for each in chain)
+
+
+def _number(chain: tuple[BaseException, ...]) -> int:
+    return next((each.errno for each in chain if isinstance(each, OSError) and each.errno), 0)
 
 
 def _from_json(content: bytes) -> Failure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from kata_py.sandbox.agent import Agent
 from kata_py.sandbox.errors import SandboxError, Unavailable, Unimplemented
@@ -14,12 +14,12 @@ logger = logging.getLogger(__name__)
 PAUSE = 1.0  # seconds before the agent is asked again after an error, as kata's own shim
 
 
-async def watch(agent: Agent, tell: Callable[[str], None]) -> None:
+async def watch(agent: Agent, tell: Callable[[str], Awaitable[None]]) -> None:
     """Follow the agent's events until it is gone, or turns out to have none.
 
     Args:
         agent: The agent.
-        tell: Called with the id of each container in which the kernel killed.
+        tell: Awaited with the id of each container in which the kernel killed.
     """
     while True:
         try:
@@ -33,4 +33,4 @@ async def watch(agent: Agent, tell: Callable[[str], None]) -> None:
             logger.warning("cannot learn of out-of-memory kills: %s", error)
             await asyncio.sleep(PAUSE)
         else:
-            tell(container_id)
+            await tell(container_id)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal as signals
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
@@ -22,7 +23,7 @@ from kata_py.oci.spec import LinuxResources
 from kata_py.oci.wire import resources_to_agent
 from kata_py.resource.journal import Journal
 from kata_py.sandbox import agent_log, boots, failure, oom
-from kata_py.sandbox.agent import Agent
+from kata_py.sandbox.agent import CALL_TIMEOUT, Agent
 from kata_py.sandbox.container import Container
 from kata_py.sandbox.container_plan import ContainerPlan, guest_resources
 from kata_py.sandbox.dial import dial
@@ -219,6 +220,25 @@ class Sandbox:
         except KeyError:
             raise NotFound(f"no task {id!r}") from None
 
+    async def start_process(self, container: Container, exec_id: str = "") -> None:
+        """Start a container's process, or an exec; that a container does not start is kept for `kata-ctl explain`.
+
+        Raises:
+            SandboxError: As `Container.start`.
+        """
+        began = time.monotonic()
+        try:
+            await container.start(exec_id)
+        except SandboxError as error:
+            if not exec_id:
+                failed = await self._parts.stages.failed(container.stage, error, began, CALL_TIMEOUT)
+                failed.__cause__, failed.timeline = error, self._record.timeline
+                kept = failure.of_container(
+                    "start", self.id, container.id, self._record.namespace, str(container.bundle), failed
+                )  # fmt: skip
+                await off_loop(failure.keep, kept, self._parts.failures)
+            raise
+
     async def kill(self, container: Container, exec_id: str, signal: int) -> None:
         """Signal a process. A SIGKILL for a whole container that the agent does not answer ends the machine."""
         try:
@@ -261,11 +281,18 @@ class Sandbox:
         if self._stopping is not None:
             raise FailedPrecondition(f"sandbox {self.id} has ended, it cannot run {container_id}")
 
-    def _out_of_memory(self, container_id: str) -> None:
+    async def _out_of_memory(self, container_id: str) -> None:
         container = self._containers.get(container_id)
         if container is not None:  # else it is deleted, and nobody asks any more
             logger.warning("container %s: the kernel killed in it for want of memory", container_id)
             container.out_of_memory()
+            died = failure.of_death(
+                self._record,
+                f"the guest's kernel killed in container {container_id} for want of memory",
+                (),
+                container_id,
+            )
+            await off_loop(failure.keep, died, self._parts.failures)
 
     async def _watch(self) -> None:
         """Wait for the end of agent or first container, whichever comes first, and end the rest."""

@@ -12,7 +12,7 @@ from kata_py.resource.journal import Journal
 from kata_py.sandbox.errors import DeadlineExceeded, StageFailed, Unavailable
 
 DEATH_TIMEOUT = 1.0  # seconds that a lost connection waits to learn of its machine's end
-EVIDENCE_LINES = 10
+EVIDENCE_LINES = 40  # what matters may stand above a panic's trace
 
 
 class Stages:
@@ -45,9 +45,20 @@ class Stages:
             with self._journal.span(name):
                 yield
         except Exception as error:
-            elapsed = time.monotonic() - began
-            stage, cause, evidence = await self._failure(name, error)
-            raise StageFailed(stage, cause, elapsed=elapsed, budget=budget, evidence=evidence) from error
+            raise await self.failed(name, error, began, budget) from error
+
+    async def failed(self, name: str, error: Exception, began: float, budget: float | None = None) -> StageFailed:
+        """What is to be told of a stage's failure.
+
+        Args:
+            name: The stage's name.
+            error: Its cause.
+            began: When it began, in seconds of the monotonic clock.
+            budget: As for `stage`.
+        """
+        elapsed = time.monotonic() - began
+        stage, cause, evidence = await self._failure(name, error)
+        return StageFailed(stage, cause, elapsed=elapsed, budget=budget, evidence=evidence)
 
     async def _failure(self, name: str, error: Exception) -> tuple[str, str, tuple[str, ...]]:
         if isinstance(error, HypervisorError):

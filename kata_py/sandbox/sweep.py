@@ -9,16 +9,21 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from kata_py.sandbox import failure
 from kata_py.sandbox.errors import SandboxError
-from kata_py.sandbox.record import ROOT, Record
+from kata_py.sandbox.record import Record
 
 logger = logging.getLogger(__name__)
 
 
-def sweep(root: Path = ROOT) -> list[tuple[str, str]]:
+def sweep(root: Path, failures: Path) -> list[tuple[str, str]]:
     """Undo what is on record of sandboxes that have neither a shim nor a bundle any more. Blocks.
 
     What cannot be undone stays on record, and is told.
+
+    Args:
+        root: Where the records are.
+        failures: Where is kept that their shims were killed.
 
     Returns:
         Namespace and id of those that are gone now.
@@ -32,6 +37,8 @@ def sweep(root: Path = ROOT) -> list[tuple[str, str]]:
             with Record.claimed(directory.name, root=root) as record:
                 if not is_forsaken(record):
                     continue
+                if lost := failure.of_loss(record):
+                    failure.keep(lost, failures)
                 left = record.unwind()
         except (SandboxError, OSError) as error:
             logger.debug("sandbox %s is not swept up: %s", directory.name, error)

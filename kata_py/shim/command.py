@@ -32,6 +32,10 @@ def main() -> int:
         action = invocation.action
         return _run(invocation)
     except (ShimError, OSError) as error:
+        if action == "start":
+            from kata_py.shim.post_mortem import keep
+
+            keep(invocation, error)
         sys.stderr.write(f"{NAME}{action and ' '}{action}: {error}\n")
         return 1
 

@@ -24,7 +24,7 @@ from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.events import EventQueue
 from kata_py.sandbox.record import Record
 from kata_py.sandbox.stdio import StdioOpener
-from kata_py.shim import bundle, listener, process
+from kata_py.shim import bundle, listener, post_mortem, process
 from kata_py.shim.invocation import Invocation
 from kata_py.shim.listener import LISTEN_FD
 from kata_py.shim.log import logging_to, write_as
@@ -166,8 +166,10 @@ def serve(invocation: Invocation) -> NoReturn:
             if sys.version_info < (3, 12):  # the default would wait for each child in a thread
                 asyncio.get_event_loop_policy().set_child_watcher(asyncio.PidfdChildWatcher())
             asyncio.Runner().run(daemon.serve(os.environ.get("TTRPC_ADDRESS", "")))
-        except BaseException:
+        except BaseException as error:
             logger.critical("the shim ends, and its sandbox with it", exc_info=True)
+            if isinstance(error, Exception):
+                post_mortem.keep(invocation, error)
             _unwind(invocation.id)
             code = 1
         finally:

@@ -19,6 +19,7 @@ from pathlib import Path
 from kata_protos.task_v2_pb2 import ConnectRequest, DeleteResponse, ShutdownRequest
 from kata_protos.task_v2_ttrpc import TaskClient
 from kata_py.resource import mount, process
+from kata_py.sandbox import failure
 from kata_py.sandbox.errors import FailedPrecondition, NotFound
 from kata_py.sandbox.pod import Role
 from kata_py.sandbox.record import Record, RecordError
@@ -71,17 +72,22 @@ def _delete_sandbox(invocation: Invocation, directory: str) -> bool:
     sockets = {invocation.socket or listener.path_of(invocation.address, invocation.namespace, sandbox_id)}
     sockets |= {address.removeprefix("unix://") for address in _content(directory, bundle.ADDRESS)}
     pids = {int(text) for text in _content(directory, bundle.PID) if text.isdecimal()}
+    hung = False
     for path in sockets:
         pid = listener.probe(path)
         if pid is None:
             continue
         if not asyncio.run(_answers(path, sandbox_id)):
+            hung = True
             _end(sandbox_id, {pid, *pids}, patience=0)
         elif listener.probe(path) is not None:
             return False
     try:
         with Record.claimed(sandbox_id) as record:
             _end(sandbox_id, {record.shim.pid, *pids}, patience=END_TIMEOUT)
+            record = Record.load(sandbox_id)  # what the shim did meanwhile
+            if lost := failure.of_loss(record, hung=hung):
+                failure.keep(lost)
             left = record.unwind(timeout=UNWIND_TIMEOUT)
     except NotFound:
         _end(sandbox_id, pids, patience=END_TIMEOUT)

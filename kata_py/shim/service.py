@@ -181,8 +181,9 @@ class TaskService(task_v2_ttrpc.TaskService):
     @answered
     async def Start(self, request: task.StartRequest, context: Context) -> task.StartResponse:
         """Start the container's process, or an exec."""
-        container = self._container(request.id)
-        await container.start(request.exec_id)
+        sandbox = self._sandbox_of(request.id)
+        container = sandbox.container(request.id)
+        await sandbox.start_process(container, request.exec_id)
         return task.StartResponse(pid=container.pid)
 
     @answered
@@ -333,7 +334,7 @@ class TaskService(task_v2_ttrpc.TaskService):
     ) -> None:
         """Keep what `kata-ctl explain` reads: once a creation is undone, nothing else tells of it."""
         if isinstance(error, Exception):
-            failed = failure.of_creation(sandbox_id, request.id, self._namespace, request.bundle, error)
+            failed = failure.of_container("create", sandbox_id, request.id, self._namespace, request.bundle, error)
             await off_loop(failure.keep, failed, self._paths.failures)
 
     def _check_place(self, id: str, sandbox_id: str, role: Role) -> None:
@@ -390,7 +391,7 @@ class TaskService(task_v2_ttrpc.TaskService):
 
     def _sweep_up(self) -> None:
         try:
-            for namespace, id in sweep(self._paths.records):
+            for namespace, id in sweep(self._paths.records, self._paths.failures):
                 self._swept(namespace, id)
         except OSError as error:  # the next pod's shim tries again
             logger.warning("cannot sweep up after shims that died: %s", error)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kata_py.sandbox import failure
 from kata_py.sandbox.errors import StageFailed
-from kata_py.sandbox.failure import LIMIT, Pod, of_creation
+from kata_py.sandbox.failure import LIMIT, Pod, of_container
 from kata_py.sandbox.timeline import Span
 
 
@@ -19,7 +19,7 @@ def failed(bundle: Path, id: str = "one") -> failure.Failure:
     error.timeline = (Span("share", 1, 2, failed=True),)
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     error.__cause__.__cause__ = FileNotFoundError(errno.ENOENT, "on the way")
-    return of_creation(id, id, "k8s.io", str(bundle), error)
+    return of_container("create", id, id, "k8s.io", str(bundle), error)
 
 
 def test_a_failure_is_read_as_it_was_written_and_by_root_alone(tmp_path: Path) -> None:

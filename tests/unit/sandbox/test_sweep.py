@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kata_py.resource.undo import RemoveFile, Undo
+from kata_py.sandbox import failure
 from kata_py.sandbox.errors import FailedPrecondition, NotFound
 from kata_py.sandbox.record import Record
 from kata_py.sandbox.sweep import sweep
@@ -35,9 +36,11 @@ def test_what_a_dead_shim_has_left_goes_once_its_bundle_is_removed(root: Path, t
     socket = tmp_path / "socket"
     socket.touch()
     record = left(root, "gone", tmp_path / "no-bundle", RemoveFile(str(socket)))
-    assert sweep(root) == [("default", "gone")]
+    assert sweep(root, root.with_name("failures")) == [("default", "gone")]
     assert not socket.exists()
     assert not record.directory.exists()
+    [kept] = failure.load(root.with_name("failures"))
+    assert (kept.sandbox, kept.kind, kept.stage) == ("gone", "loss", "plan")
 
 
 def test_what_a_manager_may_still_ask_for_stays(root: Path, tmp_path: Path) -> None:
@@ -49,7 +52,7 @@ def test_what_a_manager_may_still_ask_for_stays(root: Path, tmp_path: Path) -> N
     (root / "damaged").mkdir()
     (root / "damaged" / "record.json").write_text("{")
     (root / "a-file").touch()
-    assert sweep(root) == []
+    assert sweep(root, root.with_name("failures")) == []
     assert socket.exists()
     assert {path.name for path in root.iterdir()} == {"served", "to-be-deleted", "begun", "damaged", "a-file"}
 
@@ -60,22 +63,22 @@ def test_what_cannot_be_undone_stays_on_record_and_is_told(
     stuck = tmp_path / "stuck"
     stuck.mkdir()
     record = left(root, "gone", tmp_path / "no-bundle", RemoveFile(str(stuck)))
-    sweep(root)
+    sweep(root, root.with_name("failures"))
     assert Record.load("gone", root=root).undo == (RemoveFile(str(stuck)),)
     assert f"sandbox gone: left behind by a shim that died: {RemoveFile(str(stuck))}" in caplog.text
     stuck.rmdir()
-    sweep(root)
+    sweep(root, root.with_name("failures"))
     assert not record.directory.exists()
 
 
 def test_nobody_sweeps_what_another_process_removes(root: Path, tmp_path: Path) -> None:
     record = left(root, "gone", tmp_path / "no-bundle")
     with Record.claimed("gone", root=root):
-        sweep(root)
+        sweep(root, root.with_name("failures"))
         with pytest.raises(FailedPrecondition, match="another process removes sandbox gone right now"):
             Record.claimed("gone", root=root).__enter__()
         assert record.directory.exists()
-    sweep(root)
+    sweep(root, root.with_name("failures"))
     assert not record.directory.exists()
 
 
@@ -85,7 +88,7 @@ def test_a_sandbox_that_a_manager_deletes_is_not_held_meanwhile(
     left(root, "to-be-deleted", tmp_path)
     claimed: list[str] = []
     monkeypatch.setattr(Record, "claimed", lambda id, root: claimed.append(id))
-    sweep(root)
+    sweep(root, root.with_name("failures"))
     assert claimed == []
 
 
@@ -95,4 +98,4 @@ def test_a_record_that_is_not_there_cannot_be_claimed(root: Path) -> None:
 
 
 def test_a_node_without_records_is_clean(root: Path) -> None:
-    sweep(root)
+    sweep(root, root.with_name("failures"))
