@@ -5,13 +5,12 @@ What is expected is written down here, from what was broken, never from what exp
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,23 +19,24 @@ from click.testing import CliRunner
 from kata_py.cli.verbs import explain, gc, ps, timeline
 from kata_py.sandbox import failure
 from kata_py.sandbox.record import ROOT, Record
-from kata_py.ttrpc.errors import StatusError, TtrpcError
-from tests.faults import in_stage, on_record, processes, stopped
+from tests.integration import injections as at
 from tests.integration.conftest import ON_NAMESPACES
-from tests.integration.test_bad_input import MACHINE, SMALL, booting, configured, refused, wrapped
+from tests.integration.injections import NAME
+from tests.integration.test_management import rego
 from tests.manager import Manager
 from tests.tasks import until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean")]
+LONG = f"/run/{'s' * 102}"  # of a socket
+MUCH = "99999999"  # MiB, more than any machine can have
+TAKEN = ("ip tuntap add tap0_kata mode tap",)  # the first name that a shim gives
+FILTERED = ("tc qdisc add dev eth0 ingress",)
+TUNNEL = ("ip tuntap add tunnel0 mode tun", "ip addr add 10.1.0.2/24 dev tunnel0")
 
-NAME = "explained"  # the sandbox
-HIDDEN = (
-    "unshare --mount --propagation slave sh -ec '! [ -e {device} ] || "
-    '{{ mount --bind {device} {device}; mount -o remount,bind,nodev {device}; }}; exec "$@"\' sh'
-)
-VSOCK = ("/dev/vhost-vsock", 'agent_channel = "vsock"')
-KVM = ("/dev/kvm", 'accelerator = "kvm"')
+VSOCK = partial(at.without, device="/dev/vhost-vsock", line='agent_channel = "vsock"')
+KVM = partial(at.without, device="/dev/kvm", line='accelerator = "kvm"')
 HUGE = ("enable_hugepages = true", f"default_memory = {1 << 20}")  # MiB: more than any host has set aside
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean")]
 
 
 @pytest.fixture(autouse=True)
@@ -48,91 +48,6 @@ def forgotten() -> Iterator[None]:
     path.unlink(missing_ok=True)
 
 
-async def _key(manager: Manager, tmp: Path, **values: object) -> None:
-    await refused(configured(manager, tmp, **values), NAME)
-
-
-async def _hypervisor(manager: Manager, tmp: Path, *new: str) -> None:
-    keys = tuple(line.partition("=")[0] for line in new)
-    lines = [line for line in manager.config.read_text().splitlines() if not line.startswith(keys)]
-    at = lines.index("[hypervisor.qemu]") + 1
-    await _config(manager, tmp, "\n".join([*lines[:at], *new, *lines[at:]]))
-
-
-async def _without(manager: Manager, tmp: Path, device: str, line: str) -> None:
-    """On a host that has the device, nobody can open it there: its place is on a file system without devices."""
-    hidden = HIDDEN.format(device=device)
-    await _hypervisor(wrapped(manager, tmp, hidden), tmp, line)
-
-
-async def _guest(manager: Manager, tmp: Path, script: str) -> None:
-    await refused(booting(manager, tmp, script), NAME)
-
-
-async def _config(manager: Manager, tmp: Path, text: str | None) -> None:
-    config = tmp / "configuration.toml"
-    if text is not None:
-        config.write_text(text)
-    await refused(manager.using(config=config), NAME)
-
-
-async def _full(manager: Manager, tmp: Path, place: str) -> None:
-    await refused(wrapped(manager, tmp, SMALL.format(place=place, options="nr_inodes=1")), NAME)
-
-
-async def _command(manager: Manager, tmp: Path) -> None:
-    await refused(manager, NAME, "no-such-command")
-
-
-async def _spec(manager: Manager, tmp: Path, change: Callable[[dict[str, object]], object]) -> None:
-    def spoil(bundle: Path) -> None:
-        spec = json.loads((bundle / "config.json").read_text())
-        change(spec)
-        (bundle / "config.json").write_text(json.dumps(spec))
-
-    await refused(manager, NAME, spoil=spoil)
-
-
-async def _garbled(manager: Manager, tmp: Path) -> None:
-    await refused(manager, NAME, spoil=lambda bundle: (bundle / "config.json").write_bytes(b"{,"))
-
-
-async def _garbled_initramfs(manager: Manager, tmp: Path) -> None:
-    garbled = tmp / "initramfs.img"
-    garbled.write_bytes(b"no archive" * 1000)
-    await _key(manager, tmp, initramfs=str(garbled), dial_timeout=8)
-
-
-async def _standstill(manager: Manager, tmp: Path) -> None:
-    hurried = configured(manager, tmp, create_container_timeout=1)
-    async with hurried.container(NAME, "true", create=False) as container:
-        creating = asyncio.create_task(container.create())
-        content = await on_record(container.id, in_stage("create"))
-        driver = next(name for name in MACHINE.values() if name in processes(content))
-        with stopped(processes(content)[driver]), pytest.raises(StatusError):
-            await creating
-
-
-async def _killed(manager: Manager, tmp: Path, victim: str) -> None:
-    async with manager.container(NAME, "sleep", "1000") as container:
-        await container.start()
-        content = await on_record(NAME, lambda content: content["state"] == "running")
-        os.kill(processes(content)[victim], signal.SIGKILL)
-        with suppress(TtrpcError):
-            await container.wait()
-
-
-def _no_netns(spec: dict[str, object]) -> None:
-    linux = spec["linux"]
-    assert isinstance(linux, dict)
-    spaces = [space for space in linux.get("namespaces", []) if space["type"] != "network"]
-    linux["namespaces"] = [*spaces, {"type": "network", "path": "/run/netns/no-such"}]
-
-
-def _bad_annotation(spec: dict[str, object]) -> None:
-    spec["annotations"] = {"io.katacontainers.config.hypervisor.default_memroy": "1"}
-
-
 @dataclass(frozen=True, slots=True)
 class Fault:
     name: str
@@ -141,39 +56,71 @@ class Fault:
     cause: str
 
 
-BOTH = [
-    Fault("command missing", _command, "create", "command-missing"),
-    Fault("spec garbled", _garbled, "plan", "spec-invalid"),
-    Fault("configuration missing", lambda m, t: _config(m, t, None), "plan", "configuration-missing"),
-    Fault("configuration no TOML", lambda m, t: _config(m, t, "[runtime\n"), "plan", "configuration-invalid"),
-    Fault("unknown key", lambda m, t: _key(m, t, default_memroy=1), "plan", "configuration-invalid"),
-    Fault("bad annotation", lambda m, t: _spec(m, t, _bad_annotation), "plan", "annotation-refused"),
-    Fault("netns missing", lambda m, t: _spec(m, t, _no_netns), "network", "netns-missing"),
-    Fault("share full", lambda m, t: _full(m, t, "/run/kata-containers/shared"), "share", "disk-full"),
-    Fault("agent hung", _standstill, "create", "agent-hung"),
-    Fault("agent killed", lambda m, t: _killed(m, t, "agent"), "running", "agent-lost"),
-]
+SHIM = [
+    Fault("bundle garbled", partial(at.not_started, spoil=at.garble), "shim", "spec-invalid"),
+    Fault("no room for the socket", at.no_room_for_socket, "shim", "disk-full"),
+    Fault("socket path too long", partial(at.not_started, flags=("-socket", LONG)), "shim", "socket-path-too-long"),
+    Fault("no CAP_SYS_ADMIN", at.no_capability, "shim", "permission-denied"),
+    Fault("shim gone", at.shim_gone, "shim", "shim-gone"),
+    Fault("shim killed in create", partial(at.killed_in, victim="shim", stage="create"), "create", "shim-killed"),
+    Fault("shim killed", at.shim_killed, "running", "shim-killed"),
+    Fault("shim hung", at.shim_hung, "running", "shim-hung"),
+]  # fmt: skip
+ABOVE = [
+    Fault("spec garbled", at.garbled, "plan", "spec-invalid"),
+    Fault("configuration missing", partial(at.configuration, text=None), "plan", "configuration-missing"),
+    Fault("configuration no TOML", partial(at.configuration, text="[runtime\n"), "plan", "configuration-invalid"),
+    Fault("unknown key", partial(at.key, default_memroy=1), "plan", "configuration-invalid"),
+    Fault("bad annotation", partial(at.annotated, key="default_memroy", value="1"), "plan", "annotation-refused"),
+    Fault("memory over limit", partial(at.annotated, key="default_memory", value=MUCH), "plan", "annotation-refused"),
+    Fault("records full", partial(at.full, place="/run/vc/sbs"), "plan", "disk-full"),
+    Fault("network the host's", partial(at.in_netns, path=None), "plan", "network-of-host"),
+    Fault("netns missing", partial(at.in_netns, path=Path("/run/netns/none")), "network", "netns-missing"),
+    Fault("netns unmounted", at.netns_unmounted, "network", "netns-missing"),
+    Fault("tap busy", partial(at.networked, commands=TAKEN), "network", "link-in-use"),
+    Fault("link filtered", partial(at.networked, commands=FILTERED), "network", "link-in-use"),
+    Fault("CNI made a tunnel", partial(at.networked, commands=TUNNEL), "network", "link-unsupported"),
+    Fault("no tun device", at.no_tun, "network", "permission-denied"),
+    Fault("share full", partial(at.full, place="/run/kata-containers/shared"), "share", "disk-full"),
+    Fault("hook fails", at.failing_hook, "hooks", "hook-failed"),
+    Fault("policy garbled", partial(at.governed, policy="package agent_policy\nX {"), "policy", "policy-invalid"),
+    Fault("policy denial", partial(at.governed, policy=rego(CreateContainer=False)), "create", "policy-denied"),
+    Fault("command missing", at.command, "create", "command-missing"),
+    Fault("command missing later", at.later_container, "create app", "command-missing"),
+    Fault("program of s390x", at.foreign_program, "start", "architecture-other"),
+    Fault("volume missing", at.no_volume, "create", "volume-missing"),
+    Fault("container out of memory", at.greedy_container, "running", "container-out-of-memory"),
+    Fault("agent hung", at.standstill, "create", "agent-hung"),
+    Fault("agent killed in create", partial(at.killed_in, victim="agent", stage="create"), "create", "agent-lost"),
+    Fault("agent killed", partial(at.killed, victim="agent"), "running", "agent-lost"),
+]  # fmt: skip
 QEMU = [
-    Fault("kernel missing", lambda m, t: _key(m, t, kernel="/no/file"), "qemu", "kernel-missing"),
-    Fault("kernel no kernel", lambda m, t: _key(m, t, kernel="/bin/false"), "qemu", "kernel-unusable"),
-    Fault("initramfs missing", lambda m, t: _key(m, t, initramfs="/no/file"), "qemu", "image-missing"),
-    Fault("image missing", lambda m, t: _key(m, t, image="/no/file"), "qemu", "image-missing"),
-    Fault("qemu missing", lambda m, t: _key(m, t, path="/no/file"), "qemu", "qemu-missing"),
-    Fault("qemu no qemu", lambda m, t: _key(m, t, path="/bin/false"), "qemu", "qemu-exited"),
-    Fault("virtiofsd missing", lambda m, t: _key(m, t, virtio_fs_daemon="/no/file"), "virtiofsd", "virtiofsd-missing"),
-    Fault("virtiofsd other", lambda m, t: _key(m, t, virtio_fs_daemon="/bin/true"), "virtiofsd", "virtiofsd-unusable"),
-    Fault("no vsock", lambda m, t: _without(m, t, *VSOCK), "qemu", "vhost-unavailable"),
-    Fault("no KVM", lambda m, t: _without(m, t, *KVM), "qemu", "kvm-unavailable"),
-    Fault("no huge pages", lambda m, t: _hypervisor(m, t, *HUGE), "qemu", "memory-unavailable"),
-    Fault("initramfs garbled", _garbled_initramfs, "agent", "guest-panic"),
-    Fault("guest panics", lambda m, t: _guest(m, t, "exit 3"), "agent", "guest-panic"),
-    Fault("no agent", lambda m, t: _guest(m, t, "exec /bin/busybox sleep 1000"), "agent", "agent-silent"),
-    Fault("qemu killed", lambda m, t: _killed(m, t, "qemu"), "running", "qemu-killed"),
-    Fault("virtiofsd killed", lambda m, t: _killed(m, t, "virtiofsd"), "running", "virtiofsd-killed"),
+    Fault("kernel missing", partial(at.key, kernel="/no/file"), "qemu", "kernel-missing"),
+    Fault("kernel no kernel", partial(at.key, kernel="/bin/false"), "qemu", "kernel-unusable"),
+    Fault("kernel of s390x", at.foreign_kernel, "qemu", "kernel-unusable"),
+    Fault("initramfs missing", partial(at.key, initramfs="/no/file"), "qemu", "image-missing"),
+    Fault("image missing", partial(at.key, image="/no/file"), "qemu", "image-missing"),
+    Fault("qemu missing", partial(at.key, path="/no/file"), "qemu", "qemu-missing"),
+    Fault("qemu no qemu", partial(at.key, path="/bin/false"), "qemu", "qemu-exited"),
+    Fault("virtiofsd missing", partial(at.key, virtio_fs_daemon="/no/file"), "virtiofsd", "virtiofsd-missing"),
+    Fault("virtiofsd other", partial(at.key, virtio_fs_daemon="/bin/true"), "virtiofsd", "virtiofsd-unusable"),
+    Fault("no vsock", VSOCK, "qemu", "vhost-unavailable"),
+    Fault("no KVM", KVM, "qemu", "kvm-unavailable"),
+    Fault("no huge pages", partial(at.hypervisor, lines=HUGE), "qemu", "memory-unavailable"),
+    Fault("machines full", partial(at.full, place="/run/vc/vm"), "qemu", "disk-full"),
+    Fault("initramfs garbled", at.garbled_initramfs, "agent", "guest-panic"),
+    Fault("image garbled", at.garbled_image, "agent", "image-damaged"),
+    Fault("init of s390x", at.foreign_init, "agent", "guest-architecture"),
+    Fault("guest panics", partial(at.guest, script="exit 3"), "agent", "guest-panic"),
+    Fault("no agent", partial(at.guest, script="exec /bin/busybox sleep 1000"), "agent", "agent-silent"),
+    Fault("qemu out of memory", at.little_memory, "agent", "qemu-out-of-memory"),
+    Fault("qemu killed in boot", partial(at.killed_in, victim="qemu", stage="agent"), "agent", "qemu-killed"),
+    Fault("qemu killed", partial(at.killed, victim="qemu"), "running", "qemu-killed"),
+    Fault("virtiofsd killed", partial(at.killed, victim="virtiofsd"), "running", "virtiofsd-killed"),
 ]  # fmt: skip
 
 
-FAULTS = [("namespace", fault) for fault in BOTH] + [("qemu", fault) for fault in QEMU]
+FAULTS = [("namespace", fault) for fault in (*SHIM, *ABOVE)] + [("qemu", fault) for fault in QEMU]
 
 
 @pytest.mark.parametrize(
