@@ -392,6 +392,13 @@ CAUSES: tuple[Cause, ...] = (
         text="not a policy",
     ),
     Cause(
+        "KATA-A08",
+        "agent-version",
+        "The guest's agent does not know a call of this shim's, or answers it otherwise: it is of another version.",
+        "use the guest image of this version, see `kata-ctl version`",
+        text="the agent is of version|the agent does not tell its version",
+    ),
+    Cause(
         "KATA-A04",
         "agent-hung",
         "The agent answered before and does no longer: the guest stands still, or has too little CPU or memory.",

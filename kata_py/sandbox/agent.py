@@ -92,6 +92,10 @@ class Agent:
         """Learn that the agent serves."""
         await _answered(self._health.Check(health_pb2.CheckRequest(), timeout=timeout))
 
+    async def version(self, timeout: float) -> str:
+        """Its version, as it says."""
+        return (await _answered(self._health.Version(health_pb2.CheckRequest(), timeout=timeout))).agent_version
+
     async def set_clock(self) -> None:
         """Set the guest's clock to the host's."""
         now = time.time_ns() // 1000

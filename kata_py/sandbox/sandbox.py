@@ -147,7 +147,9 @@ class Sandbox:
                         async with stages.stage("hooks"):
                             await stack.enter_async_context(first.hooks.around(vm.pid, record))
                     async with stages.stage("agent", plan.dial_timeout):
-                        agent = await stack.enter_async_context(dial(vm, plan.dial_timeout, plan.patience))
+                        agent = stages.agent = await stack.enter_async_context(
+                            dial(vm, plan.dial_timeout, plan.patience)
+                        )
                 if plan.policy:
                     async with stages.stage("policy"):
                         await agent.set_policy(plan.policy)

@@ -7,11 +7,17 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from google.protobuf.message import DecodeError
+
 from kata_py.hypervisor.api import HypervisorError, Vm
 from kata_py.resource.journal import Journal
-from kata_py.sandbox.errors import DeadlineExceeded, StageFailed, Unavailable
+from kata_py.sandbox.agent import Agent
+from kata_py.sandbox.errors import DeadlineExceeded, SandboxError, StageFailed, Unavailable, Unimplemented
+from kata_py.ttrpc.errors import StatusError
 
 DEATH_TIMEOUT = 1.0  # seconds that a lost connection waits to learn of its machine's end
+VERSION_TIMEOUT = 2.0  # seconds
+VERSION_LENGTH = 100  # characters; the guest is not trusted
 EVIDENCE_LINES = 40  # what matters may stand above a panic's trace
 
 
@@ -23,10 +29,12 @@ class Stages:
 
     Attributes:
         vm: The machine, once there is one.
+        agent: The agent in it, once it has answered.
     """
 
     def __init__(self, journal: Journal) -> None:
         self.vm: Vm | None = None
+        self.agent: Agent | None = None
         self._journal = journal
 
     @asynccontextmanager
@@ -70,7 +78,23 @@ class Stages:
             return name, *(await last_words(self.vm, str(error)))
         if isinstance(error, DeadlineExceeded):
             return name, str(error), self.vm.console_tail()[-EVIDENCE_LINES:]
+        if self.agent is not None and speaks_otherwise(error):
+            return name, f"{error}; {await _version(self.agent)}", ()
         return name, str(error), ()  # of the host's or told by the agent itself: the console has nothing to add
+
+
+def speaks_otherwise(error: Exception) -> bool:
+    """Whether an agent does not know a call of ours, or answers it in another form."""
+    return isinstance(error.__cause__, DecodeError) or (
+        isinstance(error, Unimplemented) and isinstance(error.__cause__, StatusError)
+    )
+
+
+async def _version(agent: Agent) -> str:
+    try:
+        return f"the agent is of version {(await agent.version(VERSION_TIMEOUT))[:VERSION_LENGTH]!r}"
+    except SandboxError as error:
+        return f"the agent does not tell its version: {error}"
 
 
 async def last_words(vm: Vm, cause: str) -> tuple[str, tuple[str, ...]]:

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import os
+import shutil
 import signal
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,8 @@ from kata_py.config.load import load
 from kata_py.resource.cgroup import hand_down, hierarchies
 from kata_py.ttrpc.errors import StatusError, TtrpcError
 from tests import bundle as bundles
-from tests import netns
+from tests import launcher, netns
+from tests.conftest import REPOSITORY
 from tests.faults import in_stage, kill_when, on_record, processes, stopped
 from tests.integration.test_bad_input import (
     MACHINE,
@@ -43,6 +45,11 @@ HIDDEN = (
     '{{ mount --bind {device} {device}; mount -o remount,bind,nodev {device}; }}; exec "$@"\' sh'
 )
 POLICY = "io.katacontainers.config.agent.policy"
+OLDER = """
+
+_all = Agent.ttrpc_methods
+Agent.ttrpc_methods = lambda self: {n: e for n, e in _all(self).items() if n != "CreateContainer"}
+"""
 S390 = 22  # EM_S390: a machine that no test runs on
 
 
@@ -293,6 +300,14 @@ async def greedy_container(manager: Manager, tmp: Path) -> None:
 def of_s390(program: bytes) -> bytes:
     """An ELF file that says it is for s390x."""
     return program[:18] + struct.pack("<H", S390) + program[20:]
+
+
+async def older_agent(manager: Manager, tmp: Path) -> None:
+    """An agent of a version that did not know how to create containers yet."""
+    shutil.copytree(REPOSITORY / "agent" / "kata_agent", tmp / "older" / "kata_agent")
+    calls = tmp / "older" / "kata_agent" / "rpc" / "service.py"
+    calls.write_text(calls.read_text() + OLDER)
+    await refused(manager.using(launcher=launcher.write(tmp / "bin", tmp / "older")), NAME)
 
 
 async def later_container(manager: Manager, tmp: Path) -> None:
