@@ -238,6 +238,7 @@ async def serving(
     host: str = "127.0.0.1",
     protected: bool = False,
     encrypted: bool = False,
+    expired: bool = False,
 ) -> AsyncIterator[Registry]:
     """Serve a registry whose files lie below the directory.
 
@@ -247,6 +248,7 @@ async def serving(
         host: The address that it listens on.
         protected: Whether it wants to know who asks.
         encrypted: Whether it speaks TLS, with the certificate `certificate` of its own making.
+        expired: Whether that was valid until yesterday, as to a node whose clock is ahead.
     """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "htpasswd").write_text(_HTPASSWD)
@@ -254,7 +256,7 @@ async def serving(
     tls = ""
     if encrypted:
         tls = _TLS.format(certificate=directory / "certificate", key=directory / "key")
-        await _certify(directory, host)
+        await _certify(directory, host, expired=expired)
     (directory / "config.yml").write_text(_CONFIG.format(host=host, root=directory / "data", auth=auth, tls=tls))
     process = await asyncio.create_subprocess_exec(
         "nsenter", f"--net={netns}", "docker-registry", "serve", str(directory / "config.yml"),
@@ -283,13 +285,20 @@ async def serving(
             await following
 
 
-async def _certify(directory: Path, host: str) -> None:
+async def _certify(directory: Path, host: str, *, expired: bool) -> None:
     """Make a key and a certificate for an address."""
-    process = await asyncio.create_subprocess_exec(
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-        "-keyout", str(directory / "key"), "-out", str(directory / "certificate"), "-subj", "/CN=registry",
-        "-addext", f"subjectAltName=IP:{host}",
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    key, certificate = str(directory / "key"), str(directory / "certificate")
+    await _openssl(
+        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+        "-keyout", key, "-out", certificate, "-subj", "/CN=registry", "-addext", f"subjectAltName=IP:{host}",
     )  # fmt: skip
+    if expired:
+        await _openssl("x509", "-in", certificate, "-signkey", key, "-days", "-1", "-out", certificate)
+
+
+async def _openssl(*words: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        "openssl", *words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     async with asyncio.timeout(_START_TIMEOUT):
         assert await process.wait() == 0

@@ -146,6 +146,22 @@ CAUSES: tuple[Cause, ...] = (
         ("hooks", "create"),
         text="^hook ",
     ),
+    Cause(
+        "KATA-N05",
+        "network-of-host",
+        "The pod asks for the host's network, which a machine cannot share.",
+        "remove `hostNetwork: true` from the pod, or give it another runtime class",
+        ("plan", "network"),
+        text="hostNetwork",
+    ),
+    Cause(
+        "KATA-C07",
+        "request-refused",
+        "The pod asks for what this runtime class cannot give it; the error says what.",
+        "change the pod, or the configuration, as the error says; see limitations.md",
+        ("plan",),
+        ("InvalidArgument", "Unimplemented", "FailedPrecondition"),
+    ),
     # ---- H: the host
     Cause(
         "KATA-H01",
@@ -199,6 +215,13 @@ CAUSES: tuple[Cause, ...] = (
         "run `kata-ctl gc --dry-run`, then `kata-ctl gc`",
         text="is there already|earlier sandbox",
     ),
+    Cause(
+        "KATA-H08",
+        "clock-wrong",
+        "A certificate is not valid at the time that node and guest believe it is.",
+        "compare `date -u` on the node with a clock that is right, see to NTP; else renew the certificate",
+        anywhere="not valid at this time|certificate (has expired|is not yet valid)",
+    ),
     # ---- N: the pod's network
     Cause(
         "KATA-N01",
@@ -223,14 +246,6 @@ CAUSES: tuple[Cause, ...] = (
         "have the CNI configuration give the pod a veth, macvlan, ipvlan or tap link",
         ("network",),
         ("UnsupportedLink",),
-    ),
-    Cause(
-        "KATA-N05",
-        "network-of-host",
-        "The pod asks for the host's network, which a machine cannot share.",
-        "remove `hostNetwork: true` from the pod, or give it another runtime class",
-        ("plan", "network"),
-        text="hostNetwork",
     ),
     Cause(
         "KATA-N02",
@@ -350,6 +365,15 @@ CAUSES: tuple[Cause, ...] = (
         "The guest's kernel panicked: it has no init or no root file system, ran out of memory, or has a fault.",
         "read the console's last lines; use a kernel and an image that belong together",
         anywhere="panicked|Kernel panic",
+    ),
+    # ---- I: images that the guest pulls
+    Cause(
+        "KATA-I01",
+        "image-not-pulled",
+        "The guest cannot pull the container's image.",
+        "do what the error says of the image; what the guest is told of registries is in its /run/peerpod",
+        ("create",),
+        text="^agent: image ",
     ),
     # ---- A: the agent
     Cause(

@@ -25,6 +25,7 @@ from kata_py.resource.cgroup import hand_down, hierarchies
 from kata_py.ttrpc.errors import StatusError, TtrpcError
 from tests import bundle as bundles
 from tests import launcher, netns
+from tests import registry as registries
 from tests.conftest import REPOSITORY
 from tests.faults import in_stage, kill_when, on_record, processes, stopped
 from tests.integration.test_bad_input import (
@@ -37,7 +38,9 @@ from tests.integration.test_bad_input import (
     unspoilt,
     wrapped,
 )
+from tests.integration.test_guest_pull import IMAGE_NAME, created, registry_of, volume, written
 from tests.manager import Container, Manager
+from tests.registry import layer
 
 NAME = "explained"  # the sandbox
 HIDDEN = (
@@ -321,6 +324,26 @@ async def later_container(manager: Manager, tmp: Path) -> None:
         async with manager.container("app", spec=spec("app", "no-such-command"), create=False) as app:
             with pytest.raises(StatusError):
                 await app.create()
+
+
+async def clock_ahead(manager: Manager, tmp: Path) -> None:
+    """To the guest, which has the node's time, the certificate of the registry has expired.
+
+    No namespace shifts the time of day: it is the certificate that is shifted.
+    """
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("KATA_AGENT_PAUSE_BUNDLE", str(registries.write_pause_bundle(tmp / "pause_bundle")))
+        for name, value in registries.skopeo_environment(tmp).items():
+            environ.setenv(name, value)
+        pulling = manager.using(config=written(tmp / "pull.toml", "namespace"))
+        async with (
+            created(pulling, NAME, rootfs=volume("pause")) as pod,
+            registry_of(pod, tmp / "registry", encrypted=True, expired=True) as registry,
+        ):
+            image = await registry.push("lib/app:1", layer({}))
+            with pytest.raises(StatusError):
+                async with created(pulling, "app", pod=NAME, annotations={IMAGE_NAME: image}, rootfs=volume(image)):
+                    raise AssertionError("it was created")
 
 
 async def failing_hook(manager: Manager, tmp: Path) -> None:

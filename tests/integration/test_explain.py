@@ -90,6 +90,7 @@ ABOVE = [
     Fault("program of s390x", at.foreign_program, "start", "architecture-other"),
     Fault("volume missing", at.no_volume, "create", "volume-missing"),
     Fault("container out of memory", at.greedy_container, "running", "container-out-of-memory"),
+    Fault("clock ahead", at.clock_ahead, "create app", "clock-wrong"),
     Fault("agent older", at.older_agent, "create", "agent-version"),
     Fault("agent hung", at.standstill, "create", "agent-hung"),
     Fault("agent killed in create", partial(at.killed_in, victim="agent", stage="create"), "create", "agent-lost"),

@@ -58,14 +58,20 @@ async def created(
 
 
 @asynccontextmanager
-async def registry_of(pod: Container, directory: Path) -> AsyncIterator[registries.Registry]:
-    """A registry in the pod's network, which the guest may ask without TLS."""
+async def registry_of(
+    pod: Container, directory: Path, *, encrypted: bool = False, expired: bool = False
+) -> AsyncIterator[registries.Registry]:
+    """A registry in the pod's network, which the guest may ask without TLS, or whose certificate it is given."""
     children = Path(f"/proc/{pod.pid}/task/{pod.pid}/children").read_text().split()
     guest = Path(f"/proc/{children[0]}")
-    async with registries.serving(directory, netns=guest / "ns/net") as registry:
+    netns = guest / "ns/net"
+    async with registries.serving(directory, netns=netns, encrypted=encrypted, expired=expired) as registry:
         told = guest / "root/run/peerpod"
-        told.mkdir()
-        (told / "registries.conf").write_text(registry.configuration)
+        (told / "certs").mkdir(parents=True)
+        if encrypted:
+            (told / "certs" / "registry.crt").write_bytes((directory / "certificate").read_bytes())
+        else:
+            (told / "registries.conf").write_text(registry.configuration)
         yield registry
 
 

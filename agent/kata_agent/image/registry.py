@@ -92,6 +92,10 @@ _FAULTS = (
         "name it with insecure = true in {registries}, if it is to be trusted nevertheless",
     ),
     _Fault(
+        "certificate has expired or is not yet valid", "the registry's certificate is not valid at this time",
+        "set the clock of the node, which the guest's follows, or renew the certificate",
+    ),
+    _Fault(
         "x509: |tls: ", "the registry's certificate is not to be trusted",
         "put its authority's certificate into {certificates}, as a file *.crt",
     ),
