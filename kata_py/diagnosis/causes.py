@@ -94,6 +94,15 @@ CAUSES: tuple[Cause, ...] = (
         ("shim",),
         text="has no live shim",
     ),
+    # ---- M: the manager
+    Cause(
+        "KATA-M01",
+        "manager-gave-up",
+        "The manager waited no longer for the creation, which was in the stage that is named.",
+        "see `kata-ctl timeline` for what takes so long, and the node's load; give the manager more time (kubelet's"
+        " `runtimeRequestTimeout`)",
+        text="^the manager's time for the creation was up",
+    ),
     # ---- C: what the node's administrator, or the pod, has configured
     Cause(
         "KATA-C01",

@@ -25,14 +25,18 @@ class HypervisorError(Exception):
         stage: The stage it failed in, a name from the timeline: `virtiofsd`, `qemu`, `kernel`, `agent`.
         hint: What to do next, for people; may be empty.
         evidence: The last lines of the console and of the hypervisor's own output, oldest first.
+        budget: Seconds that what has failed was given, if it was too slow.
     """
 
-    def __init__(self, stage: str, cause: str, *, hint: str = "", evidence: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, stage: str, cause: str, *, hint: str = "", evidence: tuple[str, ...] = (), budget: float | None = None
+    ) -> None:
         super().__init__(cause)
         self.stage = stage
         self.cause = cause
         self.hint = hint
         self.evidence = evidence
+        self.budget = budget
 
     def __str__(self) -> str:
         text = f"{self.stage}: {self.cause}"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
 
 from kata_py.ttrpc.address import Address
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 LINE_MAX = 1 << 14  # bytes; a longer line is told in pieces
 CONNECT_TIMEOUT = 5.0  # seconds
 PAUSE = 0.5  # seconds until the next attempt: nothing tells when a guest begins to listen
+KEPT_LINES = 20  # for whoever asks why the sandbox failed
+KEPT_LENGTH = 400  # characters of each
 _CHUNK = 1 << 16
 
 _LEVELS = {
@@ -35,31 +38,32 @@ _KNOWN = frozenset({"msg", "level", "ts", "version", "subsystem", "pid", "name",
 
 
 @asynccontextmanager
-async def following(address: Address | None, sandbox_id: str) -> AsyncIterator[None]:
-    """Log what the agent logs, while the context lasts; a connection that ends is made anew.
+async def following(address: Address | None, sandbox_id: str) -> AsyncIterator[Collection[str]]:
+    """Log what the agent logs, while the context lasts; a connection that ends is made anew. Gives the last lines.
 
     Args:
         address: Where the log is read; None where there is none to read.
         sandbox_id: Whose agent it is.
     """
+    last: deque[str] = deque(maxlen=KEPT_LINES)
     if address is None:
-        yield
+        yield last
         return
-    task = asyncio.create_task(_follow(address), name=f"agent's log of {sandbox_id}")
+    task = asyncio.create_task(_follow(address, last), name=f"agent's log of {sandbox_id}")
     try:
-        yield
+        yield last
     finally:
         task.cancel()
         await asyncio.wait([task])
 
 
-async def _follow(address: Address) -> None:
+async def _follow(address: Address, last: deque[str]) -> None:
     told = False
     while True:
         try:
             reader, writer = await open_stream(address, CONNECT_TIMEOUT)
             try:
-                await _read(reader)
+                await _read(reader, last)
             finally:
                 writer.close()
         except (ConnectError, OSError) as error:
@@ -69,12 +73,12 @@ async def _follow(address: Address) -> None:
         await asyncio.sleep(PAUSE)
 
 
-async def _read(reader: asyncio.StreamReader) -> None:
-    """Log the lines of one connection."""
+async def _read(reader: asyncio.StreamReader, last: deque[str]) -> None:
+    """Log the lines of one connection, and keep the last."""
     lines = Lines()
     while chunk := await reader.read(_CHUNK):
         for line in lines.add(chunk):
-            tell(line)
+            last.append(f"agent: {tell(line)[:KEPT_LENGTH]}")
         await asyncio.sleep(0)  # a guest that floods its log gets no more than its turn
 
 
@@ -94,17 +98,19 @@ class Lines:
             yield from (line[start : start + LINE_MAX] for start in range(0, len(line), LINE_MAX))
 
 
-def tell(line: bytes) -> None:
-    """Log one line of the agent's; one that is no record as it stands, at level info."""
+def tell(line: bytes) -> str:
+    """Log one line of the agent's; one that is no record as it stands, at level info. Returns its message."""
     try:
         record = json.loads(line)
         message, level = record["msg"], _LEVELS[record["level"]]
     except (ValueError, KeyError, TypeError, RecursionError):
-        logger.info("%s", line.decode(errors="replace"), extra={"source": "agent", "subsystem": "agent"})
-        return
+        text = line.decode(errors="replace")
+        logger.info("%s", text, extra={"source": "agent", "subsystem": "agent"})
+        return text
     if not logger.isEnabledFor(level):
-        return
+        return str(message)
     fields: dict[str, object] = {"source": "agent", "subsystem": str(record.get("subsystem", "agent"))}
     if others := {key: value for key, value in record.items() if key not in _KNOWN}:
         fields["agent"] = json.dumps(others, ensure_ascii=False)
     logger.log(level, "%s", message, extra=fields)
+    return str(message)

@@ -62,6 +62,7 @@ class StageFailed(SandboxError):
         budget: Seconds it was given, or None when it has no bound of its own.
         cause: What happened, in words.
         evidence: The last lines of the guest's console and the hypervisor's output, oldest first.
+        context: Further lines, of the console and the agent's log, that are kept and not told: the cause says it all.
         timeline: All stages up to then, once the sandbox is undone: its record is gone with it.
     """
 
@@ -74,6 +75,7 @@ class StageFailed(SandboxError):
         self.elapsed = elapsed
         self.budget = budget
         self.evidence = evidence
+        self.context: tuple[str, ...] = ()
         self.timeline: tuple[Span, ...] = ()
 
     def __str__(self) -> str:

@@ -91,7 +91,7 @@ class Failure:
         cause: What happened, in words.
         errors: The errors' classes, outermost first, down to the root.
         errno: The system's number of the outermost error that has one; 0 without.
-        evidence: Last lines of the guest's console and of the hypervisor, oldest first.
+        evidence: Last lines of the guest's console, of the hypervisor and of the agent's log, oldest first.
         timeline: The sandbox's stages up to then.
     """
 
@@ -137,7 +137,7 @@ def of_container(kind: str, sandbox_id: str, container_id: str, manager: str, bu
         cause=(staged.cause if staged else str(error))[:CAUSE_LENGTH],
         errors=_classes(chain),
         errno=_number(chain),
-        evidence=_bounded(staged.evidence if staged else ()),
+        evidence=_bounded((*staged.evidence, *staged.context) if staged else ()),
         timeline=(staged.timeline if staged else ())[-SPANS:],
     )
 
@@ -184,6 +184,29 @@ def of_shim(sandbox_id: str, container_id: str, manager: str, bundle: str, error
         cause=(str(error) or repr(error))[:CAUSE_LENGTH],
         errors=_classes(chain),
         errno=_number(chain),
+    )
+
+
+def of_lateness(record: Record, container_id: str, budget: float) -> Failure:
+    """A creation that its caller gives up, while its record is still there.
+
+    Args:
+        record: The record of its sandbox.
+        container_id: The id of what is being created.
+        budget: Seconds that the caller gave for all of it.
+    """
+    return Failure(
+        sandbox=record.id,
+        container=container_id,
+        manager=record.namespace,
+        pod=pod_of(annotations_of(record.bundle)),
+        at=time.time(),
+        kind="create",
+        stage=_open_stage(record.timeline),
+        elapsed=budget,
+        budget=budget,
+        cause=f"the manager's time for the creation was up: {budget:g} s",
+        timeline=record.timeline[-SPANS:],
     )
 
 

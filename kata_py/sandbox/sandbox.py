@@ -135,14 +135,14 @@ class Sandbox:
                     await placement.admit(first.host_devices)
                 async with AsyncExitStack() as boot:
                     if not plan.vm.elsewhere:
-                        async with stages.stage("queue"):
+                        async with stages.stage("queue", boots.TIMEOUT):
                             await boot.enter_async_context(boots.turn(plan.paths.boots, record, boots.places()))
                     async with stages.stage("machine"):
                         vm = stages.vm = await stack.enter_async_context(
                             hypervisor.launch(_with(plan.vm, network), record)
                         )
                     log = vm.ports.log if isinstance(vm, OffersPorts) else None
-                    await stack.enter_async_context(agent_log.following(log, plan.id))
+                    stages.log = await stack.enter_async_context(agent_log.following(log, plan.id))
                     if first.hooks:
                         async with stages.stage("hooks"):
                             await stack.enter_async_context(first.hooks.around(vm.pid, record))
@@ -151,9 +151,9 @@ class Sandbox:
                             dial(vm, plan.dial_timeout, plan.patience)
                         )
                 if plan.policy:
-                    async with stages.stage("policy"):
+                    async with stages.stage("policy", CALL_TIMEOUT):
                         await agent.set_policy(plan.policy)
-                async with stages.stage("sandbox"):
+                async with stages.stage("sandbox", plan.guest_timeout):
                     links = None if network is None else Links(network, vm, agent)
                     await _prepare(agent, plan, links)
                     if share is None:
@@ -309,7 +309,7 @@ class Sandbox:
         if init.exit is None and self._stopping is None:
             cause, evidence = await last_words(self._vm, "the agent's connection is lost")
             logger.error("sandbox %s: %s; last lines: %s", self.id, cause, " | ".join(evidence))
-            died = failure.of_death(self._record, cause, evidence)
+            died = failure.of_death(self._record, cause, (*evidence, *self._parts.stages.log))
             await off_loop(failure.keep, died, self._parts.failures)
         await self.stop()
 

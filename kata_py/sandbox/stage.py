@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from google.protobuf.message import DecodeError
@@ -30,11 +30,13 @@ class Stages:
     Attributes:
         vm: The machine, once there is one.
         agent: The agent in it, once it has answered.
+        log: The last lines of the agent's log, oldest first, where it comes over a way of its own.
     """
 
     def __init__(self, journal: Journal) -> None:
         self.vm: Vm | None = None
         self.agent: Agent | None = None
+        self.log: Collection[str] = ()
         self._journal = journal
 
     @asynccontextmanager
@@ -66,7 +68,13 @@ class Stages:
         """
         elapsed = time.monotonic() - began
         stage, cause, evidence = await self._failure(name, error)
-        return StageFailed(stage, cause, elapsed=elapsed, budget=budget, evidence=evidence)
+        if isinstance(error, HypervisorError):
+            budget = error.budget or budget
+        failed = StageFailed(stage, cause, elapsed=elapsed, budget=budget, evidence=evidence)
+        if self.vm is not None and not evidence:
+            failed.context = self.vm.console_tail()[-EVIDENCE_LINES:]
+        failed.context += tuple(self.log)
+        return failed
 
     async def _failure(self, name: str, error: Exception) -> tuple[str, str, tuple[str, ...]]:
         if isinstance(error, HypervisorError):

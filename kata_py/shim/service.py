@@ -44,12 +44,14 @@ from kata_py.sandbox.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    SandboxError,
     Unimplemented,
 )
 from kata_py.sandbox.events import EventQueue, Topic
 from kata_py.sandbox.paths import HostPaths
 from kata_py.sandbox.pod import Role
 from kata_py.sandbox.process import LOST, Exit, Status
+from kata_py.sandbox.record import Record
 from kata_py.sandbox.sandbox import Sandbox
 from kata_py.sandbox.sandbox_plan import plan_sandbox, resolv_conf, shm
 from kata_py.sandbox.stdio import StdioOpener, StdioSpec
@@ -167,8 +169,11 @@ class TaskService(task_v2_ttrpc.TaskService):
         creation.add_done_callback(lambda _: self._creation_ended(request.id))
         self._creations[request.id] = creation
         self._note_vacancy()
+        budget = context.remaining()
         try:
-            await asyncio.wait([creation], timeout=context.remaining())
+            await asyncio.wait([creation], timeout=budget)
+            if budget is not None and not creation.done():
+                await off_loop(self._keep_lateness, request.id, sandbox_id, budget)
         finally:
             await _cancelled(creation)
             await self._keep_failure(request, sandbox_id, None if creation.cancelled() else creation.exception())
@@ -336,6 +341,11 @@ class TaskService(task_v2_ttrpc.TaskService):
         if isinstance(error, Exception):
             failed = failure.of_container("create", sandbox_id, request.id, self._namespace, request.bundle, error)
             await off_loop(failure.keep, failed, self._paths.failures)
+
+    def _keep_lateness(self, container_id: str, sandbox_id: str, budget: float) -> None:
+        with suppress(SandboxError):  # nothing is on record yet
+            late = failure.of_lateness(Record.load(sandbox_id, root=self._paths.records), container_id, budget)
+            failure.keep(late, self._paths.failures)
 
     def _check_place(self, id: str, sandbox_id: str, role: Role) -> None:
         """Refuse a container for which there is no place here: one sandbox is served, and the containers in it."""

@@ -75,7 +75,9 @@ async def _first(created: asyncio.Event, program: Program) -> None:
         if tasks[1] in done:
             raise HypervisorError("qemu", await program.wait())
         if not done:
-            raise HypervisorError("qemu", f"{NAME} did not make its socket within {START_TIMEOUT:g} s")
+            raise HypervisorError(
+                "qemu", f"{NAME} did not make its socket within {START_TIMEOUT:g} s", budget=START_TIMEOUT
+            )
     finally:
         for task in tasks:
             task.cancel()
@@ -91,7 +93,9 @@ async def _connect(sock: socket.socket, path: Path) -> None:
                 except ConnectionRefusedError:
                     await asyncio.sleep(0.001)
     except TimeoutError:
-        raise HypervisorError("qemu", f"{NAME} did not listen at {path} within {START_TIMEOUT:g} s") from None
+        raise HypervisorError(
+            "qemu", f"{NAME} did not listen at {path} within {START_TIMEOUT:g} s", budget=START_TIMEOUT
+        ) from None
 
 
 @contextmanager

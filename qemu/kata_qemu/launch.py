@@ -284,4 +284,4 @@ class Launch:
                 if program.failed:
                     stage = program.name if program.name == virtiofsd.NAME else "qemu"
                     raise HypervisorError(stage, await program.wait(), evidence=self.tail.lines) from error
-            raise HypervisorError(error.stage, error.cause, evidence=self.tail.lines) from error
+            raise HypervisorError(error.stage, error.cause, evidence=self.tail.lines, budget=error.budget) from error

@@ -42,8 +42,8 @@ class MonitorError(HypervisorError):
     └── MonitorClosed
     """
 
-    def __init__(self, cause: str) -> None:
-        super().__init__("qemu", cause)
+    def __init__(self, cause: str, *, budget: float | None = None) -> None:
+        super().__init__("qemu", cause, budget=budget)
 
 
 class CommandFailed(MonitorError):
@@ -107,7 +107,7 @@ class Monitor:
         except QMPError as error:
             raise MonitorError(f"{command.name}: an answer that is not understood: {error}") from error
         except TimeoutError:
-            raise MonitorError(f"{command.name}: no answer within {timeout:g} s") from None
+            raise MonitorError(f"{command.name}: no answer within {timeout:g} s", budget=timeout) from None
 
     async def lend(self, name: str, descriptor: int) -> None:
         """Give QEMU a duplicate of a descriptor, under a name that the next commands may use; each use takes it away.
@@ -186,7 +186,7 @@ async def connect(sock: socket.socket, *, timeout: float = COMMAND_TIMEOUT) -> A
         async with asyncio.timeout(timeout):
             await client.connect(sock)
     except TimeoutError:
-        raise MonitorError(f"no greeting within {timeout:g} s") from None
+        raise MonitorError(f"no greeting within {timeout:g} s", budget=timeout) from None
     except ConnectError as error:
         gone = isinstance(error.exc, EOFError | OSError)
         raise (MonitorClosed("no greeting: QEMU closed the monitor") if gone else MonitorError(str(error))) from error

@@ -75,7 +75,9 @@ async def recognise(binary: Path) -> Kind:
         async with asyncio.timeout(VERSION_TIMEOUT):
             output, _ = await process.communicate()
     except TimeoutError:
-        raise HypervisorError(NAME, f"{binary} --version does not end within {VERSION_TIMEOUT:g} s") from None
+        raise HypervisorError(
+            NAME, f"{binary} --version does not end within {VERSION_TIMEOUT:g} s", budget=VERSION_TIMEOUT
+        ) from None
     finally:
         if process.returncode is None:
             process.kill()

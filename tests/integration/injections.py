@@ -22,6 +22,7 @@ import pytest
 from image.tree import File, Tree
 from kata_py.config.load import load
 from kata_py.resource.cgroup import hand_down, hierarchies
+from kata_py.sandbox import record as records
 from kata_py.ttrpc.errors import StatusError, TtrpcError
 from tests import bundle as bundles
 from tests import launcher, netns
@@ -41,6 +42,7 @@ from tests.integration.test_bad_input import (
 from tests.integration.test_guest_pull import IMAGE_NAME, created, registry_of, volume, written
 from tests.manager import Container, Manager
 from tests.registry import layer
+from tests.tasks import until
 
 NAME = "explained"  # the sandbox
 HIDDEN = (
@@ -128,6 +130,14 @@ async def standstill(manager: Manager, tmp: Path) -> None:
         driver = next(name for name in MACHINE.values() if name in processes(content))
         with stopped(processes(content)[driver]), pytest.raises(StatusError):
             await creating
+
+
+async def hurried(manager: Manager, tmp: Path) -> None:
+    """A manager that waits for a guest's boot no longer than a moment."""
+    async with manager.container(NAME, "true", create=False) as container:
+        with pytest.raises(StatusError):
+            await container.create(timeout=1.0)
+        await until(lambda: not (records.ROOT / NAME).exists())
 
 
 async def ended(container: Container) -> None:

@@ -113,6 +113,7 @@ QEMU = [
     Fault("initramfs garbled", at.garbled_initramfs, "agent", "guest-panic"),
     Fault("image garbled", at.garbled_image, "agent", "image-damaged"),
     Fault("init of s390x", at.foreign_init, "agent", "guest-architecture"),
+    Fault("manager impatient", at.hurried, "agent", "manager-gave-up"),
     Fault("guest panics", partial(at.guest, script="exit 3"), "agent", "guest-panic"),
     Fault("no agent", partial(at.guest, script="exec /bin/busybox sleep 1000"), "agent", "agent-silent"),
     Fault("qemu out of memory", at.little_memory, "agent", "qemu-out-of-memory"),
