@@ -50,3 +50,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str = ""
 def print_json(value: object) -> None:
     """Print a value on stdout as JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def printable(text: str) -> str:
+    """A text that a guest may have written, for a terminal: what could steer that is shown by its number."""
+    return "".join(each if each.isprintable() or each == "\n" else f"\\x{ord(each):02x}" for each in text)

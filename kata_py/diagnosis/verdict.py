@@ -24,7 +24,8 @@ class Verdict:
         cause: The cause's name.
         meaning: What that means.
         said: What the part that failed said itself.
-        evidence: The last lines of console and hypervisor, oldest first.
+        evidence: The last lines of console, hypervisor and agent, oldest first.
+        journal: What the node's journal has of it, oldest first: of the shim, the manager and the kernel.
         next: What to do next.
     """
 
@@ -40,11 +41,17 @@ class Verdict:
     meaning: str
     said: str
     evidence: tuple[str, ...]
+    journal: tuple[str, ...]
     next: str
 
 
-def judge(failure: Failure) -> Verdict:
-    """Judge a failure."""
+def judge(failure: Failure, journal: tuple[str, ...] = ()) -> Verdict:
+    """Judge a failure.
+
+    Args:
+        failure: What is known of it.
+        journal: What the node's journal has of it.
+    """
     cause = cause_of(failure)
     return Verdict(
         sandbox=failure.sandbox,
@@ -59,6 +66,7 @@ def judge(failure: Failure) -> Verdict:
         meaning=cause.meaning,
         said=failure.cause,
         evidence=failure.evidence,
+        journal=journal,
         next=cause.cure,
     )
 

@@ -5,9 +5,14 @@ What is expected is written down here, from what was broken, never from what exp
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
+import shutil
 import signal
+import subprocess
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -140,6 +145,47 @@ async def test_a_fault_is_explained(
     record_property("expected", f"{fault.stage} {fault.cause}")
     record_property("got", f"{verdict['stage']} {verdict['cause']}")
     assert (verdict["stage"], verdict["cause"]) == (fault.stage, fault.cause), result.output
+
+
+@pytest.fixture
+def journald() -> Iterator[None]:
+    """A journal of the node."""
+    places = top, _ = Path("/run/systemd"), Path("/run/log")
+    for place in places:
+        place.mkdir()  # in a room there is none; a host's own would be in the way
+    settings, socket = top / "journald.conf.d", top / "journal" / "socket"
+    settings.mkdir()
+    (settings / "tests.conf").write_text("[Journal]\nStorage=volatile\nAudit=no\nReadKMsg=no\n")  # nothing of the host
+    with subprocess.Popen(["/lib/systemd/systemd-journald"], stderr=subprocess.PIPE) as daemon:
+        try:
+            assert daemon.stderr is not None
+            while not socket.exists():
+                assert daemon.poll() is None, daemon.stderr.read()
+                time.sleep(0.01)
+            yield
+        finally:
+            daemon.terminate()
+    for place in places:
+        shutil.rmtree(place)
+
+
+async def _run(*argv: str) -> None:
+    process = await asyncio.create_subprocess_exec(*argv)
+    assert await process.wait() == 0
+
+
+@ON_NAMESPACES
+async def test_what_shim_and_manager_say_in_the_journal_is_told(
+    manager: Manager, tmp_path: Path, journald: None
+) -> None:
+    await at.command(manager, tmp_path)
+    await _run("systemd-cat", "-t", "crio", "echo", f"no container in {NAME}: \x1b[31mred")
+    await _run("systemd-cat", "-t", "crio", "echo", "of another pod")
+    await _run("journalctl", "--sync")
+    told = CliRunner().invoke(explain.command, [NAME]).output
+    assert f"crio: no container in {NAME}: \\x1b[31mred\n" in told
+    assert re.search('kata: time=".*" level=error msg="Create: create failed .*" source=', told)
+    assert "of another pod" not in told
 
 
 @ON_NAMESPACES

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @printed.output_option
 def command(pod: str, output: str) -> int:
     """Explain a failure."""
-    from kata_py.diagnosis import evidence
+    from kata_py.diagnosis import evidence, journal
     from kata_py.diagnosis.overview import DEAD
     from kata_py.diagnosis.verdict import judge
     from kata_py.sandbox.paths import HostPaths
@@ -40,7 +40,7 @@ def command(pod: str, output: str) -> int:
         else:
             click.echo(f"sandbox {present[0].id} is {present[0].state}; no failure of it is known")
         return 0 if present[0].state != DEAD else 3
-    verdict = judge(failures[0])
+    verdict = judge(failures[0], journal.lines_of(failures[0]))
     if output == "json":
         printed.print_json(asdict(verdict) | {"now": present[0].state if present else None})
     else:
@@ -65,6 +65,7 @@ def _text(verdict: Verdict) -> str:
         ("cause", f"{verdict.code} {verdict.cause}: {verdict.meaning}"),
         ("said", verdict.said),
         *(("evidence" if number == 0 else "", line) for number, line in enumerate(verdict.evidence)),
+        *(("journal" if number == 0 else "", line) for number, line in enumerate(verdict.journal)),
         ("next", verdict.next),
     ]
-    return "\n".join(f"{name:<9} {value}" for name, value in rows)
+    return "\n".join(f"{name:<9} {printed.printable(value)}" for name, value in rows)
