@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,7 +29,7 @@ from tests import bundle as bundles
 from tests import launcher, netns
 from tests import registry as registries
 from tests.conftest import REPOSITORY
-from tests.faults import in_stage, kill_when, on_record, processes, stopped
+from tests.faults import MACHINES, in_stage, kill_when, on_record, processes, stopped
 from tests.integration.test_bad_input import (
     MACHINE,
     SMALL,
@@ -157,6 +158,24 @@ async def killed(manager: Manager, tmp: Path, victim: str) -> None:
 async def annotated(manager: Manager, tmp: Path, key: str, value: str) -> None:
     annotation = {f"io.katacontainers.config.hypervisor.{key}": value}
     await changed(manager, tmp, lambda spec: spec.update(annotations=annotation))
+
+
+async def killed_with_full_shm(manager: Manager, tmp: Path) -> None:
+    """QEMU is killed, on a host whose /dev/shm was full before: its memory is a memfd, so that makes no difference."""
+    await killed(wrapped(manager, tmp, SMALL.format(place="/dev/shm", options="nr_inodes=1")), tmp, "qemu")
+
+
+async def stale_sockets(manager: Manager, tmp: Path) -> None:
+    """An earlier sandbox of the same id left its machine's sockets, and no record."""
+    directory = MACHINES / NAME
+    directory.mkdir(parents=True)
+    for name in ("monitor.sock", "qmp.sock", "agent.sock", "console.sock", "vhost-fs.sock"):
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(directory / name))
+    try:
+        await refused(manager, NAME)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 async def killed_in(manager: Manager, tmp: Path, victim: str, stage: str) -> None:

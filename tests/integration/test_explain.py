@@ -115,6 +115,7 @@ QEMU = [
     Fault("no KVM", KVM, "qemu", "kvm-unavailable"),
     Fault("no huge pages", partial(at.hypervisor, lines=HUGE), "qemu", "memory-unavailable"),
     Fault("machines full", partial(at.full, place="/run/vc/vm"), "qemu", "disk-full"),
+    Fault("stale sockets", at.stale_sockets, "qemu", "already-there"),
     Fault("initramfs garbled", at.garbled_initramfs, "agent", "guest-panic"),
     Fault("image garbled", at.garbled_image, "agent", "image-damaged"),
     Fault("init of s390x", at.foreign_init, "agent", "guest-architecture"),
@@ -123,7 +124,7 @@ QEMU = [
     Fault("no agent", partial(at.guest, script="exec /bin/busybox sleep 1000"), "agent", "agent-silent"),
     Fault("qemu out of memory", at.little_memory, "agent", "qemu-out-of-memory"),
     Fault("qemu killed in boot", partial(at.killed_in, victim="qemu", stage="agent"), "agent", "qemu-killed"),
-    Fault("qemu killed", partial(at.killed, victim="qemu"), "running", "qemu-killed"),
+    Fault("qemu killed", at.killed_with_full_shm, "running", "qemu-killed"),
     Fault("virtiofsd killed", partial(at.killed, victim="virtiofsd"), "running", "virtiofsd-killed"),
 ]  # fmt: skip
 
@@ -209,6 +210,10 @@ async def test_what_a_killed_shim_left_is_shown_and_then_collected(manager: Mana
         aside = container.bundle.rename(container.bundle.with_name("aside"))  # else its manager would delete it
         try:
             await until(lambda: not Record.load(NAME).shim.alive)
+            explained = CliRunner().invoke(explain.command, [NAME], standalone_mode=False)
+            assert explained.return_value == 3
+            assert re.search(r"KATA-S01 shim-killed(.*\n)*evidence  agent \(pid \d+\)", explained.output)
+            assert explained.output.endswith(f"now       sandbox {NAME} of it is dead\n")
             for words, told in ((["--dry-run"], "left"), ([], "gone")):
                 found = json.loads(CliRunner().invoke(gc.command, [*words, "-o", "json"]).output)
                 assert NAME in [each["id"] for each in found[told]]
