@@ -72,9 +72,10 @@ async def test_a_log_is_read_again_after_its_connection_has_ended(
         if len(connections) == 1:
             writer.close()
 
-    async with following(UnixAddress(str(path)), "s"), asyncio.timeout(10):
+    async with following(UnixAddress(str(path)), "s") as last, asyncio.timeout(10):
         server = await asyncio.start_unix_server(connected, path)
         await until(lambda: "number 2" in caplog.messages)
+    assert list(last) == ["agent: number 1", "agent: number 2"]
     server.close()
     connections[1].close()
     assert caplog.messages.count("number 1") == 1
