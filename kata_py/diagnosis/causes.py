@@ -355,10 +355,10 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "KATA-G03",
         "image-damaged",
-        "The guest's kernel cannot mount its root: the image is damaged, or no file system of `rootfs_type`.",
-        "install or build the guest anew; see that `image` and `rootfs_type` belong together",
+        "The guest's kernel cannot unpack its initramfs or mount its root: one is damaged, or not of this guest.",
+        "install or build the guest anew; see that `kernel`, `initramfs`, `image` and `rootfs_type` belong together",
         ("agent",),
-        evidence=r"initramfs: no \w+ on|Unable to mount root|[Cc]annot find valid .*superblock",
+        evidence=r"[Ii]nitramfs unpacking failed|initramfs: no \w+ on|Unable to mount root|[Cc]annot find valid .*superblock",
     ),
     Cause(
         "KATA-G04",

@@ -75,7 +75,7 @@ def _what(failure: Failure) -> str:
     container = f"container {failure.container}"
     match failure.kind:
         case "serve":
-            return "its shim did not serve"
+            return "its shim"
         case "start":
             return f"the start of {container}"
         case "death":

@@ -116,7 +116,7 @@ QEMU = [
     Fault("no huge pages", partial(at.hypervisor, lines=HUGE), "qemu", "memory-unavailable"),
     Fault("machines full", partial(at.full, place="/run/vc/vm"), "qemu", "disk-full"),
     Fault("stale sockets", at.stale_sockets, "qemu", "already-there"),
-    Fault("initramfs garbled", at.garbled_initramfs, "agent", "guest-panic"),
+    Fault("initramfs garbled", at.garbled_initramfs, "agent", "image-damaged"),
     Fault("image garbled", at.garbled_image, "agent", "image-damaged"),
     Fault("init of s390x", at.foreign_init, "agent", "guest-architecture"),
     Fault("manager impatient", at.hurried, "agent", "manager-gave-up"),
