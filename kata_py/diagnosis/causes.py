@@ -358,7 +358,7 @@ CAUSES: tuple[Cause, ...] = (
         "The guest's kernel cannot unpack its initramfs or mount its root: one is damaged, or not of this guest.",
         "install or build the guest anew; see that `kernel`, `initramfs`, `image` and `rootfs_type` belong together",
         ("agent",),
-        evidence=r"[Ii]nitramfs unpacking failed|initramfs: no \w+ on|Unable to mount root|[Cc]annot find valid .*superblock",
+        evidence=r"Initramfs unpacking failed|initramfs: no \w+ on|Unable to mount root|annot find valid .*superblock",
     ),
     Cause(
         "KATA-G04",

@@ -50,6 +50,7 @@ HIDDEN = (
     "unshare --mount --propagation slave sh -ec '! [ -e {device} ] || "
     '{{ mount --bind {device} {device}; mount -o remount,bind,nodev {device}; }}; exec "$@"\' sh'
 )
+PATIENCE = 40  # seconds, for a guest that will soon be down by itself
 POLICY = "io.katacontainers.config.agent.policy"
 OLDER = """
 
@@ -76,8 +77,9 @@ async def without(manager: Manager, tmp: Path, device: str, line: str) -> None:
     await hypervisor(wrapped(manager, tmp, hidden), tmp, [line])
 
 
-async def guest(manager: Manager, tmp: Path, script: str) -> None:
-    await refused(booting(manager, tmp, script), NAME)
+async def guest(manager: Manager, tmp: Path, script: str, patience: int) -> None:
+    """A guest that runs a script as its init, and has so many seconds for it."""
+    await key(booting(manager, tmp, script), tmp, dial_timeout=patience)
 
 
 async def configuration(manager: Manager, tmp: Path, text: str | None) -> None:
@@ -120,7 +122,7 @@ async def no_room_for_socket(manager: Manager, tmp: Path) -> None:
 async def garbled_initramfs(manager: Manager, tmp: Path) -> None:
     garbled = tmp / "initramfs.img"
     garbled.write_bytes(b"no archive" * 1000)
-    await key(manager, tmp, initramfs=str(garbled), dial_timeout=8)
+    await key(manager, tmp, initramfs=str(garbled), dial_timeout=PATIENCE)
 
 
 async def standstill(manager: Manager, tmp: Path) -> None:
@@ -288,14 +290,14 @@ async def foreign_init(manager: Manager, tmp: Path) -> None:
     tree.add("init", File(of_s390(Path("/bin/busybox").read_bytes()), executable=True))
     initramfs = tmp / "initramfs.img"
     initramfs.write_bytes(tree.cpio())
-    await key(manager, tmp, initramfs=str(initramfs), dial_timeout=8)
+    await key(manager, tmp, initramfs=str(initramfs), dial_timeout=PATIENCE)
 
 
 async def garbled_image(manager: Manager, tmp: Path) -> None:
     """A guest's root of which the beginning, with the file system's own description, is not what it was."""
     image = tmp / "image"
     image.write_bytes(bytes(1 << 20))
-    await key(manager, tmp, image=str(image), dial_timeout=20)
+    await key(manager, tmp, image=str(image), dial_timeout=PATIENCE)
 
 
 async def little_memory(manager: Manager, tmp: Path) -> None:

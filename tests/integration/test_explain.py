@@ -32,6 +32,7 @@ from tests.manager import Manager
 from tests.tasks import until
 
 LONG = f"/run/{'s' * 102}"  # of a socket
+SILENT = "exec /bin/busybox sleep 1000"  # what a guest does that has no agent
 MUCH = "99999999"  # MiB, more than any machine can have
 TAKEN = ("ip tuntap add tap0_kata mode tap",)  # the first name that a shim gives
 FILTERED = ("tc qdisc add dev eth0 ingress",)
@@ -120,8 +121,8 @@ QEMU = [
     Fault("image garbled", at.garbled_image, "agent", "image-damaged"),
     Fault("init of s390x", at.foreign_init, "agent", "guest-architecture"),
     Fault("manager impatient", at.hurried, "agent", "manager-gave-up"),
-    Fault("guest panics", partial(at.guest, script="exit 3"), "agent", "guest-panic"),
-    Fault("no agent", partial(at.guest, script="exec /bin/busybox sleep 1000"), "agent", "agent-silent"),
+    Fault("guest panics", partial(at.guest, script="exit 3", patience=40), "agent", "guest-panic"),
+    Fault("no agent", partial(at.guest, script=SILENT, patience=5), "agent", "agent-silent"),
     Fault("qemu out of memory", at.little_memory, "agent", "qemu-out-of-memory"),
     Fault("qemu killed in boot", partial(at.killed_in, victim="qemu", stage="agent"), "agent", "qemu-killed"),
     Fault("qemu killed", at.killed_with_full_shm, "running", "qemu-killed"),
