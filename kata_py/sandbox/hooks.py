@@ -34,7 +34,15 @@ _BEFORE: tuple[When, ...] = ("prestart", "createRuntime")
 
 
 class HookFailed(SandboxError):
-    """A hook could not be run, ran out of time, or exited with a status other than 0."""
+    """A hook could not be run, ran out of time, or exited with a status other than 0.
+
+    Attributes:
+        budget: Seconds that it was given.
+    """
+
+    def __init__(self, cause: str, budget: float) -> None:
+        super().__init__(cause)
+        self.budget = budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +146,11 @@ async def _run(when: When, hook: Hook, state: bytes, journal: Journal) -> None:
                 raise
         if status:
             how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-            raise HookFailed(f"{name} {how}{_excerpt(said)}")
+            raise HookFailed(f"{name} {how}{_excerpt(said)}", timeout)
     except TimeoutError:
-        raise HookFailed(f"{name} did not end within {timeout} s{_excerpt(said)}") from None
+        raise HookFailed(f"{name} did not end within {timeout} s{_excerpt(said)}", timeout) from None
     except (OSError, process.KillError) as error:
-        raise HookFailed(f"{name}: {error}") from error
+        raise HookFailed(f"{name}: {error}", timeout) from error
     finally:
         os.close(told)
         os.close(said)

@@ -13,6 +13,7 @@ from kata_py.hypervisor.api import HypervisorError, Vm
 from kata_py.resource.journal import Journal
 from kata_py.sandbox.agent import Agent
 from kata_py.sandbox.errors import DeadlineExceeded, SandboxError, StageFailed, Unavailable, Unimplemented
+from kata_py.sandbox.hooks import HookFailed
 from kata_py.ttrpc.errors import StatusError
 
 DEATH_TIMEOUT = 1.0  # seconds that a lost connection waits to learn of its machine's end
@@ -68,7 +69,7 @@ class Stages:
         """
         elapsed = time.monotonic() - began
         stage, cause, evidence = await self._failure(name, error)
-        if isinstance(error, HypervisorError):
+        if isinstance(error, HypervisorError | HookFailed):
             budget = error.budget or budget
         failed = StageFailed(stage, cause, elapsed=elapsed, budget=budget, evidence=evidence)
         if self.vm is not None and not evidence:

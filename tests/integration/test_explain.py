@@ -32,6 +32,8 @@ from tests.manager import Manager
 from tests.tasks import until
 
 LONG = f"/run/{'s' * 102}"  # of a socket
+BOUNDED = {"hooks", "agent", "policy", "create", "start"}  # stages that have so much time
+SLACK = 3.0  # seconds that a failure may take to be noticed after that
 SILENT = "exec /bin/busybox sleep 1000"  # what a guest does that has no agent
 MUCH = "99999999"  # MiB, more than any machine can have
 TAKEN = ("ip tuntap add tap0_kata mode tap",)  # the first name that a shim gives
@@ -147,6 +149,8 @@ async def test_a_fault_is_explained(
     record_property("expected", f"{fault.stage} {fault.cause}")
     record_property("got", f"{verdict['stage']} {verdict['cause']}")
     assert (verdict["stage"], verdict["cause"]) == (fault.stage, fault.cause), result.output
+    if fault.stage.split()[0] in BOUNDED and not fault.cause.startswith("shim-"):
+        assert 0 <= verdict["elapsed"] <= verdict["budget"] + SLACK
 
 
 @pytest.fixture
