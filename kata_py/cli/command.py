@@ -30,6 +30,7 @@ VERBS = {
     "ps": "list the sandboxes on this node, with age and memory",
     "timeline": "print the stages of a pod's start, and how long each took",
     "uninstall": "take the runtime handlers away again",
+    "upgrade": "which version new pods get, while those that run keep theirs",
     "version": "say what this is",
 }  # in the order of `--help`; `direct-volume` is the module `direct_volume`
 

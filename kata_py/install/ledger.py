@@ -64,7 +64,7 @@ class Change:
         """What changes, as `diff -u` shows it."""
         before, after = (each.text.splitlines(keepends=True) if each else [] for each in (self.before, self.after))
         names = [str(self.path) if each else "/dev/null" for each in (self.before, self.after)]
-        lines = difflib.unified_diff(before, after, *names)
+        lines = difflib.unified_diff(before, after, fromfile=names[0], tofile=names[1])
         return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
 

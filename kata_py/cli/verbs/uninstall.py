@@ -18,10 +18,10 @@ from kata_py.cli.verbs.install import CHANGES, options, report
 @options(CHANGES)
 def command(manager: str, dry_run: bool, force: bool, state: Path | None) -> None:
     """Uninstall."""
-    from kata_py.install import containerd, crio, ledger
+    from kata_py.install import ledger
     from kata_py.install.errors import InstallError
+    from kata_py.install.managers import RESTARTS
 
-    restart = {containerd.NAME: containerd.RESTART, crio.NAME: crio.RESTART}[manager]
     try:
         change = ledger.Ledger(manager, state or ledger.STATE).uninstall(force=force, dry_run=dry_run)
     except InstallError as error:
@@ -31,4 +31,4 @@ def command(manager: str, dry_run: bool, force: bool, state: Path | None) -> Non
     if change is None:
         click.echo(f"nothing is installed for {manager}")
     else:
-        report(change, restart, dry_run=dry_run)
+        report(change, RESTARTS[manager], dry_run=dry_run)
