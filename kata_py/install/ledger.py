@@ -165,32 +165,25 @@ class Ledger:
             InstallError: Another process is at it.
             OSError: It cannot be written.
         """
-        if self.entry() is None:
+        if not self._state.exists():
             return None
         with durable.locked(self._state) if not dry_run else contextlib.nullcontext():
             entry = self.entry()
-            if entry is None:
-                return None
-            now = Content.of(entry.path)
-            self._refuse_edited(entry, now, force)
+            change = None
+            if entry is not None:
+                change = Change(entry.path, Content.of(entry.path), entry.before)
+                self._refuse_edited(entry, change.before, force)
             if not dry_run:
-                self._put_back(entry)
-        return Change(entry.path, now, entry.before)
+                if entry is not None:
+                    _put_back(entry)
+                self._strike()
+        return change
 
-    def _put_back(self, entry: Entry) -> None:
-        if entry.path.parent.exists():
-            if entry.before is None:
-                entry.path.unlink(missing_ok=True)
-                durable.settle(entry.path.parent)
-            else:
-                durable.replace(entry.path, entry.before)
-        durable.beside(entry.path).unlink(missing_ok=True)
-        for directory in reversed(entry.made):
-            with contextlib.suppress(OSError):  # others have put files of theirs there
-                directory.rmdir()
+    def _strike(self) -> None:
+        """Forget the entry, and what a kill has left of the writing of it."""
         durable.beside(self._file).unlink(missing_ok=True)
-        self._file.unlink()
-        with contextlib.suppress(OSError):
+        self._file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another manager's is there
             self._file.parent.rmdir()
 
     def _refuse_edited(self, entry: Entry, now: Content | None, force: bool) -> None:
@@ -214,6 +207,19 @@ class Ledger:
         }
         self._file.parent.mkdir(parents=True, exist_ok=True)
         durable.replace(self._file, Content(json.dumps(content, indent=1).encode(), mode=0o600))
+
+
+def _put_back(entry: Entry) -> None:
+    if entry.path.parent.exists():
+        if entry.before is None:
+            entry.path.unlink(missing_ok=True)
+            durable.settle(entry.path.parent)
+        else:
+            durable.replace(entry.path, entry.before)
+    durable.beside(entry.path).unlink(missing_ok=True)
+    for directory in reversed(entry.made):
+        with contextlib.suppress(OSError):  # others have put files of theirs there
+            directory.rmdir()
 
 
 def digest(data: bytes) -> str:
