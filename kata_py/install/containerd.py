@@ -32,7 +32,8 @@ RESTART = "systemctl restart containerd (the pods that run stay)"
 RUNTIME = "io.containerd.kata.v2"
 ANNOTATIONS = ("io.katacontainers.*",)
 
-MERGES = 2  # major version from which on tables are merged
+Release = tuple[int, int, int]
+MERGES: Release = (2, 0, 0)  # from which on tables are merged
 COMMAND_TIMEOUT = 30.0  # seconds
 
 _PLUGIN = {2: "io.containerd.grpc.v1.cri"}  # by the file's version; later ones have
@@ -42,6 +43,10 @@ _HEADER = "# Written by kata-ctl install containerd, and taken away by kata-ctl 
 _REPEATED = """\
 # This containerd takes a plug-in's table whole from the last file that has it, so that of
 # {other} is repeated here. After a change there run kata-ctl install containerd again.
+"""
+
+_BY_TYPE = """\
+# This containerd does not heed runtime_path (1.6.21 and 1.7.1 do): the program is its runtime_type.
 """
 
 Table = dict[str, Any]  # as it comes from TOML, in whatever form others gave it
@@ -86,8 +91,8 @@ class Containerd:
             InstallError: containerd cannot be asked, its files cannot take a drop-in, or it would make something else
                 of them than handlers that are added.
         """
-        major = self._major()
-        files = self._files(major)
+        release = self._release()
+        files = self._files(release)
         main = files[0]
         version = main.content.get("version", 1)
         if version < 2:
@@ -102,7 +107,7 @@ class Containerd:
 
         table: Table = {}
         header = _HEADER
-        if major < MERGES and others:
+        if release < MERGES and others:
             late = [file.path for file in others if files.index(file) > at]
             if late:
                 raise InstallError(
@@ -112,7 +117,9 @@ class Containerd:
             table = copy.deepcopy(others[-1].plugin(plugin))
             header += _REPEATED.format(other=others[-1].path)
         runtimes = table.setdefault("containerd", {}).setdefault("runtimes", {})
-        runtimes |= {handler.name: _runtime(handler, annotations) for handler in handlers}
+        by_path = _heeds_runtime_path(release)
+        runtimes |= {handler.name: _runtime(handler, annotations, by_path) for handler in handlers}
+        header += "" if by_path else _BY_TYPE
 
         def text() -> str:
             return header + toml.dumps({"version": version, "plugins": {plugin: table}})
@@ -127,14 +134,14 @@ class Containerd:
         self._prove(before, after, handlers)
         return text()
 
-    def _major(self) -> int:
+    def _release(self) -> Release:
         said = self._run("--version")
-        found = re.search(r"\bv?(\d+)\.\d+\.\d+", said)
+        found = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", said)
         if not found:
             raise InstallError(f"{self._program} --version does not say which: {said.strip()!r}")
-        return int(found[1])
+        return int(found[1]), int(found[2]), int(found[3])
 
-    def _files(self, major: int) -> list[_File]:
+    def _files(self, release: Release) -> list[_File]:
         """All files in the order containerd reads them, the main one first.
 
         Raises:
@@ -154,7 +161,7 @@ class Containerd:
                 continue
             files[path] = _File(path, {} if path == self._drop_in else _read(path))
             imports = files[path].content.get("imports", [])
-            pending += [each for entry in imports for each in self._imported(path, entry, major)]
+            pending += [each for entry in imports for each in self._imported(path, entry, release)]
         if self._drop_in not in files:
             has = files[self._main].content.get("imports")
             what = f"in its line `imports`, add to the list: {_pattern(self._drop_in)}"
@@ -168,11 +175,11 @@ class Containerd:
     def _line(self) -> str:
         return f"imports = [{_pattern(self._drop_in)}]"
 
-    def _imported(self, importer: Path, entry: str, major: int) -> list[Path]:
+    def _imported(self, importer: Path, entry: str, release: Release) -> list[Path]:
         relative = not os.path.isabs(entry)  # noqa: PTH117 no path yet
         if "*" not in entry:
             return [Path(os.path.normpath(importer.parent / entry))]
-        if relative and major < MERGES:
+        if relative and release < MERGES:
             return []  # some look below containerd's working directory, others beside the importer
         pattern = os.path.normpath(importer.parent / entry)
         found = {Path(each) for each in glob.glob(pattern)}  # noqa: PTH207 the pattern is absolute
@@ -239,14 +246,19 @@ class Containerd:
         return done.stdout
 
 
-def _runtime(handler: Handler, annotations: Sequence[str]) -> Table:
+def _runtime(handler: Handler, annotations: Sequence[str], by_path: bool) -> Table:
     return {
-        "runtime_type": RUNTIME,
+        "runtime_type": RUNTIME if by_path else str(handler.shim),
         "runtime_path": str(handler.shim),
         "privileged_without_host_devices": True,
         "pod_annotations": list(annotations),
         "options": {"ConfigPath": str(handler.configuration)},
     }
+
+
+def _heeds_runtime_path(release: Release) -> bool:
+    """Whether `runtime_path` has an effect: it was read, and went no further. Source: containerd `container.go`."""
+    return release >= (1, 7, 1) or (1, 6, 21) <= release < (1, 7, 0)
 
 
 def _runtimes(dump: Mapping[str, Any]) -> Table:
