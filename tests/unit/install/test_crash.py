@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -55,53 +56,58 @@ def _die_at(top: str, number: int) -> None:
     sys.addaudithook(hook)
 
 
+@pytest.fixture
+def top() -> Iterator[Path]:
+    """A directory in memory: each act waits for the disk, and a disk takes its time."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="kata-py-") as name:
+        yield Path(name)
+
+
 @pytest.mark.parametrize("theirs", [None, "theirs\n"])
 @pytest.mark.parametrize("again", [False, True])
-def test_an_install_that_is_killed_is_completed_or_taken_back(tmp_path: Path, theirs: str | None, again: bool) -> None:
-    path, ledger = tmp_path / "etc/crio/crio.conf.d/50-kata", Ledger("crio", tmp_path / "kata-py")
+def test_an_install_that_is_killed_is_completed_or_taken_back(top: Path, theirs: str | None, again: bool) -> None:
+    path, ledger = top / "etc/crio/crio.conf.d/50-kata", Ledger("crio", top / "kata-py")
     if theirs:
         path.parent.mkdir(parents=True)
         path.write_text(theirs)
-    before = footprint(tmp_path)
-    for number in killed_at_each_act(tmp_path, lambda: ledger.install(path, "ours\n")):
+    before = footprint(top)
+    for number in killed_at_each_act(top, lambda: ledger.install(path, "ours\n")):
         if path.exists():
             assert path.read_text() in ("ours\n", theirs), number
         if again:
             ledger.install(path, "ours\n")
             assert path.read_text() == "ours\n"
         ledger.uninstall()
-        assert footprint(tmp_path) == before, number
+        assert footprint(top) == before, number
     ledger.uninstall()
-    assert footprint(tmp_path) == before
+    assert footprint(top) == before
 
 
 @pytest.mark.parametrize("theirs", [None, "theirs\n"])
 @pytest.mark.parametrize("again", [False, True])
-def test_an_uninstall_that_is_killed_is_completed_or_taken_back(
-    tmp_path: Path, theirs: str | None, again: bool
-) -> None:
-    path, ledger = tmp_path / "etc/crio/crio.conf.d/50-kata", Ledger("crio", tmp_path / "kata-py")
+def test_an_uninstall_that_is_killed_is_completed_or_taken_back(top: Path, theirs: str | None, again: bool) -> None:
+    path, ledger = top / "etc/crio/crio.conf.d/50-kata", Ledger("crio", top / "kata-py")
     if theirs:
         path.parent.mkdir(parents=True)
         path.write_text(theirs)
-    before = footprint(tmp_path)
+    before = footprint(top)
     ledger.install(path, "ours\n")
-    for number in killed_at_each_act(tmp_path, ledger.uninstall):
+    for number in killed_at_each_act(top, ledger.uninstall):
         if again:
             ledger.install(path, "newer\n")
             assert path.read_text() == "newer\n"
         ledger.uninstall()
-        assert footprint(tmp_path) == before, number
+        assert footprint(top) == before, number
         ledger.install(path, "ours\n")
 
 
 @pytest.fixture
-def versions(tmp_path: Path) -> Versions:
+def versions(top: Path) -> Versions:
     """One version installed, and the tree of another."""
-    trees.make(tmp_path / "new", "0.2.0")
-    trees.make(tmp_path / "old", "0.1.0")
-    versions = Versions(tmp_path / "opt", tmp_path / "records")
-    versions.upgrade(tmp_path / "old")
+    trees.make(top / "new", "0.2.0")
+    trees.make(top / "old", "0.1.0")
+    versions = Versions(top / "opt", top / "records")
+    versions.upgrade(top / "old")
     return versions
 
 
@@ -116,25 +122,25 @@ def taken_back(versions: Versions) -> None:
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_an_upgrade_that_is_killed_is_completed_or_taken_back(versions: Versions, tmp_path: Path, again: bool) -> None:
-    home = tmp_path / "opt"
+def test_an_upgrade_that_is_killed_is_completed_or_taken_back(versions: Versions, top: Path, again: bool) -> None:
+    home = top / "opt"
     before = footprint(home)
-    for number in killed_at_each_act(home, lambda: versions.upgrade(tmp_path / "new")):
+    for number in killed_at_each_act(home, lambda: versions.upgrade(top / "new")):
         assert (home / "current/bin/containerd-shim-kata-v2").is_file(), number
         if again:
-            versions.upgrade(tmp_path / "new")
+            versions.upgrade(top / "new")
             assert (versions.current(), versions.previous()) == ("0.2.0", "0.1.0")
         taken_back(versions)
         assert footprint(home) == before, number
 
 
 @pytest.mark.parametrize("change", ["roll back", "remove"])
-def test_a_way_back_that_is_killed_is_gone_to_its_end(versions: Versions, tmp_path: Path, change: str) -> None:
-    home = tmp_path / "opt"
+def test_a_way_back_that_is_killed_is_gone_to_its_end(versions: Versions, top: Path, change: str) -> None:
+    home = top / "opt"
     before = footprint(home)
 
     def prepare() -> None:
-        versions.upgrade(tmp_path / "new")
+        versions.upgrade(top / "new")
         if change == "remove":
             versions.roll_back()
 
