@@ -90,9 +90,8 @@ def fill(source: Path, tree: Path, final: Path) -> None:
         raise InstallError(f"{source} has no bin/{SHIM}", "give what `make package` made")
     configuration = tree / "share" / "configuration.toml"
     if configuration.exists():
-        text = configuration.read_text()
-        for place in (HOME, source):
-            text = text.replace(f'"{place}/', f'"{final}/')
+        places = "|".join(re.escape(str(place)) for place in (source.absolute(), HOME))
+        text = re.sub(f'"(?:{places})/', lambda _: f'"{final}/', configuration.read_text())
         configuration.write_text(text)
     _run(["sync", "--file-system", str(tree)])
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,7 +162,6 @@ class Versions:
         with self._changing():
             plan = self.plan_rollback()
             self._link(_CURRENT, plan.target)
-            (self._home / _PREVIOUS).unlink()
         return plan
 
     def remove(self, version: str) -> None:
@@ -191,8 +190,6 @@ class Versions:
                 if self._target(link) == version:
                     (self._home / link).unlink()
             self._remove(version)
-            if not self.installed():
-                self._trees.rmdir()
 
     def _remove(self, version: str) -> None:
         doomed = self._trees / f"{_DOOMED}{version}"
@@ -201,16 +198,24 @@ class Versions:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Nobody else changes anything meanwhile, and nothing is left of those that were killed at it."""
+        """Nobody else changes anything meanwhile, and nothing half done is left, of this change or a killed one."""
         with durable.locked(self._home):
-            for path in (*self._trees.glob(f"{_DOOMED}*"), self._trees / _UNPACKED):
-                if path.exists():
-                    shutil.rmtree(path)
-            for link in _LINKS:
-                self._beside(link).unlink(missing_ok=True)
-            if self._target(_PREVIOUS) == self.current():
-                (self._home / _PREVIOUS).unlink(missing_ok=True)
-            yield
+            self._sweep()
+            try:
+                yield
+            finally:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        for path in (*self._trees.glob(f"{_DOOMED}*"), self._trees / _UNPACKED):
+            if path.exists():
+                shutil.rmtree(path)
+        for link in _LINKS:
+            self._beside(link).unlink(missing_ok=True)
+        if self._target(_PREVIOUS) == self.current():
+            (self._home / _PREVIOUS).unlink(missing_ok=True)
+        with suppress(OSError):  # versions are there
+            self._trees.rmdir()
 
     def _target(self, link: str) -> str:
         try:

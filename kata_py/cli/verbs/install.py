@@ -118,7 +118,7 @@ def _install(
     except InstallError as error:
         raise CtlError(error.cause, error.hint) from error
     except OSError as error:
-        raise CtlError(f"{error.filename or path}: {error.strerror}") from error
+        raise CtlError(f"{error.filename or path}: {error.strerror or error}") from error
     left_out = [name for name in handler.NAMES if name not in {each.name for each in handlers}]
     if left_out and not names:
         click.echo(f"{' and '.join(left_out)} is left out: no configuration for it is found on this node")

@@ -27,7 +27,7 @@ def command(manager: str, dry_run: bool, force: bool, state: Path | None) -> Non
     except InstallError as error:
         raise CtlError(error.cause, error.hint) from error
     except OSError as error:
-        raise CtlError(f"{error.filename}: {error.strerror}") from error
+        raise CtlError(f"{error.filename}: {error.strerror or error}") from error
     if change is None:
         click.echo(f"nothing is installed for {manager}")
     else:

@@ -46,7 +46,7 @@ def command(
         raise click.UsageError("one of SOURCE, --rollback and --remove")
     if only_plan and (remove or not (source or rollback)):
         raise click.UsageError("--plan is of an upgrade to SOURCE, or of a --rollback")
-    place = home or handler.HOME
+    place = (home or handler.HOME).absolute()
     versions = Versions(place)
     try:
         if remove:
@@ -65,7 +65,7 @@ def command(
     except InstallError as error:
         raise CtlError(error.cause, error.hint) from error
     except OSError as error:
-        raise CtlError(f"{error.filename or place}: {error.strerror}") from error
+        raise CtlError(f"{error.filename or place}: {error.strerror or error}") from error
 
 
 def _show(plan: Plan, restarts: list[str], output: str, *, done: bool) -> None:
