@@ -1,4 +1,4 @@
-"""CRI-O's drop-in. Source: crio.conf(5), `crio.runtime.runtimes`; CRI-O reads the directory's files by name."""
+"""CRI-O's drop-in. Source: crio.conf(5), `crio.runtime.runtimes`; CRI-O reads whatever is below the directory."""
 
 from __future__ import annotations
 
@@ -60,4 +60,4 @@ def _files(path: Path, main: Path) -> Iterator[Path]:
     if main.exists():
         yield main
     if path.parent.is_dir():
-        yield from sorted(each for each in path.parent.iterdir() if each.is_file() and each != path)
+        yield from sorted(each for each in path.parent.rglob("*") if each.is_file() and each != path)

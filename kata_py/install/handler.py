@@ -91,12 +91,12 @@ def find(
 
 
 def tree(program: Path) -> Path | None:
-    """The tree of a bundle or package that a program is in, by the name that a later version will have too."""
+    """The tree of a bundle or package that a program is in; of several versions, whichever is `current`."""
     place = program.resolve().parent.parent
     if not (place / "share" / "configuration.toml").exists():
         return None
     current = place.parent.parent / "current"
-    return current if current.is_symlink() and current.resolve() == place else place
+    return current if place.parent.name == "versions" and current.is_dir() else place
 
 
 def _program(place: Path | None) -> Path | None:

@@ -27,8 +27,9 @@ def installed(tmp_path: Path) -> Path:
     return tmp_path / "opt"
 
 
-def test_a_version_is_named_by_the_link_that_a_later_one_gets(installed: Path) -> None:
+def test_a_version_is_named_by_the_link_that_a_later_one_gets(installed: Path, tmp_path: Path) -> None:
     current = installed / "current"
+    Versions(installed, tmp_path / "records").upgrade(trees.make(tmp_path / "later", "0.2.0"))
     for program in (current / "bin/kata-ctl", installed / "versions/0.1.0/bin/kata-ctl"):
         assert find(program=program) == [
             Handler("kata", current / "bin/containerd-shim-kata-v2", current / "share/configuration.toml"),
