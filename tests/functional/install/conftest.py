@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kata_py.cli import command
+from kata_py.resource import mount
 from tests import trees
 from tests.manager import Manager
 from tools import oci_image
@@ -69,11 +70,13 @@ class Node:
 
 @pytest.fixture
 def node(short_tmp: Path) -> Iterator[Node]:
-    """A node without anything of ours."""
+    """A node without anything of ours, in memory: each change waits for the disk, and a disk takes its time."""
     top = Path(tempfile.mkdtemp(prefix="node-", dir=short_tmp))
+    mount.mount("tmpfs", str(top), "tmpfs")
     node = Node(top)
     yield node
-    shutil.rmtree(top)
+    mount.unmount(str(top))
+    top.rmdir()
     shutil.rmtree(node.bundles)
 
 
