@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from kata_py.cli.errors import CtlError
-from kata_py.cli.verbs.install import CHANGES, options, report
+from kata_py.cli.verbs.install import CHANGES, options, report, told
 
 
 @click.command(
@@ -19,16 +18,11 @@ from kata_py.cli.verbs.install import CHANGES, options, report
 def command(manager: str, dry_run: bool, force: bool, state: Path | None) -> None:
     """Uninstall."""
     from kata_py.install import ledger
-    from kata_py.install.errors import InstallError
-    from kata_py.install.managers import RESTARTS
 
-    try:
-        change = ledger.Ledger(manager, state or ledger.STATE).uninstall(force=force, dry_run=dry_run)
-    except InstallError as error:
-        raise CtlError(error.cause, error.hint) from error
-    except OSError as error:
-        raise CtlError(f"{error.filename}: {error.strerror or error}") from error
+    place = state or ledger.STATE
+    with told(place):
+        change = ledger.Ledger(manager, place).uninstall(force=force, dry_run=dry_run)
     if change is None:
         click.echo(f"nothing is installed for {manager}")
     else:
-        report(change, RESTARTS[manager], dry_run=dry_run)
+        report(manager, change, dry_run=dry_run)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kata_py.cli import output as printed
-from kata_py.cli.errors import CtlError
+from kata_py.cli.verbs.install import told
 
 if TYPE_CHECKING:
     from kata_py.install.versions import Plan, Versions
@@ -39,33 +39,28 @@ def command(
 ) -> None:
     """Upgrade, roll back, remove, or list."""
     from kata_py.install import handler, ledger, managers
-    from kata_py.install.errors import InstallError
     from kata_py.install.versions import Versions
 
     if sum((source is not None, rollback, remove is not None)) > 1:
         raise click.UsageError("one of SOURCE, --rollback and --remove")
     if only_plan and (remove or not (source or rollback)):
         raise click.UsageError("--plan is of an upgrade to SOURCE, or of a --rollback")
-    place = (home or handler.HOME).absolute()
+    place, kept = (home or handler.HOME).absolute(), state or ledger.STATE
     versions = Versions(place)
-    try:
+    with told(place):
         if remove:
             if versions.installed() == [remove]:
-                managers.refuse_named(place, state or ledger.STATE)
+                managers.refuse_named(place, kept)
             versions.remove(remove)
             click.echo(f"version {remove} is removed")
         elif rollback:
             plan = versions.plan_rollback() if only_plan else versions.roll_back()
-            _show(plan, managers.restarts(place, state or ledger.STATE), output, done=not only_plan)
+            _show(plan, managers.restarts(place, kept), output, done=not only_plan)
         elif source:
             plan = versions.plan(source) if only_plan else versions.upgrade(source)
-            _show(plan, managers.restarts(place, state or ledger.STATE), output, done=not only_plan)
+            _show(plan, managers.restarts(place, kept), output, done=not only_plan)
         else:
             _list(versions, output)
-    except InstallError as error:
-        raise CtlError(error.cause, error.hint) from error
-    except OSError as error:
-        raise CtlError(f"{error.filename or place}: {error.strerror or error}") from error
 
 
 def _show(plan: Plan, restarts: list[str], output: str, *, done: bool) -> None:
