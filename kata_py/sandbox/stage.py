@@ -16,7 +16,7 @@ from kata_py.sandbox.errors import DeadlineExceeded, SandboxError, StageFailed, 
 from kata_py.sandbox.hooks import HookFailed
 from kata_py.ttrpc.errors import StatusError
 
-DEATH_TIMEOUT = 1.0  # seconds that a lost connection waits to learn of its machine's end
+DEATH_TIMEOUT = 3.0  # seconds that a lost connection waits to learn of its machine's end; QEMU's own takes one or two
 VERSION_TIMEOUT = 2.0  # seconds
 VERSION_LENGTH = 100  # characters; the guest is not trusted
 EVIDENCE_LINES = 40  # what matters may stand above a panic's trace
