@@ -289,12 +289,8 @@ class Sandbox:
         if container is not None:  # else it is deleted, and nobody asks any more
             logger.warning("container %s: the kernel killed in it for want of memory", container_id)
             container.out_of_memory()
-            died = failure.of_death(
-                self._record,
-                f"the guest's kernel killed in container {container_id} for want of memory",
-                (),
-                container_id,
-            )
+            cause = f"the guest's kernel killed in container {container_id} for want of memory"
+            died = failure.of_death(self._record, cause, (), container_id)
             await off_loop(failure.keep, died, self._parts.failures)
 
     async def _watch(self) -> None:
