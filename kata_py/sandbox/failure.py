@@ -15,15 +15,12 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kata_py.resource import file
 from kata_py.resource.process import KillProcess, start_time
 from kata_py.sandbox.errors import StageFailed
+from kata_py.sandbox.record import Record, State
 from kata_py.sandbox.timeline import Span
-
-if TYPE_CHECKING:
-    from kata_py.sandbox.record import Record
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +214,7 @@ def of_loss(record: Record, *, hung: bool = False) -> Failure | None:
         record: The record, of a shim that is gone.
         hung: Whether it is gone because it answered nobody any more.
     """
-    if record.state not in ("creating", "running"):
+    if record.state not in (State.CREATING, State.RUNNING):
         return None
     children = [entry for entry in record.undo if isinstance(entry, KillProcess)]
     how = "answered nobody any more, and was killed for that" if hung else "was killed"
@@ -228,7 +225,7 @@ def of_loss(record: Record, *, hung: bool = False) -> Failure | None:
         pod=pod_of(annotations_of(record.bundle)),
         at=time.time(),
         kind="loss",
-        stage=RUNNING if record.state == "running" else _open_stage(record.timeline),
+        stage=RUNNING if record.state is State.RUNNING else _open_stage(record.timeline),
         elapsed=None,  # nobody knows when it was killed
         budget=None,
         cause=f"the shim (pid {record.shim.pid}) {how}: it left its record, in state {record.state}",

@@ -41,7 +41,7 @@ from kata_py.sandbox.events import EventQueue
 from kata_py.sandbox.links import Links
 from kata_py.sandbox.parts import Parts
 from kata_py.sandbox.placement import placed
-from kata_py.sandbox.process import Exit, OpenStdio
+from kata_py.sandbox.process import Exit, OpenStdio, Status
 from kata_py.sandbox.record import Leftover, Record, Shim, State
 from kata_py.sandbox.resize import Resizing
 from kata_py.sandbox.sandbox_plan import SandboxPlan
@@ -230,10 +230,11 @@ class Sandbox:
             SandboxError: As `Container.start`.
         """
         began = time.monotonic()
+        first = not exec_id and container.process().status is Status.CREATED
         try:
             await container.start(exec_id)
         except SandboxError as error:
-            if not exec_id:
+            if first:  # else the manager has asked for what cannot be
                 failed = await self._parts.stages.failed(container.stage, error, began, CALL_TIMEOUT)
                 failed.__cause__, failed.timeline = error, self._record.timeline
                 kept = failure.of_container(

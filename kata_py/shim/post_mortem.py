@@ -15,11 +15,11 @@ def keep(invocation: Invocation, error: Exception) -> None:
     logging.getLogger().addHandler(logging.NullHandler())  # the one line on stderr is the manager's
     try:
         bundle.check_id("id", invocation.id)
-    except UsageError:
+        directory = invocation.bundle
+    except (UsageError, OSError):
         return
     try:
-        _, sandbox_id = bundle.membership(invocation.bundle, invocation.id)
+        _, sandbox_id = bundle.membership(directory, invocation.id)
     except UsageError:
         sandbox_id = invocation.id
-    failed = failure.of_shim(sandbox_id, invocation.id, invocation.namespace, invocation.bundle, error)
-    failure.keep(failed)
+    failure.keep(failure.of_shim(sandbox_id, invocation.id, invocation.namespace, directory, error))

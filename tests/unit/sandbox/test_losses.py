@@ -127,3 +127,23 @@ async def test_how_a_machine_died_is_kept_whoever_is_the_first_to_end_its_sandbo
     await stopping
     (kept,) = failure.load(tasks.paths.failures)
     assert (kept.stage, kept.cause) == ("running", "qemu was killed by signal 9")
+
+
+async def test_a_start_that_fails_is_kept_with_its_time_and_one_that_cannot_be_is_not(
+    tasks: Tasks, agent: FakeAgent
+) -> None:
+    await tasks.create()
+    agent.fails["StartContainer"] = StatusError(Code.INTERNAL, "no such file")
+    for _ in range(2):
+        with pytest.raises(StatusError):
+            await tasks.start()
+    (kept,) = failure.load(tasks.paths.failures)
+    assert (kept.kind, kept.stage, kept.cause, kept.budget) == ("start", "start", "agent: no such file", 60.0)
+
+
+async def test_a_kill_for_want_of_memory_is_kept(tasks: Tasks, agent: FakeAgent) -> None:
+    await tasks.run()
+    agent.ooms.put_nowait(tasks.record().id)
+    await until(lambda: failure.load(tasks.paths.failures))
+    (kept,) = failure.load(tasks.paths.failures)
+    assert (kept.stage, kept.container) == ("running", tasks.record().id)
