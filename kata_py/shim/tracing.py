@@ -130,7 +130,9 @@ class Tracing:
     def _end(self, work: Work, id: str, error: BaseException | None, sandbox: Sandbox | None) -> None:
         work.ended = time.monotonic_ns()
         if error is not None:
-            work.error = str(error) or type(error).__name__
+            work.error = str(error) or (
+                "given up" if isinstance(error, asyncio.CancelledError) else type(error).__name__
+            )
         if len(self._telling) >= WAITING:
             logger.warning("the trace of %s is dropped: the collector is behind", id)
             return
