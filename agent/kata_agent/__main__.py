@@ -28,10 +28,10 @@ def leave_out_tls() -> None:
 
 
 def _guest() -> int:
+    marks = [("boot: mounts", time.monotonic_ns())]
     from kata_agent import init
 
     try:
-        marks = [("boot: mounts", time.monotonic_ns())]
         init.set_up()
         marks.append(("boot: parameters", time.monotonic_ns()))
         with open("/proc/cmdline") as file:

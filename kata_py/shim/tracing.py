@@ -163,7 +163,8 @@ class Tracing:
             return
         collector = otlp.Collector(runtime.jaeger_endpoint, runtime.jaeger_user, runtime.jaeger_password)
         if not otlp.send(collector, trace, spans, self._attributes):
-            self._failed(f"the collector at {collector.url or 'OTEL_EXPORTER_OTLP_ENDPOINT'} takes no OTLP over HTTP")
+            place = collector.url or "OTEL_EXPORTER_OTLP_ENDPOINT or localhost:4318"
+            self._failed(f"the collector at {place} does not take them by OTLP over HTTP")
 
     def _failed(self, cause: str) -> None:
         logger.log(logging.DEBUG if self._has_failed else logging.WARNING, "traces are lost: %s", cause)

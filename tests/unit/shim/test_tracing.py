@@ -115,6 +115,20 @@ async def test_without_the_extra_pods_run_and_that_is_told_once(
 
 
 @pytest.mark.root
+async def test_a_collector_that_refuses_is_told_of(
+    traced: Tasks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with collecting(status=401) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        await traced.create_pod()
+        await traced.start("p1")
+        await traced.service.drained(5.0)
+    assert [each for each in caplog.messages if each.startswith(LOST)] == [
+        f"{LOST}the collector at OTEL_EXPORTER_OTLP_ENDPOINT or localhost:4318 does not take them by OTLP over HTTP"
+    ]
+
+
+@pytest.mark.root
 async def test_whoever_ends_waits_for_a_slow_collector_no_longer_than_it_likes(
     traced: Tasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +146,7 @@ async def test_whoever_ends_waits_for_a_slow_collector_no_longer_than_it_likes(
     await traced.service.drained(0.1)
     assert asyncio.get_running_loop().time() - began < 2.0
     never.set()
+    await traced.service.drained(5.0)
 
 
 @pytest.mark.root
@@ -149,3 +164,4 @@ async def test_what_a_collector_cannot_keep_up_with_is_dropped(
         f"the trace of c{tracing.WAITING - 1} is dropped: the collector is behind"
     ]
     never.set()
+    await traced.service.drained(5.0)
