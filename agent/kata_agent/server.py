@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kata_agent.cmdline import Parameters
     from kata_agent.rpc.service import Agent
     from kata_py.ttrpc.context import Context
+    from kata_py.ttrpc.service import Service
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ async def serve(
         server.add_raw("grpc.Health", "Version", _version)
         agent = functools.cache(lambda: _agent(reaper, parameters, ended, marks))
         server.add_lazy("grpc.AgentService", agent)
-        server.add_lazy("katapy.agent.v1.Telemetry", lambda: agent().telemetry)
+        server.add_lazy("katapy.agent.v1.Telemetry", lambda: _telemetry(agent()))
         if listener is not None:
             await server.serve(listener)
         else:
@@ -129,6 +130,12 @@ def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event, marks: 
         workshop.pause_bundle = Path(parameters.pause_bundle)
     sandbox = Sandbox(crun, ended, workshop, devices)
     return Agent(sandbox, reaper, guard, parameters, Tracer(marks) if parameters.tracing else None)
+
+
+def _telemetry(agent: Agent) -> Service:
+    from kata_agent.rpc.telemetry import Telemetry
+
+    return Telemetry(agent.guard, agent.tracer)
 
 
 def _proxies(parameters: Parameters) -> dict[str, str]:

@@ -16,7 +16,6 @@ from kata_agent.rpc.policy import PolicyCalls
 from kata_agent.rpc.process import ProcessCalls
 from kata_agent.rpc.sandbox import SandboxCalls
 from kata_agent.rpc.stream import StreamCalls
-from kata_agent.rpc.telemetry import Telemetry
 from kata_agent.rpc.volume import VolumeCalls
 
 if TYPE_CHECKING:
@@ -47,19 +46,18 @@ class Agent(
         tracer: Keeps spans of the calls; None keeps none.
 
     Attributes:
-        telemetry: The service beside it.
+        tracer: As the argument.
     """
 
     def __init__(
         self, sandbox: Sandbox, reaper: Reaper, guard: Guard, parameters: Parameters, tracer: Tracer | None = None
     ) -> None:
         super().__init__(sandbox, reaper, guard, parameters)
-        self.telemetry = Telemetry(guard, tracer)
-        self._tracer = tracer
+        self.tracer = tracer
 
     def ttrpc_methods(self) -> Mapping[str, Entry]:
         """As generated, behind the policy and the boundary."""
         return {
-            name: (traced(answering(guarded(entry[0], self.guard)), self._tracer), *entry[1:])
+            name: (traced(answering(guarded(entry[0], self.guard)), self.tracer), *entry[1:])
             for name, entry in super().ttrpc_methods().items()
         }
