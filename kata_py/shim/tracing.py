@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from kata_py.config.model import Configuration, RuntimeConfig
-from kata_py.sandbox.failure import pod_of
+from kata_py.sandbox.errors import StageFailed
+from kata_py.sandbox.failure import CAUSE_LENGTH, pod_of
 from kata_py.sandbox.sandbox import Sandbox
 from kata_py.sandbox.spans import TraceSpan, spans_of
 from kata_py.sandbox.timeline import Span
@@ -130,9 +131,7 @@ class Tracing:
     def _end(self, work: Work, id: str, error: BaseException | None, sandbox: Sandbox | None) -> None:
         work.ended = time.monotonic_ns()
         if error is not None:
-            work.error = str(error) or (
-                "given up" if isinstance(error, asyncio.CancelledError) else type(error).__name__
-            )
+            work.error = _words(error)
         if len(self._telling) >= WAITING:
             logger.warning("the trace of %s is dropped: the collector is behind", id)
             return
@@ -169,6 +168,17 @@ class Tracing:
     def _failed(self, cause: str) -> None:
         logger.log(logging.DEBUG if self._has_failed else logging.WARNING, "traces are lost: %s", cause)
         self._has_failed = True
+
+
+def _words(error: BaseException) -> str:
+    """How work failed; without the console's lines, which may tell secrets and are for the node's root alone."""
+    match error:
+        case asyncio.CancelledError():
+            return "given up"
+        case StageFailed():
+            return f"{error.stage} failed: {error.cause}"[:CAUSE_LENGTH]
+        case _:
+            return (str(error) or type(error).__name__)[:CAUSE_LENGTH]
 
 
 def _stages(work: Work, id: str) -> list[Span]:

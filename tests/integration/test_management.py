@@ -173,6 +173,11 @@ async def test_a_guest_that_is_debugged_gives_a_shell_and_its_agents_log(debugge
         assert " level=info " in line
         assert line.endswith("source=agent subsystem=server")
         await log.until(r"level=debug .*source=agent")
+        process = await container.exec("no-such-program")
+        with pytest.raises(StatusError):
+            await process.start()
+        await log.until(rf" container=debugged exec={process.exec_id} .*sandbox=debugged source=agent ")
+        await process.delete()
 
         assert await ctl("exec", "debugged", "--", "cat", "/proc/1/comm") == b"python3\n"
         assert await ctl("exec", "debugged", "--", "sh", "-c", "echo 'a  b'; exit 3", code=3) == b"a  b\n"

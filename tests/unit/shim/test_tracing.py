@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kata_py.hypervisor.api import HypervisorError
 from kata_py.shim import otlp, tracing
 from kata_py.shim.otlp import Collector
 from kata_py.ttrpc.errors import StatusError
@@ -95,6 +96,20 @@ async def test_a_creation_that_is_given_up_is_told_with_its_stages(
     assert {each.name for each in told if each.failed} >= {"pod start", "request", "create"}
     assert "kata: machine" in tree(told)
     assert [each.span.status.message for each in told if each.name == "pod start"] == ["given up"]
+
+
+@pytest.mark.root
+async def test_what_the_console_said_last_is_kept_from_the_collector(
+    traced: Tasks, hypervisor: FakeHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hypervisor.error = HypervisorError("qemu", "it ended", evidence=("a secret",))
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        with pytest.raises(StatusError, match="a secret"):
+            await traced.create_pod()
+        told = await asyncio.to_thread(collector.until, "pod start")
+    assert [each.span.status.message for each in told if each.name == "pod start"] == ["qemu failed: it ended"]
+    assert "secret" not in str(told)
 
 
 @pytest.mark.root
