@@ -70,8 +70,9 @@ def spans_of(work: Work, timeline: Iterable[Span], epoch: int) -> list[TraceSpan
     for stage, depth in nested([*timeline, *work.calls]):
         id, side = (stage.id, _CLIENT) if isinstance(stage, Call) else (os.urandom(8), None)
         ended = work.ended if stage.ended is None else stage.ended
+        error = "failed" if stage.failed else ""
         del above[depth + 1 :]
-        spans.append(TraceSpan(id, above[-1], stage.name, stage.began, ended, stage.failed * "failed", side=side))
+        spans.append(TraceSpan(id, above[-1], stage.name, stage.began, ended, error, side=side))
         above.append(id)
         if stage.name == BOOT:
             boot = id
@@ -82,11 +83,11 @@ def spans_of(work: Work, timeline: Iterable[Span], epoch: int) -> list[TraceSpan
 
 def _guests(work: Work, boot: bytes) -> Iterator[TraceSpan]:
     """The guest's spans whose parents there are."""
-    told = [span for span in work.guest[:GUEST_SPANS] if len(span.id) == len(boot)]
+    calls = {call.id for call in work.calls}
+    told = [span for span in work.guest[:GUEST_SPANS] if len(span.id) == len(boot) and span.id not in calls]
     ahead = _ahead(work.calls, told)
     if ahead is None or work.ended is None:
         return
-    calls = {call.id for call in work.calls}
     known = calls | {span.id for span in told}
     for span in told:
         if span.parent and span.parent not in known:

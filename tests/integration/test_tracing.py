@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures
 RPC = "grpc.AgentService/"
 CLOCK = f"{RPC}SetGuestDateTime"  # which the driver does not let the agent set
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
-SOON = 5.0  # seconds that a pod of namespaces takes at most, whatever its collector does
+SOON = 9.0  # seconds that a pod of namespaces takes at most; one export alone may take ten
 
 
 def traced(manager: Manager, endpoint: str, directory: Path) -> Manager:

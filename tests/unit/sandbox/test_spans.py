@@ -96,6 +96,7 @@ def test_a_guest_can_tell_nothing_beyond_the_work_and_no_more_than_some() -> Non
         guests(b"backward", b"create--", "backwards", 700, 600),
         guests(b"orphan--", b"nobody--", "orphan", 500, 600),
         guests(b"short", FIRST, "short", 500, 600),
+        guests(SECOND, FIRST, "masked", 500, 600),
         guests(
             b"long----",
             FIRST,
@@ -110,7 +111,7 @@ def test_a_guest_can_tell_nothing_beyond_the_work_and_no_more_than_some() -> Non
     told = [span for span in spans_of(pod, STAGES, EPOCH) if span.is_guests]
     assert len(told) <= spans.GUEST_SPANS
     assert all(0 <= span.began - EPOCH <= span.ended - EPOCH <= 1000 for span in told)
-    assert {"orphan", "short"}.isdisjoint(span.name for span in told)
+    assert {"orphan", "short", "masked"}.isdisjoint(span.name for span in told)
     [long] = [span for span in told if span.name.startswith("x")]
     assert len(long.name) == len(long.error) == spans.LENGTH
     assert len(long.attributes) == spans.ATTRIBUTES
