@@ -239,13 +239,7 @@ class Container(Process):
         """Close the connection, in the midst of whatever goes on over it."""
         await self._connection.aclose()
 
-    async def create(
-        self,
-        *,
-        rootfs: Sequence[Mount] = (),
-        timeout: float = CREATE_TIMEOUT,
-        metadata: Mapping[str, str] | None = None,
-    ) -> int:
+    async def create(self, *, rootfs: Sequence[Mount] = (), timeout: float = CREATE_TIMEOUT) -> int:
         """Ask for it and return the pid answered; the mounts make its root file system, if it has not one already."""
         options = AnyMessage()
         options.Pack(runtimeoptions_pb2.Options(config_path=str(self.manager.config)), type_url_prefix="")
@@ -260,7 +254,7 @@ class Container(Process):
             options=options,
             rootfs=rootfs,
         )
-        return int((await self.task.Create(request, timeout=timeout, metadata=metadata)).pid)
+        return int((await self.task.Create(request, timeout=timeout)).pid)
 
     async def exec(
         self,

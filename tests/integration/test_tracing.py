@@ -12,13 +12,12 @@ from kata_py.ttrpc.errors import StatusError
 from tests import bundle
 from tests.collector import Told, collecting, tree
 from tests.integration.conftest import ON_NAMESPACES
-from tests.manager import Container, Manager
+from tests.manager import Manager
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean")]
 
 RPC = "grpc.AgentService/"
 CLOCK = f"{RPC}SetGuestDateTime"  # which the driver does not let the agent set
-PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"
 SOON = 9.0  # seconds that a pod of namespaces takes at most; one export alone may take ten
 
 
@@ -80,29 +79,6 @@ async def test_a_pods_start_is_one_trace_of_the_shims_stages_and_the_agents_step
     assert {each.name for each in start if each.failed} <= {CLOCK}
     inside(start)
     inside(later)
-
-
-async def create(container: Container, traceparent: str) -> None:
-    await container.create(metadata={"traceparent": traceparent})
-
-
-@ON_NAMESPACES
-async def test_a_trace_goes_on_where_the_managers_was_and_is_none_if_nobody_keeps_that(
-    manager: Manager, tmp_path: Path
-) -> None:
-    with collecting() as collector:
-        pods = traced(manager, collector.url, tmp_path)
-        async with pods.container("unkept", "sleep", "9", create=False) as pod:
-            await create(pod, f"{PARENT}-00")
-            await pod.start()
-        async with pods.container("kept", "sleep", "9", create=False) as pod:
-            await create(pod, f"{PARENT}-01")
-            await pod.start()
-        told = await asyncio.to_thread(collector.until, "pod start")
-    assert {each.resource["sandbox_id"] for each in told} == {"kept"}
-    assert {each.span.trace_id.hex() for each in told} == {PARENT.split("-")[1]}
-    [first] = [each for each in told if each.name == "pod start"]
-    assert first.span.parent_span_id.hex() == PARENT.split("-")[2]
 
 
 @ON_NAMESPACES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -21,9 +22,10 @@ from kata_py.ttrpc.status import Code
 from tests.collector import collecting, tree
 from tests.conftest import REPOSITORY
 from tests.fakes import FakeAgent, FakeHypervisor, MemoryOpener
-from tests.tasks import Tasks, make_configuration, serving, until
+from tests.tasks import CALL_TIMEOUT, Tasks, make_configuration, serving, until
 
 LOST = "traces are lost: "
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"  # the manager's
 
 
 @pytest.fixture
@@ -77,6 +79,25 @@ async def test_an_agent_without_spans_leaves_the_shims_and_the_environment_says_
         told = await asyncio.to_thread(collector.until, "pod start")
     assert {each.service for each in told} == {"kata"}
     assert tree(told)["kata: grpc.AgentService/CreateContainer"] == "kata: create"
+
+
+@pytest.mark.root
+async def test_a_trace_goes_on_where_the_managers_was_and_is_none_if_nobody_keeps_that(
+    traced: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        for id, flags in (("unkept", "00"), ("kept", "01")):
+            metadata = {"traceparent": f"00-{TRACE}-{SPAN}-{flags}"}
+            await traced.client.Create(traced.request(id), timeout=CALL_TIMEOUT, metadata=metadata)
+            await traced.start(id)
+            await traced.kill(signal.SIGKILL, id)
+            await traced.wait(id)
+            await traced.delete(id)
+        told = await asyncio.to_thread(collector.until, "pod start")
+    assert {each.resource["sandbox_id"] for each in told} == {"kept"}
+    assert {each.span.trace_id.hex() for each in told} == {TRACE}
+    assert [each.span.parent_span_id.hex() for each in told if each.name == "pod start"] == [SPAN]
 
 
 @pytest.mark.root
