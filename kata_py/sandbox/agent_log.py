@@ -35,6 +35,9 @@ _LEVELS = {
     "CRIT": logging.CRITICAL,
 }
 _KNOWN = frozenset({"msg", "level", "ts", "version", "subsystem", "pid", "name", "source"})
+# Upstream's keys of the container and the process that a line is about, and what the shim's own lines call them.
+_IDS = {"container-id": "container", "cid": "container", "exec-id": "exec", "eid": "exec"}
+_ID_LENGTH = 128  # characters; a longer one is none
 
 
 @asynccontextmanager
@@ -110,7 +113,9 @@ def tell(line: bytes) -> str:
     if not logger.isEnabledFor(level):
         return str(message)
     fields: dict[str, object] = {"source": "agent", "subsystem": str(record.get("subsystem", "agent"))}
-    if others := {key: value for key, value in record.items() if key not in _KNOWN}:
+    ids = {key: record[key] for key in _IDS if isinstance(record.get(key), str) and len(record[key]) <= _ID_LENGTH}
+    fields |= {_IDS[key]: value for key, value in ids.items() if value}
+    if others := {key: value for key, value in record.items() if key not in _KNOWN | ids.keys()}:
         fields["agent"] = json.dumps(others, ensure_ascii=False)
     logger.log(level, "%s", message, extra=fields)
     return str(message)
