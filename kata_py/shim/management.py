@@ -162,7 +162,7 @@ class Management:
         if not self._agent_has_metrics:
             return ""
         try:
-            return metrics.of_agent(await self._agent.metrics(METRICS_TIMEOUT))
+            return await off_loop(metrics.of_agent, await self._agent.metrics(METRICS_TIMEOUT))
         except (NotFound, Unimplemented) as error:
             logger.warning("the agent has no metrics: %s", error)
             self._agent_has_metrics = False
