@@ -88,6 +88,9 @@ class RuntimeConfig:
     enable_debug: bool = False
     log_format: Literal["text", "json"] = "text"
 
+    # Whether the shim tells at its management socket, which is root's, of its own stacks and where its time goes.
+    enable_pprof: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class Asset:

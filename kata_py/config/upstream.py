@@ -94,7 +94,6 @@ _RUNTIME: dict[str, tuple[object, ...] | None] = {
     "jaeger_endpoint": ANY,
     "jaeger_user": ANY,
     "jaeger_password": ANY,
-    "enable_pprof": (False,),
     "pod_resource_api_sock": ("",),
 }
 

@@ -371,7 +371,7 @@ class TaskService(task_v2_ttrpc.TaskService):
             self._events,
             namespace=self._namespace,
             planned=(began, time.monotonic_ns()),
-            serve=partial(management.serving, tasks=self._durations),
+            serve=partial(management.serving, tasks=self._durations, debug=configuration.runtime.enable_pprof),
         )
         self._configuration = configuration
         self._sweep = asyncio.create_task(off_loop(self._sweep_up), name="sweep after other shims")
