@@ -13,7 +13,7 @@ GUEST_PACKAGES := erofs-utils lz4 debian-archive-keyring grub-common qemu-utils
 DEV_PACKAGES   := python3 python3-venv protobuf-compiler libprotobuf-dev qemu-system-misc busybox-static crun cpio \
                   chromium containernetworking-plugins e2fsprogs iproute2 iptables iputils-ping kmod openssl procps zstd \
                   libvirt-daemon-system libvirt-clients dnsmasq-base ovmf docker-registry skopeo \
-                  dosfstools grub-pc-bin mtools systemd-boot-efi gcc libvirt-dev pkg-config python3-dev
+                  dosfstools grub-pc-bin mtools systemd systemd-boot-efi gcc libvirt-dev pkg-config python3-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-remote test test-functional test-integration test-guest test-peer test-cri test-alone check guest podvm podvms package fuzz bench conformance protos clean
