@@ -377,6 +377,29 @@ async def test_news_of_memory_without_end_are_told_one_after_the_other(guest: Gu
         guest.answers.clear()
 
 
+async def test_absurd_figures_are_only_figures(guest: Guest, victim: Container) -> None:
+    most = (1 << 64) - 1
+    cpu = agent_pb2.CpuStats(cpu_usage=agent_pb2.CpuUsage(total_usage=most, percpu_usage=[most] * 4000))
+    usage = agent_pb2.MemoryData(usage=most, limit=0, failcnt=most)
+    memory = agent_pb2.MemoryStats(usage=usage, stats={"anon": most, "": 1, "\x1b\u2028" * 1000: most})
+    disks = [agent_pb2.BlkioStatsEntry(op=op, major=most, minor=most, value=most) for op in ("READ", "no" * 1000, "")]
+    absurd = agent_pb2.StatsContainerResponse(
+        cgroup_stats=agent_pb2.CgroupStats(
+            cpu_stats=cpu, memory_stats=memory, blkio_stats=agent_pb2.BlkioStats(io_service_bytes_recursive=disks)
+        ),
+        network_stats=[agent_pb2.NetworkStats(name="x" * 1000, rx_bytes=most)],
+    )
+
+    async def lies(call: Call) -> None:
+        await call.answer(absurd.SerializeToString())
+
+    async with harmless(victim):
+        guest.answers = {"StatsContainer": lies}
+        assert (await victim.usage()).memory == most
+        for _ in range(2):
+            assert b"kata_shim_threads" in await figures(victim)
+
+
 async def test_figures_without_number_are_cut(guest: Guest, victim: Container) -> None:
     text = "".join(f"kata_guest_x{number} 1\n" for number in range(40_000)) + "kata_shim_threads 1000\n"
 
