@@ -41,12 +41,14 @@ demo-remote: setup podvm ## a pod in a machine that the cloud-api-adaptor has li
 	@tools/room $(BIN)/python -m tools.demo_remote $(MACHINE)
 
 # What boots machines keeps about one processor busy, so two lanes of it run side by side, each in a room of its own:
-# tests compare the machine before and after. Those that compare times come last, alone.
+# tests compare the machine before and after. Fuzzing gets the processor time that they leave, and eight minutes of it in
+# all. Those that compare times come last, alone.
 test: setup guest podvms ## every gate and every test (root)
 	@tools/check
 	@$(BIN)/pytest -q -n 2 tests/unit tests/fuzz
 	@$(BIN)/python -m tools.lanes '$(MAKE) --keep-going test-integration test-guest' \
-	    '$(MAKE) --keep-going test-functional test-peer test-cri'
+	    '$(MAKE) --keep-going test-functional test-peer test-cri' \
+	    'tools/room --gently $(BIN)/python -m tests.fuzz.runner --seconds 60'
 	@$(MAKE) test-alone
 
 test-functional test-integration test-guest test-peer test-cri test-alone: setup guest

@@ -6,6 +6,7 @@ A table is as wide as what it holds where nobody looks at it (a pipe, a file), s
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_CONTROL = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")  # all but tab and the end of a line
 _WIDE = 10_000  # columns of a "terminal" that is none
 
 
@@ -45,6 +47,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str = ""
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE).print(drawn)
+
+
+def print_guests(data: bytes) -> None:
+    """Print on stdout what a guest said, as it is; but a terminal gets no control characters, which command it."""
+    click.echo(_CONTROL.sub(b"?", data) if sys.stdout.isatty() else data, nl=False)
 
 
 def print_json(value: object) -> None:

@@ -99,6 +99,9 @@ class RuntimeConfig:
     jaeger_user: str = ""
     jaeger_password: str = ""
 
+    # Whether the shim tells at its management socket, which is root's, of its own stacks and where its time goes.
+    enable_pprof: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class Asset:

@@ -89,7 +89,6 @@ _AGENT: dict[str, tuple[object, ...] | None] = {
 
 _RUNTIME: dict[str, tuple[object, ...] | None] = {
     "guest_selinux_label": ("",),
-    "enable_pprof": (False,),
     "pod_resource_api_sock": ("",),
 }
 

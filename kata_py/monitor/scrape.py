@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from kata_py.diagnosis import overview
 from kata_py.diagnosis.overview import Sandbox
 from kata_py.http import client
 from kata_py.http.client import ClientError, Gone
+from kata_py.http.debug import SECONDS_MAX
 from kata_py.monitor.errors import ShimError, UnknownSandbox
 from kata_py.monitor.exposition import Families
 from kata_py.monitor.figures import Figures
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 SHIM_TIMEOUT = 3.0  # seconds; upstream's
 ANSWER_MAX = 1 << 20  # bytes; upstream tells of 144 KB
+DEBUG_MAX = 4 << 20  # bytes; a profile of a shim in Go is some 100 KB
 
 Labels = Mapping[str, str]
 
@@ -83,6 +85,23 @@ class Scraper:
         """
         return (await self._asked(sandbox, await self.sandboxes(), "/agent-url")).strip()
 
+    async def debug(self, sandbox: str, target: str) -> client.Reply:
+        """What a sandbox's shim tells of itself, whatever its status.
+
+        Args:
+            sandbox: The sandbox's id.
+            target: Path and query, encoded; below `/debug`.
+
+        Raises:
+            UnknownSandbox: There is no such sandbox.
+            ShimError: Its shim does not answer.
+        """
+        timeout = SHIM_TIMEOUT + SECONDS_MAX  # as long as a profile may take
+        with _told(sandbox):
+            return await client.get(
+                str(_there(sandbox, await self.sandboxes())), target, timeout=timeout, limit=DEBUG_MAX
+            )
+
     async def one(self, sandbox: str) -> Families:
         """A sandbox's families.
 
@@ -134,14 +153,8 @@ class Scraper:
             return ShimError(str(error))
 
     async def _asked(self, sandbox: str, there: Mapping[str, Path], target: str) -> str:
-        if sandbox not in there:
-            raise UnknownSandbox(f"there is no sandbox {sandbox!r:.100} on this node; /sandboxes lists those there are")
-        try:
-            return await _ask(there[sandbox], target)
-        except Gone as error:
-            raise UnknownSandbox(f"sandbox {sandbox} has gone: {error}") from error
-        except ClientError as error:
-            raise ShimError(f"the shim of sandbox {sandbox}: {error}") from error
+        with _told(sandbox):
+            return await _ask(_there(sandbox, there), target)
 
     async def _named(self, sandboxes: list[str]) -> Mapping[str, Labels]:
         return {} if self._pods is None else await self._pods.labels(sandboxes)
@@ -165,6 +178,23 @@ class Scraper:
         self._under_way = None
         if not task.cancelled():
             task.exception()  # told to those who wait, if anybody still does
+
+
+def _there(sandbox: str, there: Mapping[str, Path]) -> Path:
+    if sandbox not in there:
+        raise UnknownSandbox(f"there is no sandbox {sandbox!r:.100} on this node; /sandboxes lists those there are")
+    return there[sandbox]
+
+
+@contextmanager
+def _told(sandbox: str) -> Iterator[None]:
+    """Turn what is wrong with a shim's answer into the monitor's errors."""
+    try:
+        yield
+    except Gone as error:
+        raise UnknownSandbox(f"sandbox {sandbox} has gone: {error}") from error
+    except ClientError as error:
+        raise ShimError(f"the shim of sandbox {sandbox}: {error}") from error
 
 
 async def _ask(path: Path, target: str) -> str:

@@ -9,7 +9,10 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from urllib.parse import quote, urlencode
 
+from kata_py.http import server
+from kata_py.http.debug import Debug
 from kata_py.http.server import Answer, HttpError, Request
 from kata_py.monitor import exposition, page
 from kata_py.monitor.errors import MonitorError, UnknownSandbox
@@ -18,6 +21,7 @@ from kata_py.monitor.figures import Figures
 from kata_py.monitor.scrape import Scraper
 from kata_py.resource.blocking import off_loop
 
+_BYTES = "application/octet-stream"
 _COMPRESSION = 1  # of 1 to 9: it is a fifteenth already, and a scrape is not to take long
 
 _PAGES = {
@@ -25,11 +29,9 @@ _PAGES = {
     "/metrics": "figures of all sandboxes, and of the monitor; ?sandbox=ID of one, ?filter_family=A,B of some families",
     "/sandboxes": "the ids of the sandboxes on this node",
     "/agent-url": "where a sandbox's agent listens; ?sandbox=ID",
+    "/debug/vars": "variables of the monitor; ?sandbox=ID of a shim that has enable_pprof",
+    "/debug/pprof/": "stacks and profiles of the same",
 }
-_NO_PPROF = (
-    "there is nothing at /debug: profiles of Go (pprof) and its variables are upstream's, and this is Python; "
-    "look into a running shim with a profiler for Python, such as py-spy\n"
-)
 
 Page = Callable[[Request], Awaitable[Answer]]
 
@@ -47,6 +49,7 @@ class Service:
         self._scraper = scraper
         self._figures = figures
         self._host = host
+        self._debug = Debug()
         self._pages: Mapping[str, Page] = {
             "/": self._index,
             "/metrics": self._metrics,
@@ -61,9 +64,8 @@ class Service:
             HttpError: It cannot be answered.
         """
         self._check_host(request)
-        if request.path == "/debug" or request.path.startswith("/debug/"):
-            return Answer(_NO_PPROF.encode(), status=HTTPStatus.NOT_FOUND)
-        answer = self._pages.get(request.path)
+        debug = request.path == "/debug" or request.path.startswith("/debug/")
+        answer = self._told_of_itself if debug else self._pages.get(request.path)
         if answer is None:
             raise HttpError(HTTPStatus.NOT_FOUND, f"no such path; there are: {', '.join(self._pages)}")
         if request.method != "GET":
@@ -108,6 +110,16 @@ class Service:
     async def _sandboxes(self, request: Request) -> Answer:
         return Answer("".join(f"{id}\n" for id in sorted(await self._scraper.sandboxes())).encode())
 
+    async def _told_of_itself(self, request: Request) -> Answer:
+        """What a shim tells of itself, or this process. A shim in Go has profiles that are no text."""
+        sandbox = request.query.get("sandbox", "")
+        if not sandbox:
+            return await self._debug.answer(request)
+        asked = {name: value for name, value in request.query.items() if name != "sandbox"}
+        reply = await self._scraper.debug(sandbox, f"{quote(request.path)}?{urlencode(asked)}")
+        kind = server.JSON if request.path == "/debug/vars" else server.TEXT if _is_text(reply.body) else _BYTES
+        return Answer(reply.body, kind, HTTPStatus(reply.status))
+
     async def _agent_url(self, request: Request) -> Answer:
         sandbox = request.query.get("sandbox", "")
         if not sandbox:
@@ -137,6 +149,14 @@ def _takes_gzip(field: str) -> bool:
         if coding == "gzip":
             return weight.removeprefix("q=").strip("0.") != "" if weight else True
     return False
+
+
+def _is_text(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _without_port(host: str) -> str:

@@ -7,8 +7,9 @@ has none, as they end with the process or the connection.
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -27,7 +28,7 @@ from kata_py.ttrpc.status import Code
 
 if TYPE_CHECKING:
     from kata_protos import oci_pb2
-    from kata_py.ttrpc.client import Client
+    from kata_py.ttrpc.client import Caller, Client
 
 CALL_TIMEOUT = 60.0  # seconds
 SIGNAL_TIMEOUT = 10.0
@@ -35,6 +36,18 @@ DESTROY_TIMEOUT = 5.0
 READ_SIZE = 1 << 20  # bytes asked for at once
 SEED_SIZE = 512  # bytes
 _OFFSET = "kata-py-offset"  # metadata of a call that reads or writes a stream; an extension of ours
+
+# Bytes that answers may have. A message of small parts takes fifty times its length once it is decoded, and time too.
+ANSWER_MAX = 1 << 16
+ANSWERS_MAX = {
+    "GetIPTables": 4 << 20,  # all that a frame holds: one string of bytes
+    "GetMetrics": 1 << 20,
+    "ReadStderr": READ_SIZE + (1 << 10),
+    "ReadStdout": READ_SIZE + (1 << 10),
+    "UpdateRoutes": 1 << 18,  # thousands of routes
+}
+MESSAGE_MAX = 4000  # characters of what an agent says of an error
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and the end of a line
 
 _T = TypeVar("_T")
 
@@ -69,7 +82,7 @@ class Agent:
         self.durations = durations.of_agent()
         self._client = client
         self._counts = isinstance(client, RedialingClient)
-        calls = Measured(client, self.durations)
+        calls = _Bounded(Measured(client, self.durations))
         self._calls = AgentClient(Traced(calls))
         self._telemetry = TelemetryClient(calls)
         self._health = HealthClient(calls)
@@ -292,6 +305,30 @@ class Agent:
         return await _answered(self._calls.StatsContainer(request, timeout=CALL_TIMEOUT))
 
 
+class _Bounded:
+    """A connection whose answers are no longer than they may be; a `Caller`."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    async def call(
+        self,
+        service: str,
+        method: str,
+        payload: bytes,
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """As `kata_py.ttrpc.client.Client.call`."""
+        answer = await self._caller.call(service, method, payload, timeout=timeout, metadata=metadata)
+        longest = ANSWERS_MAX.get(method, ANSWER_MAX)
+        if len(answer) > longest:
+            text = f"an answer to {method} of {len(answer)} bytes, at most {longest} are taken"
+            raise StatusError(Code.RESOURCE_EXHAUSTED, text)
+        return answer
+
+
 # What may take effect twice: it is called again where an answer was lost.
 REPEATABLE = frozenset({
     "Check", "CloseStdin", "GetMetrics", "GetOOMEvent", "PauseContainer", "ReadStderr", "ReadStdout", "ReseedRandomDev",
@@ -320,8 +357,14 @@ async def _answered(call: Awaitable[_T]) -> _T:
     try:
         return await call
     except StatusError as error:
-        raise _MEANINGS.get(error.code, SandboxError)(f"agent: {error.message}") from error
+        raise _MEANINGS.get(error.code, SandboxError)(f"agent: {_told(error.message)}") from error
     except ConnectionClosed as error:
         raise Unavailable(f"the agent is gone: {error}") from error
     except DecodeError as error:  # the guest is not trusted to answer in messages
         raise SandboxError("agent: an answer that is not of the call's type") from error
+
+
+def _told(message: str) -> str:
+    """An agent's words as they may be passed on: to logs, managers, and whoever reads a pod's events at a terminal."""
+    cut = message if len(message) <= MESSAGE_MAX else f"{message[:MESSAGE_MAX]}…"
+    return _CONTROL.sub("\ufffd", cut)

@@ -11,7 +11,9 @@ from kata_py.sandbox.errors import SandboxError, Unavailable, Unimplemented
 
 logger = logging.getLogger(__name__)
 
-PAUSE = 1.0  # seconds before the agent is asked again after an error, as kata's own shim
+PAUSE = 1.0  # seconds before the agent is asked again after an error, as kata's own shim; twice as many after the next
+PAUSE_MAX = 64.0
+SPACING = 0.1  # seconds between two events: a guest that tells of them without end fills neither log nor manager
 
 
 async def watch(agent: Agent, tell: Callable[[str], Awaitable[None]]) -> None:
@@ -21,6 +23,7 @@ async def watch(agent: Agent, tell: Callable[[str], Awaitable[None]]) -> None:
         agent: The agent.
         tell: Awaited with the id of each container in which the kernel killed.
     """
+    pause = PAUSE
     while True:
         try:
             container_id = await agent.next_oom()
@@ -31,6 +34,8 @@ async def watch(agent: Agent, tell: Callable[[str], Awaitable[None]]) -> None:
             return
         except SandboxError as error:
             logger.warning("cannot learn of out-of-memory kills: %s", error)
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, PAUSE_MAX)
         else:
             await tell(container_id)
+            await asyncio.sleep(SPACING)

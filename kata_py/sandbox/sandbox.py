@@ -432,6 +432,8 @@ async def _prepare(agent: Agent, plan: SandboxPlan, links: Links | None) -> None
     for prepare in (agent.set_clock, agent.seed):
         try:
             await prepare()
+        except DeadlineExceeded:  # who does not answer this will not answer what follows, which waits as long
+            raise
         except SandboxError as error:  # an old agent, or one that may not: the guest has clock and seed of its own
             logger.warning("sandbox %s: %s", plan.id, error)
     if links is not None:

@@ -7,13 +7,11 @@ imports happen here, where nobody waits for them.
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -147,12 +145,10 @@ class _Version3:
 
 
 def _dump_stacks() -> None:
-    for task in asyncio.all_tasks():
-        text = io.StringIO()
-        task.print_stack(file=text)
-        logger.info("task %s", task.get_name(), extra={"stack": text.getvalue()})
-    for thread, frame in sys._current_frames().items():  # noqa: SLF001 the documented way, underscore and all
-        logger.info("thread %d", thread, extra={"stack": "".join(traceback.format_stack(frame))})
+    from kata_py.http.debug import stacks
+
+    for whose, stack in stacks():
+        logger.info("%s", whose, extra={"stack": stack})
 
 
 def serve(invocation: Invocation) -> NoReturn:

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 from kata_protos.csi_pb2 import VolumeStatsResponse
 from kata_py.http import server
+from kata_py.http.debug import PATHS, Debug
 from kata_py.http.server import Answer, HttpError, Request
 from kata_py.hypervisor.api import HypervisorError
 from kata_py.resource.blocking import off_loop
@@ -46,12 +47,13 @@ Method = Callable[[Request], Awaitable[Answer]]
 
 
 @asynccontextmanager
-async def serving(parts: Parts, tasks: Durations) -> AsyncIterator[None]:
+async def serving(parts: Parts, tasks: Durations, *, debug: bool = False) -> AsyncIterator[None]:
     """Serve a sandbox's management API while the context lasts. Without it, the sandbox runs all the same.
 
     Args:
         parts: What the sandbox is made of.
         tasks: How long the manager's calls took.
+        debug: Whether the shim tells of itself.
     """
     record = parts.record
     path, noted = record.directory / SOCKET, Path(record.bundle) / bundle.MONITOR_ADDRESS
@@ -59,7 +61,7 @@ async def serving(parts: Parts, tasks: Durations) -> AsyncIterator[None]:
         try:
             stack.enter_context(undone(record, RemoveFile(str(noted))))
             stack.enter_context(undone(record, RemoveFile(str(path))))
-            await stack.enter_async_context(server.serving(str(path), Management(parts, tasks).answer))
+            await stack.enter_async_context(server.serving(str(path), Management(parts, tasks, debug=debug).answer))
             bundle.write(record.bundle, bundle.MONITOR_ADDRESS, f"unix://{path}")
         except OSError as error:
             logger.warning("no management API for sandbox %s: %s", record.id, error)
@@ -72,9 +74,10 @@ class Management:
     Args:
         parts: What the sandbox is made of.
         tasks: How long the manager's calls took.
+        debug: Whether the shim tells of itself.
     """
 
-    def __init__(self, parts: Parts, tasks: Durations) -> None:
+    def __init__(self, parts: Parts, tasks: Durations, *, debug: bool = False) -> None:
         self._tasks = tasks
         self._agent = parts.agent
         self._vm = parts.vm
@@ -83,6 +86,7 @@ class Management:
         self._overhead = Overhead()
         self._record = parts.record
         self._agent_has_metrics = True
+        of_itself = Debug().answer
         self._routes: Mapping[str, Mapping[str, Method]] = {
             "/agent-url": {"GET": self._agent_url},
             "/metrics": {"GET": self._metrics},
@@ -94,6 +98,7 @@ class Management:
             },
             "/policy": {"PUT": self._set_policy},
             "/log-level": {"GET": self._log_level, "PUT": self._set_log_level},
+            **({path: {"GET": of_itself} for path in PATHS} if debug else {}),
         }
 
     async def answer(self, request: Request) -> Answer:
@@ -104,7 +109,8 @@ class Management:
         """
         methods = self._routes.get(request.path)
         if methods is None:
-            raise HttpError(HTTPStatus.NOT_FOUND, f"no such path; there are: {', '.join(self._routes)}")
+            hint = "; /debug needs enable_pprof in [runtime]" if request.path in PATHS else ""
+            raise HttpError(HTTPStatus.NOT_FOUND, f"no such path; there are: {', '.join(self._routes)}{hint}")
         method = methods.get(request.method)
         if method is None:
             cause = f"{request.path} has {', '.join(methods)} alone, not {request.method[:20]}"
@@ -162,7 +168,7 @@ class Management:
         if not self._agent_has_metrics:
             return ""
         try:
-            return metrics.of_agent(await self._agent.metrics(METRICS_TIMEOUT))
+            return await off_loop(metrics.of_agent, await self._agent.metrics(METRICS_TIMEOUT))
         except (NotFound, Unimplemented) as error:
             logger.warning("the agent has no metrics: %s", error)
             self._agent_has_metrics = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -23,6 +24,7 @@ _NETDEV = (
     *(f"recv_{item}" for item in ("bytes", "packets", "errs", "drop", "fifo", "frame", "compressed", "multicast")),
     *(f"sent_{item}" for item in ("bytes", "packets", "errs", "drop", "fifo", "colls", "carrier", "compressed")),
 )
+MOST_LINES = 10_000  # of the agent's text: each may become a series, which whoever scrapes has to keep
 _MOST_INTERFACES = 16  # a pod has a few; one whose pod makes hundreds is not to fill the node's figures
 
 # Of the agent's text, lines of families that are the agent's to tell; upstream's first agent had go_ and process_.
@@ -44,7 +46,8 @@ def of_programs(programs: Mapping[str, int], proc: Path = Path("/proc")) -> str:
 
 def of_agent(text: str) -> str:
     """The agent's text as it is passed on. The guest is not trusted: what tells of anything else is left out."""
-    return "".join(f"{line}\n" for line in map(_passed_on, text.splitlines()) if line)
+    lines = filter(None, map(_passed_on, text.splitlines()))
+    return "".join(f"{line}\n" for line in islice(lines, MOST_LINES))
 
 
 def _passed_on(line: str) -> str:

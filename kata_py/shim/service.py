@@ -407,7 +407,7 @@ class TaskService(task_v2_ttrpc.TaskService):
             self._events,
             namespace=self._namespace,
             planned=(began, time.monotonic_ns()),
-            serve=partial(management.serving, tasks=self._durations),
+            serve=partial(management.serving, tasks=self._durations, debug=configuration.runtime.enable_pprof),
         )
 
     async def _create_container(

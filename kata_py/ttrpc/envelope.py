@@ -16,6 +16,9 @@ _LENGTH: Final = 2
 _FIXED32: Final = 5
 
 _FIELD_NUMBER_MAX: Final = (1 << 29) - 1
+FIELDS_MAX: Final = 256
+"""Fields that a message may have: metadata, mostly. A frame has room for millions, which would take seconds to read."""
+
 _UINT64: Final = (1 << 64) - 1
 
 
@@ -141,20 +144,18 @@ def decode_response(data: bytes | bytearray) -> Response:
     payload = b""
     code = 0
     message = ""
-    details: tuple[bytes, ...] = ()
+    details: list[bytes] = []
     for number, value in _fields(data):
         if isinstance(value, int):
             continue
         if number == 2:
             payload = bytes(value)
         elif number == 1 and len(value):
-            code, message, details = _decode_status(value, code, message, details)
-    return Response(payload, code, message, details)
+            code, message = _decode_status(value, code, message, details)
+    return Response(payload, code, message, tuple(details))
 
 
-def _decode_status(
-    data: memoryview, code: int, message: str, details: tuple[bytes, ...]
-) -> tuple[int, str, tuple[bytes, ...]]:
+def _decode_status(data: memoryview, code: int, message: str, details: list[bytes]) -> tuple[int, str]:
     for number, value in _fields(data):
         if isinstance(value, int):
             if number == 1:
@@ -162,8 +163,8 @@ def _decode_status(
         elif number == 2:
             message = _text(value)
         elif number == 3:
-            details += (bytes(value),)
-    return code, message, details
+            details.append(bytes(value))
+    return code, message
 
 
 def _decode_pair(data: memoryview) -> tuple[str, str]:
@@ -183,7 +184,9 @@ def _fields(data: bytes | bytearray | memoryview) -> Iterator[tuple[int, int | m
     view = memoryview(data)
     end = len(view)
     position = 0
-    while position < end:
+    for _ in range(FIELDS_MAX):
+        if position >= end:
+            return
         tag, position = _read_varint(view, position)
         number, wire_type = tag >> 3, tag & 7
         if not 0 < number <= _FIELD_NUMBER_MAX:
@@ -204,6 +207,8 @@ def _fields(data: bytes | bytearray | memoryview) -> Iterator[tuple[int, int | m
             raise DecodeError(f"wire type {wire_type}")
         if position > end:
             raise DecodeError("a field reaches beyond the message")
+    if position < end:
+        raise DecodeError(f"a message of more than {FIELDS_MAX} fields")
 
 
 def _read_varint(view: memoryview, position: int) -> tuple[int, int]:

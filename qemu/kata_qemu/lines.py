@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 LINE_MAX = 4096  # bytes; a longer line is told in pieces
 TAIL_MAX = 60  # lines kept for error messages
-_CHUNK = 1 << 16  # bytes: a pipe's capacity
-_DRAIN_MAX = 16  # chunks: more than pipe or socket hold
+_CHUNK = 1 << 12  # bytes: of lines that are short, more than a thousand, and nothing else runs while they are told
+_DRAIN_MAX = 256  # chunks: more than pipe or socket hold
 
 # Escape sequences (ECMA-48) and control characters: they would let a guest write into our log what it likes.
 _UNPRINTABLE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -52,6 +52,21 @@ def test_nothing_of_the_machine_is_seen_in_it() -> None:
     assert "room --inside" in lines[-1]
 
 
+@pytest.mark.parametrize(("flags", "weights"), [([], ("1024\n", "100\n")), (["--gently"], ("51\n", "5\n"))])
+def test_a_gentle_one_weighs_a_twentieth_of_another(flags: list[str], weights: tuple[str, str]) -> None:
+    with subprocess.Popen(
+        [ROOM, *flags, "sh", "-c", "echo up; read x; exit 7"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as room:
+        assert room.stdout is not None
+        assert room.stdout.readline() == "up\n"
+        here, name = Path("/sys/fs/cgroup"), f"kata-py-room-{room.pid}"
+        found = [*here.glob(f"cpu*/{name}/cpu.shares"), *here.glob(f"{name}/cpu.weight")]
+        assert found
+        assert all(weight.read_text() in weights for weight in found)
+        room.communicate("\n", timeout=30)
+        assert room.returncode == 7
+
+
 def test_an_orphan_is_taken_in_and_no_zombie_stays() -> None:
     script = (
         "sh -c 'sleep 0.1 & exit'; while ps ax -o comm | grep -q sleep; do sleep 0.05; done; ps ax -o stat | grep -c Z"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from kata_py.cli.output import print_guests
 from kata_py.cli.parameters import content, sandbox_option
 
 
@@ -19,7 +20,7 @@ def get(sandbox: str, v6: bool) -> None:
     """Print a guest's rules."""
     from kata_py.cli import shim
 
-    click.echo(shim.find(sandbox).request("GET", _target(v6)), nl=False)
+    print_guests(shim.find(sandbox).request("GET", _target(v6)))
 
 
 @command.command("set", help="Replace a guest's rules by FILE's, which are as iptables-save writes them; - is stdin.")

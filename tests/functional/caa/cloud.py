@@ -142,6 +142,9 @@ class Node:
             made.ip(f"-6 addr add fd00:99:{subnet}::{number}/64 dev {link} nodad")
         else:
             made.ip(f"addr add 10.99.{subnet}.{number}/24 dev {link}")
+        # As in a cloud, an interface answers for its own address alone: else the node may learn that the second one has
+        # the first one's address, and a moment later it is with the pod.
+        made.run("sh", "-c", f"echo 1 > /proc/sys/net/ipv4/conf/{link}/arp_ignore")
         made.ip(f"link set {link} up")
         return made
 

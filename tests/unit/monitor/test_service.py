@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import logging
+import sys
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -73,7 +76,7 @@ async def test_a_sandboxs_agent_is_told(shims: Shims, monitor: Monitor) -> None:
     assert shims.asked == [("aa", "/agent-url")]
 
 
-@pytest.mark.parametrize("page", ["/metrics", "/agent-url"])
+@pytest.mark.parametrize("page", ["/metrics", "/agent-url", "/debug/vars"])
 async def test_an_unknown_sandbox_is_not_found(monitor: Monitor, page: str) -> None:
     reply = await monitor.get(f"{page}?sandbox=..%2Fzz")
     assert (reply.status, reply.text) == (
@@ -196,14 +199,43 @@ async def test_an_answer_that_is_no_text_is_read_as_far_as_it_is(shims: Shims, m
 
 async def test_the_first_page_lists_the_others(monitor: Monitor) -> None:
     text = (await monitor.get("/")).text
-    assert [line.split()[0] for line in text.splitlines()] == ["/", "/metrics", "/sandboxes", "/agent-url"]
+    paths = ["/", "/metrics", "/sandboxes", "/agent-url", "/debug/vars", "/debug/pprof/"]
+    assert [line.split()[0] for line in text.splitlines()] == paths
 
 
-@pytest.mark.parametrize("path", ["/debug/pprof/", "/debug/pprof/profile?sandbox=aa", "/debug/vars"])
-async def test_profiles_of_go_are_not_there_and_it_says_so(monitor: Monitor, path: str) -> None:
-    reply = await monitor.get(path)
-    assert reply.status == 404
-    assert "pprof" in reply.text
+async def test_it_tells_of_itself(monitor: Monitor) -> None:
+    reply = await monitor.get("/debug/vars")
+    assert (reply.status, reply.fields["Content-Type"]) == (200, "application/json")
+    assert json.loads(reply.text)["cmdline"] == sys.orig_argv
+    assert "request at 127.0.0.1:0" in (await monitor.get("/debug/pprof/goroutine")).text
+    heap = await monitor.get("/debug/pprof/heap")
+    assert (heap.status, heap.text.partition(";")[0]) == (404, "this is Python, and has not all that Go has")
+
+
+@pytest.mark.parametrize(
+    ("target", "asked", "body", "status", "kind"),
+    [
+        ("/debug/vars?sandbox=aa", "/debug/vars", b"{}", 200, "application/json"),
+        (
+            "/debug/pprof/profile?sandbox=aa&seconds=1",
+            "/debug/pprof/profile",
+            b"\x1f\x8b",
+            200,
+            "application/octet-stream",
+        ),
+        ("/debug/pprof/a%20b?sandbox=aa", "/debug/pprof/a b", b"none", 404, "text/plain; charset=utf-8"),
+    ],
+)
+async def test_a_shim_tells_of_itself_through_it(
+    shims: Shims, monitor: Monitor, target: str, asked: str, body: bytes, status: int, kind: str
+) -> None:
+    async def answer() -> Answer:
+        return Answer(body, status=HTTPStatus(status))
+
+    await shims.add("aa", answer)
+    reply = await monitor.get(target)
+    assert (reply.status, reply.body, reply.fields["Content-Type"]) == (status, body, kind)
+    assert shims.asked == [("aa", asked)]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -117,3 +118,14 @@ def test_the_tail_keeps_the_last_lines_oldest_first() -> None:
     for number in range(TAIL_MAX + 5):
         tail.add(str(number))
     assert tail.lines == tuple(str(number) for number in range(5, TAIL_MAX + 5))
+
+
+async def test_a_flood_of_lines_lets_others_have_their_turn(pipe: Pipe) -> None:
+    os.write(pipe.into, b"x\n" * (1 << 14))
+    turns = [0]
+    with reading(pipe.out, pipe.take):
+        while turns[-1] < 1 << 14:
+            await asyncio.sleep(0)
+            turns.append(len(pipe.lines))
+        os.close(pipe.into)
+    assert max(after - before for before, after in pairwise(turns)) <= LINE_MAX // 2

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,23 @@ async def test_a_log_is_read_again_after_its_connection_has_ended(
     server.close()
     connections[1].close()
     assert caplog.messages.count("number 1") == 1
+
+
+async def test_a_log_that_is_flooded_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, turns = 0, []
+
+    def count(line: bytes) -> None:
+        nonlocal told
+        told += 1
+
+    monkeypatch.setattr(agent_log, "tell", count)
+    monkeypatch.setattr(agent_log, "REST", 0)
+    reader = asyncio.StreamReader()
+    reader.feed_data(b"x\n" * (1 << 14))
+    reader.feed_eof()
+    reading = asyncio.create_task(agent_log._read(reader))
+    while not reading.done():
+        await asyncio.sleep(0)
+        turns.append(told)
+    assert told == 1 << 14
+    assert max(after - before for before, after in pairwise(turns)) <= agent_log.LINES_AT_ONCE

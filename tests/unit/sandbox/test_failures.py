@@ -107,6 +107,18 @@ async def test_an_agent_without_clock_and_seed_calls_is_good_enough(tasks: Tasks
     await tasks.create()
 
 
+@pytest.mark.parametrize("method", ["SetGuestDateTime", "ReseedRandomDev"])
+async def test_an_agent_that_does_not_answer_the_first_calls_is_not_asked_any_more(
+    tasks: Tasks, agent: FakeAgent, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents, "CALL_TIMEOUT", 0.1)
+    agent.hangs.add(method)
+    error = await refused(tasks)
+    assert error.code is Code.DEADLINE_EXCEEDED
+    assert error.message.startswith("sandbox failed after")
+    assert agent.calls[-1] == method
+
+
 async def test_a_creation_whose_callers_time_is_up_is_undone_to_its_end(tasks: Tasks, agent: FakeAgent) -> None:
     agent.hangs.add("CreateContainer")
     with pytest.raises(StatusError, match="DEADLINE_EXCEEDED"):

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import pytest
 
 from kata_protos import agent_pb2
-from kata_py.sandbox.agent import Agent, probe
+from kata_protos.agent_ttrpc import AgentService
+from kata_py.sandbox.agent import ANSWERS_MAX, MESSAGE_MAX, READ_SIZE, Agent, probe
 from kata_py.sandbox.errors import DeadlineExceeded, SandboxError, Unavailable
 from kata_py.shim.metrics import of_agent
 from kata_py.ttrpc import envelope, frames
@@ -218,3 +219,41 @@ async def test_figures_of_the_host_that_an_agent_tells_are_left_out() -> None:
 
     async with agent_that(answers) as agent:
         assert of_agent(await agent.metrics(PATIENCE)) == "kata_agent_go_x 1\nkata_guest_y 3\n"
+
+
+async def test_an_answer_of_more_small_parts_than_it_needs_is_not_even_decoded() -> None:
+    parts = b"\x12\x00" * (MESSAGE_LENGTH_MAX // 2 - 32)  # 2 million networks: 200 MiB as messages
+
+    async def answers(stream_id: int, writer: asyncio.StreamWriter) -> None:
+        await write(writer, response(stream_id, parts))
+
+    async with agent_that(answers) as agent:
+        with bounded_memory(), pytest.raises(SandboxError, match="StatsContainer of 4194240 bytes, at most 65536"):
+            await agent.stats_container("c")
+
+
+@pytest.mark.parametrize("method", sorted(ANSWERS_MAX))
+def test_what_may_be_long_is_a_method_of_the_agents(method: str) -> None:
+    assert method in AgentService.__abstractmethods__
+
+
+async def test_an_answer_as_long_as_was_asked_for_is_taken() -> None:
+    whole = agent_pb2.ReadStreamResponse(data=bytes(READ_SIZE)).SerializeToString()
+
+    async def answers(stream_id: int, writer: asyncio.StreamWriter) -> None:
+        await write(writer, response(stream_id, whole))
+
+    async with agent_that(answers) as agent:
+        assert len(await agent.read_stdout("c", "", 0)) == READ_SIZE
+
+
+async def test_an_error_is_told_in_bounds_and_without_commands_for_terminals() -> None:
+    async def answers(stream_id: int, writer: asyncio.StreamWriter) -> None:
+        await write(writer, response(stream_id, b"", 13, "\x1b[2J\x9bone\n\ttwo" + "x" * (1 << 20)))
+
+    async with agent_that(answers) as agent:
+        with pytest.raises(SandboxError) as caught:
+            await agent.set_clock()
+    said = str(caught.value)
+    assert said.startswith("agent: \ufffd[2J\ufffdone\n\ttwo")
+    assert len(said) < 1.1 * MESSAGE_MAX

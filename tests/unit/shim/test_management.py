@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
 from tests import bundle
 from tests.fakes import FakeAgent, FakeHypervisor, MemoryOpener
-from tests.tasks import Tasks, serving
+from tests.tasks import Tasks, make_configuration, serving
 
 pytestmark = pytest.mark.root
 
@@ -254,3 +255,21 @@ async def test_a_policy_that_the_agent_refuses_fails_the_start(top: Path, opener
             await tasks.create("c1", spec=spec)
         assert "CreateSandbox" not in agent.calls
         assert tasks.leftovers() == []
+
+
+async def test_it_does_not_tell_of_itself_unless_it_may(api: Api) -> None:
+    status, told = await api.request("GET", "/debug/pprof/goroutine")
+    assert (status, b"needs enable_pprof in [runtime]" in told) == (404, True)
+
+
+async def test_a_shim_that_may_tells_what_it_does(top: Path, opener: MemoryOpener, agent: Agent) -> None:
+    hypervisor = FakeHypervisor(agent)
+    runtime = replace(make_configuration().runtime, enable_pprof=True)
+    configuration = replace(make_configuration(), runtime=runtime)
+    async with serving(top, lambda configuration: hypervisor, opener, configuration=configuration) as tasks:
+        await tasks.run()
+        api = Api(tasks, agent)
+        status, told = await api.request("GET", "/debug/pprof/goroutine")
+        assert (status, b"task oom of c1\n" in told) == (200, True)
+        assert (await api.request("POST", "/debug/vars"))[0] == 501
+        assert (await api.request("GET", "/debug/pprof/heap"))[0] == 404

@@ -112,3 +112,9 @@ def test_this_process_has_figures() -> None:
 )
 def test_the_agent_speaks_for_the_guest_alone(told: str, passed_on: str) -> None:
     assert metrics.of_agent(f"{told}\n") == (passed_on and f"{passed_on}\n")
+
+
+def test_an_agents_text_has_its_bounds() -> None:
+    text = "".join(f"kata_guest_x{number} 1\n" for number in range(metrics.MOST_LINES + 5))
+    passed = metrics.of_agent("\n" * 1000 + text)
+    assert passed.count("\n") == metrics.MOST_LINES

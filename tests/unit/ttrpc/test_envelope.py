@@ -207,3 +207,19 @@ def test_the_target_of_a_request_is_read_without_its_payload():
     assert envelope.decode_target(b"\x08\x01\x10\x02") == ("", "")
     with pytest.raises(DecodeError):
         envelope.decode_target(b"\x0b")
+
+
+@pytest.mark.parametrize("part", [b"\x12\x00", b"\x0a\x02\x1a\x00", b"\x1a\x00", b"\x18\x00"])
+def test_a_message_of_more_parts_than_any_has_is_refused_before_they_are_read(part: bytes) -> None:
+    whole = part * envelope.FIELDS_MAX
+    envelope.decode_response(whole)
+    envelope.decode_target(whole)
+    for decode in (envelope.decode_request, envelope.decode_response, envelope.decode_target):
+        with pytest.raises(DecodeError, match="more than 256 fields"):
+            decode(part * (4 << 20 >> 2))  # would take seconds, and for details of a status the square of that
+
+
+def test_all_details_that_fit_are_kept_in_order() -> None:
+    details = tuple(bytes([number % 256]) for number in range(envelope.FIELDS_MAX))
+    encoded = b"".join(envelope.encode_response(Response(details=details)))
+    assert envelope.decode_response(encoded).details == details
