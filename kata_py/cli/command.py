@@ -80,9 +80,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def root() -> Verbs:
     """The command above all verbs."""
+    places = click.Option(
+        ["--show-default-config-paths"], is_flag=True, is_eager=True, expose_value=False, callback=_show_places,
+        help="Print where the configuration is looked for, and exit.",
+    )  # fmt: skip
     return Verbs(
         NAME,
         help="Look at this node and at the sandboxes of kata-py that run on it, and reach them.",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
         no_args_is_help=True,
+        params=[places],
     )
+
+
+def _show_places(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from kata_py.config.load import SEARCHED
+
+        click.echo("\n".join(map(str, SEARCHED)))
+        context.exit()

@@ -15,6 +15,7 @@ import pytest
 
 from kata_py.cli import command, direct_volume, output, shim
 from kata_py.cli.errors import CtlError, ShimError
+from kata_py.config import load
 from kata_py.sandbox.sockets import SOCKET
 from kata_py.storage import direct
 from tests.drivers.journal import ListJournal
@@ -194,6 +195,52 @@ def test_config_checks_shows_and_explains(tmp_path: Path, capsys: pytest.Capture
     file.write_text("[hypervisor.qemu]\ndefault_memory = true\n")
     assert command.main(["config", "check", str(file)]) == 3
     assert f"{file}:2: default_memory" in capsys.readouterr().out
+
+
+def test_config_check_tells_all_that_is_wrong_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[hypervisor.qemu]\ndefault_memory = true\nkernal = '/k'\n")
+    assert command.main(["config", "check", str(file), "-o", "json"]) == 3
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["line"], first["key"]) == (2, "hypervisor.qemu.default_memory")
+    assert first["problem"].endswith("must be a whole number of at least 96, not true")
+    assert second == {
+        "file": str(file), "line": 3, "key": "hypervisor.qemu.kernal",
+        "problem": "unknown key kernal in [hypervisor.qemu]", "next": "the nearest valid key is kernel",
+    }  # fmt: skip
+
+
+def test_without_a_file_config_shows_and_explains_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(load, "SEARCHED", (tmp_path / "none",))
+    monkeypatch.delenv("KATA_CONF_FILE", raising=False)
+    assert command.main(["--show-default-config-paths"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/none\n"
+    assert command.main(["config", "show", "--effective"]) == 0
+    told = capsys.readouterr()
+    assert "default_memory = 2048\n" in told.out
+    assert told.err == f"no configuration: none of {tmp_path}/none is there; these are the defaults\n"
+    assert command.main(["config", "explain", "default_memory"]) == 0
+    assert "  is        2048 (default)\n" in capsys.readouterr().out
+    assert command.main(["config", "check"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("default_memory", "upstream  knows the key"),
+        ("accelerator", "upstream  does not know the key: it is ours"),
+        ("confidential_guest", "may be    false"),
+        ("jaeger_password", "may be    anything"),
+    ],
+)
+def test_config_explain_says_whether_upstream_knows_a_key(
+    key: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.toml").touch()
+    assert command.main(["config", "explain", key, str(tmp_path / "c.toml")]) == 0
+    assert f"  {said}\n" in capsys.readouterr().out
 
 
 def test_a_table_keeps_every_cell_whole_and_takes_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
