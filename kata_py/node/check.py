@@ -10,6 +10,7 @@ from kata_py.config.load import load
 from kata_py.config.model import REMOTE, Configuration
 from kata_py.node import eligibility, facts, kvm
 from kata_py.node.eligibility import Finding, Verdict
+from kata_py.node.facts import Facts
 
 
 def check(named: Path | None = None, *, emulation: bool = False, root: Path = Path("/")) -> list[Finding]:
@@ -32,11 +33,15 @@ def check(named: Path | None = None, *, emulation: bool = False, root: Path = Pa
     if configuration is not None and configuration.hypervisor.name == REMOTE:
         socket = configuration.hypervisor.remote_hypervisor_socket
         return [*findings, _adaptor(socket)]
-    node = facts.read(root)
-    findings += eligibility.hardware(node, _kvm(node.architecture, root), emulation=emulation)
+    findings += hardware(facts.read(root), root, emulation=emulation)
     if configuration is not None:
         findings += eligibility.files(_files(configuration))
     return findings
+
+
+def hardware(node: Facts, root: Path = Path("/"), *, emulation: bool = False) -> list[Finding]:
+    """Judge the node's processor and kernel, and KVM by asking it for a machine; arguments as for `check`."""
+    return eligibility.hardware(node, _kvm(node.architecture, root), emulation=emulation)
 
 
 def _kvm(architecture: str, root: Path) -> str | None:

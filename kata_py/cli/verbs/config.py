@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from kata_py.cli.errors import CtlError
 from kata_py.cli.output import output_option, print_json
-
-if TYPE_CHECKING:
-    from kata_py.config.model import Source
+from kata_py.cli.parameters import source
 
 FILE = click.argument("file", metavar="[FILE]", type=click.Path(path_type=Path), required=False)
 
@@ -61,7 +58,7 @@ def show(file: Path | None, effective: bool, output: str) -> None:
     from kata_py.config.errors import ConfigurationError
 
     try:
-        entries = [each for each in whole.effective(_source(file)) if effective or each.origin != whole.DEFAULT]
+        entries = [each for each in whole.effective(source(file)) if effective or each.origin != whole.DEFAULT]
     except ConfigurationError as error:
         raise CtlError(str(error)) from error
     if output == "json":
@@ -87,7 +84,7 @@ def explain(key: str, file: Path | None, output: str) -> None:
     from kata_py.config.errors import ConfigurationError
 
     try:
-        found = whole.explain(key, _source(file))
+        found = whole.explain(key, source(file))
     except ConfigurationError as error:
         raise CtlError(error.cause, error.hint) from error
     if output == "json":
@@ -107,15 +104,3 @@ def explain(key: str, file: Path | None, output: str) -> None:
         click.echo(f"{chr(10) if number else ''}[{each.entry.table}] {each.entry.key}")
         for name, text in lines.items():
             click.echo(f"  {name:9} {text}")
-
-
-def _source(file: Path | None) -> Source:
-    """The configuration to look at: where there is none, the defaults, which is said on stderr."""
-    from kata_py.config.errors import NoConfiguration
-    from kata_py.config.load import DEFAULTS, locate
-
-    try:
-        return locate(file, os.environ)
-    except NoConfiguration as error:
-        click.echo(f"{error.cause}; these are the defaults", err=True)
-        return DEFAULTS

@@ -7,6 +7,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -241,6 +242,22 @@ def test_config_explain_says_whether_upstream_knows_a_key(
     (tmp_path / "c.toml").touch()
     assert command.main(["config", "explain", key, str(tmp_path / "c.toml")]) == 0
     assert f"  {said}\n" in capsys.readouterr().out
+
+
+def test_env_prints_toml_or_json_or_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.toml").write_text("[hypervisor.remote]\nremote_hypervisor_timeout = 5\n")
+    words = ["env", "--config", str(tmp_path / "c.toml")]
+    assert command.main(words) == 0
+    assert tomllib.loads(capsys.readouterr().out)["Hypervisor"]["Name"] == "remote"
+    for asked in (["--json"], ["-o", "json"]):
+        assert command.main([*words, *asked]) == 0
+        assert json.loads(capsys.readouterr().out)["Meta"] == {"Version": "1.0.27"}
+    assert command.main([*words, "-f", str(tmp_path / "env.toml")]) == 0
+    assert capsys.readouterr().out == ""
+    assert "Runtime" in tomllib.loads((tmp_path / "env.toml").read_text())
+    (tmp_path / "c.toml").write_text("[hypervisor.remote]\nx = 5\n")
+    assert command.main(words) == 1
+    assert "next: see all that is wrong: kata-ctl config check" in capsys.readouterr().err
 
 
 def test_a_table_keeps_every_cell_whole_and_takes_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
