@@ -182,6 +182,27 @@ def test_check_tells_this_node_for_people_programs_and_nfd(tmp_path: Path, capsy
     assert capsys.readouterr().out == "feature.node.kubernetes.io/runtime.kata=false\n"
 
 
+def test_check_takes_upstreams_words_or_says_why_it_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.toml").write_text(f'[hypervisor.qemu]\npath = "{tmp_path}/none"\n')
+    config = ["--config", str(tmp_path / "c.toml")]
+    assert command.main(["check", "--no-network-checks", "-v", "--emulation", *config]) == 3
+    capsys.readouterr()
+    for words in (["check-version-only"], ["--check-version-only"]):
+        assert command.main(["check", *words, *config]) == 0
+        assert "version: QEMU" in capsys.readouterr().out
+        assert command.main(["check", *words, "--strict", *config]) == 3
+        capsys.readouterr()
+    assert command.main(["check", "list"]) == 0
+    assert "vhost-vsock" in capsys.readouterr().out
+    assert command.main(["check", "--list", "-o", "json"]) == 0
+    assert "KVM" in json.loads(capsys.readouterr().out)
+    for words in (["only-list-releases"], ["--include-all-releases"]):
+        assert command.main(["check", *words]) == 1
+        assert "asks nothing of the network" in capsys.readouterr().err
+
+
 def test_config_checks_shows_and_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "c.toml"
     file.write_text("[hypervisor.qemu]\ndefault_memory = 512\n")
