@@ -19,6 +19,7 @@ VERBS = {
     "completion": "print what makes a shell complete kata-ctl's words",
     "config": "what the configuration says, and what it comes to",
     "direct-volume": "volumes handed to machines as disks",
+    "doctor": "all that is wrong with this node, and what to do next",
     "env": "versions, paths and settings of what sandboxes are made of, and the host",
     "exec": "a shell in a guest, or a command behind --",
     "explain": "say why a pod failed, at which stage, and what to do next",

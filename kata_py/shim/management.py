@@ -37,6 +37,7 @@ from kata_py.storage.errors import StorageError
 logger = logging.getLogger(__name__)
 
 METRICS_TIMEOUT = 2.0  # seconds for the agent's part; kata-monitor waits three for all of it
+CHECK_TIMEOUT = 3.0  # seconds in which a healthy agent has said so
 RESIZE_TIMEOUT = 10.0  # seconds until the guest has seen that a disk is larger
 RESIZE_PAUSE = 0.2  # seconds between questions: the guest does not tell when it has
 
@@ -85,6 +86,7 @@ class Management:
         self._agent_has_metrics = True
         self._routes: Mapping[str, Mapping[str, Method]] = {
             "/agent-url": {"GET": self._agent_url},
+            "/agent-check": {"GET": self._agent_check},
             "/metrics": {"GET": self._metrics},
             "/direct-volume/stats": {"GET": self._volume_stats},
             "/direct-volume/resize": {"POST": self._volume_resize},
@@ -117,6 +119,10 @@ class Management:
 
     async def _agent_url(self, request: Request) -> Answer:
         return Answer(str(self._vm.agent).encode())
+
+    async def _agent_check(self, request: Request) -> Answer:
+        await self._agent.check(CHECK_TIMEOUT)
+        return Answer()
 
     async def _metrics(self, request: Request) -> Answer:
         programs = await off_loop(self._programs)

@@ -24,8 +24,8 @@ from tests.fuzz.documents import deep, replaced, texts
 from tests.fuzz.target import Target, mutated, nothing_unexpected, run
 
 _PATHS = [
-    "/agent-url", "/metrics", "/direct-volume/stats", "/direct-volume/resize", "/iptables", "/ip6tables", "/policy",
-    "/log-level", "/", "/%00",
+    "/agent-url", "/agent-check", "/metrics", "/direct-volume/stats", "/direct-volume/resize", "/iptables",
+    "/ip6tables", "/policy", "/log-level", "/", "/%00",
 ]  # fmt: skip
 _QUERIES = ["", "?path=/dev/vda", "?path=%00", "?path=%25%30%30", "?path=%ff", "?path=", "?path=%ED%A0%80", "?&=&"]
 _resizes = replaced({"VolumePath": "/dev/vda", "Size": 1}).map(lambda value: json.dumps(value).encode())

@@ -203,6 +203,23 @@ def test_check_takes_upstreams_words_or_says_why_it_does_not(
         assert "asks nothing of the network" in capsys.readouterr().err
 
 
+def test_doctor_tells_what_is_wrong_and_where_it_is_asked_what_is_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.toml").write_text(f'[hypervisor.remote]\nremote_hypervisor_socket = "{tmp_path}/none"\nx = 1\n')
+    words = ["doctor", "--config", str(tmp_path / "c.toml")]
+    assert command.main([*words, "-o", "json"]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told["healthy"] is False
+    [wrong] = [each for each in told["findings"] if each["name"] == "configuration"]
+    assert (wrong["part"], wrong["verdict"], ":3: unknown key x" in wrong["evidence"]) == ("node", "fail", True)
+    assert command.main(words) == 3
+    few = capsys.readouterr().out
+    assert command.main([*words, "--verbose"]) == 3
+    assert "architecture" in capsys.readouterr().out
+    assert "architecture" not in few
+
+
 def test_config_checks_shows_and_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "c.toml"
     file.write_text("[hypervisor.qemu]\ndefault_memory = 512\n")
