@@ -16,6 +16,7 @@ from kata_py.cli.errors import CtlError
 NAME = "kata-ctl"
 VERBS = {
     "check": "whether this node can run sandboxes, and what to do where it cannot",
+    "collect": "one archive for a bug report, without secrets",
     "completion": "print what makes a shell complete kata-ctl's words",
     "config": "what the configuration says, and what it comes to",
     "direct-volume": "volumes handed to machines as disks",

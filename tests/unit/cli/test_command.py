@@ -220,6 +220,14 @@ def test_doctor_tells_what_is_wrong_and_where_it_is_asked_what_is_well(
     assert "architecture" not in few
 
 
+def test_collect_never_replaces_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "there").touch()
+    assert command.main(["collect", "-o", str(tmp_path / "there")]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert command.main(["collect", "-o", str(tmp_path / "none" / "x")]) == 1
+    assert "cannot be written: No such file or directory" in capsys.readouterr().err
+
+
 def test_config_checks_shows_and_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "c.toml"
     file.write_text("[hypervisor.qemu]\ndefault_memory = 512\n")
