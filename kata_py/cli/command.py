@@ -19,6 +19,7 @@ VERBS = {
     "collect": "one archive for a bug report, without secrets",
     "completion": "print what makes a shell complete kata-ctl's words",
     "config": "what the configuration says, and what it comes to",
+    "cp": "files into a container, and out of it",
     "direct-volume": "volumes handed to machines as disks",
     "doctor": "all that is wrong with this node, and what to do next",
     "env": "versions, paths and settings of what sandboxes are made of, and the host",

@@ -41,6 +41,7 @@ METRICS_TIMEOUT = 5.0  # seconds
 METRICS_MAX = 4 << 20  # bytes
 CONTAINERS_MAX = 1000  # bundles that are looked at
 
+_NAMES = ("io.kubernetes.cri.container-name", "io.kubernetes.cri-o.ContainerName", "io.kubernetes.container.name")
 _SANDBOX_OF = ("io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID")
 
 
@@ -51,11 +52,13 @@ class Container:
     Attributes:
         id: The container's id, by its bundle's place.
         sandbox: The sandbox that it is in.
+        name: What the pod calls it; empty where no manager said.
         spec: What its manager wrote.
     """
 
     id: str
     sandbox: str
+    name: str
     spec: Mapping[str, object]
 
 
@@ -85,7 +88,8 @@ def containers(paths: HostPaths) -> list[Container]:
                 names = [annotations.get(key) for key in _SANDBOX_OF]
                 if path.parent == bundle or record.id in names:
                     place = path.parent.parent if path.parent.name == "userdata" else path.parent
-                    found[path] = Container(place.name, record.id, spec)
+                    name = next((str(annotations[key]) for key in _NAMES if annotations.get(key)), "")
+                    found[path] = Container(place.name, record.id, name, spec)
     return list(found.values())
 
 
@@ -180,7 +184,7 @@ def _versions(named: Path | None) -> str:
         "virtiofsd": programs.version(hypervisor.virtio_fs_daemon),
         "crun in the guest": programs.guest_package(hypervisor.image or hypervisor.initrd, "crun"),
     }
-    for program in ("containerd", "crio", "crictl", "kubelet", "runc", "crun"):
+    for program in ("containerd", "crio", "crictl", "kubelet"):
         with contextlib.suppress(Absent, OSError):
             told[program] = (sources.command(program, "--version").splitlines() or [programs.UNKNOWN])[0]
     return _json(told)

@@ -29,7 +29,8 @@ from kata_py.sandbox.durations import Durations
 from kata_py.sandbox.errors import DeadlineExceeded, InvalidArgument, NotFound, SandboxError, Unimplemented
 from kata_py.sandbox.parts import Parts
 from kata_py.sandbox.sockets import SOCKET
-from kata_py.shim import bundle, metrics, overhead
+from kata_py.shim import bundle, guest_exec, metrics, overhead
+from kata_py.shim.guest_exec import GuestExec
 from kata_py.shim.overhead import Overhead, Usage
 from kata_py.storage import direct
 from kata_py.storage.errors import StorageError
@@ -95,6 +96,7 @@ class Management:
                 for path, ipv6 in (("/iptables", False), ("/ip6tables", True))
             },
             "/policy": {"PUT": self._set_policy},
+            "/exec": {"POST": self._exec},
             "/log-level": {"GET": self._log_level, "PUT": self._set_log_level},
         }
 
@@ -238,6 +240,31 @@ class Management:
             raise HttpError(HTTPStatus.BAD_REQUEST, "the policy is empty")
         await self._agent.set_policy(policy)
         return Answer()
+
+    async def _exec(self, request: Request) -> Answer:
+        container_id = self._container(request.query.get("container", ""))
+        try:
+            args = json.loads(request.body)
+            if not isinstance(args, list) or not args or not all(isinstance(each, str) for each in args):
+                raise ValueError("it is no list of words")
+        except (ValueError, RecursionError) as error:
+            cause = f'expected ["PROGRAM", "ARGUMENT", ...]: {error}'
+            raise HttpError(HTTPStatus.BAD_REQUEST, cause) from None
+        fields = {"Connection": "Upgrade", "Upgrade": guest_exec.PROTOCOL}
+        run = GuestExec(self._agent, container_id, args).run
+        return Answer(status=HTTPStatus.SWITCHING_PROTOCOLS, fields=fields, stream=run)
+
+    def _container(self, name: str) -> str:
+        """A container's id, from that or the beginning of it.
+
+        Raises:
+            HttpError: There is none, or there are several.
+        """
+        found = [id for id in self._containers if id == name] or [id for id in self._containers if id.startswith(name)]
+        if len(found) == 1 and name:
+            return found[0]
+        cause = f"{name!r} is the beginning of {len(found)} containers' ids, not of one: {', '.join(self._containers)}"
+        raise HttpError(HTTPStatus.BAD_REQUEST, cause)
 
     async def _log_level(self, request: Request) -> Answer:
         return Answer(logging.getLevelName(logging.getLogger().level).lower().encode() + b"\n")
