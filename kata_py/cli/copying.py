@@ -1,4 +1,4 @@
-"""`kata-ctl cp`: files and directories into a container and out of it, as archives that `tar` there reads and writes.
+"""`kata-ctl cp`: files and directories into a container or the guest and out of it, as archives that `tar` there knows.
 
 As in `docker cp`, what is copied to a directory that is there comes to lie in it; anything else is the copy's own name.
 Modes are kept, owners are not: a host's users mean nothing in a guest, nor a guest's on the host. What comes from a
@@ -8,20 +8,25 @@ links are made.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import posixpath
 import secrets
+import shlex
 import stat
 import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from kata_py.cli import console
 from kata_py.cli.errors import CtlError
 from kata_py.cli.guest_process import GuestProcess
 from kata_py.cli.shim import Shim
+from kata_py.ttrpc.address import Address
 
 _PIECE = 1 << 16  # bytes
 _LINKS_MAX = 100_000  # they are made last, and kept until then
@@ -76,19 +81,13 @@ def into(shim: Shim, container: str, source: Path, target: str, warn: Warn) -> N
     Raises:
         CtlError: It cannot be read, or not be written there.
     """
-    try:
-        source = source.resolve(strict=True)
-    except OSError as error:
-        raise CtlError(f"{source} cannot be read: {error.strerror}") from error
-    with GuestProcess(shim, container, ["test", "-d", target]) as test:
-        is_directory = test.wait() == 0
-    directory, name = (target, source.name) if is_directory else posixpath.split(target)
-    with GuestProcess(shim, container, ["tar", "-xopf", "-", "-C", directory]) as tar:
+    source = _real(source)
+    with GuestProcess(shim, container, is_directory(target)) as test:
+        directory, name = (target, source.name) if test.wait() == 0 else posixpath.split(target)
+    with GuestProcess(shim, container, reading_tar(directory)) as tar:
         reading = tar.fed()
         try:
-            # GNU's form is the one that every tar knows.
-            with tarfile.open(fileobj=_io(tar), mode="w|", format=tarfile.GNU_FORMAT) as archive:
-                archive.add(source, name, filter=lambda member: _given(member, warn))
+            pack(_io(tar), source, name, warn)
             tar.end_stdin()
         except (BrokenPipeError, ConnectionError):  # it has ended, and says why
             pass
@@ -104,23 +103,101 @@ def out_of(shim: Shim, container: str, source: str, target: Path, warn: Warn) ->
     Raises:
         CtlError: It cannot be read there, or not be written here; or what came is not what was asked for.
     """
-    directory, name = posixpath.split(source)
-    if not name:
-        raise CtlError("a container's whole root is not copied", "name a directory in it")
-    if target.is_dir():
-        target = target / name
-    with GuestProcess(shim, container, ["tar", "-cf", "-", "-C", directory, "--", name]) as tar:
+    with GuestProcess(shim, container, writing_tar(source)) as tar:
         try:
-            with tarfile.open(fileobj=_io(tar), mode="r|") as archive:
-                came = unpack(archive, name, target, warn)
+            came = received(_io(tar), source, target, warn)
         except tarfile.TarError as error:
             tar.succeed()
             raise CtlError(f"nothing that is an archive came out of the container: {error}", _UNREAD) from error
-        except OSError as error:
-            raise CtlError(f"{error.filename or target} cannot be written: {error.strerror}") from error
         tar.succeed()
         if not came:
             raise CtlError(f"{source} did not come", _UNREAD)
+
+
+def into_guest(address: Address, source: Path, target: str, warn: Warn) -> None:
+    """As `into`, for the guest itself, over its debug console."""
+    source = _real(source)
+    status, _ = _ran(address, is_directory(target))
+    directory, name = (target, source.name) if status == 0 else posixpath.split(target)
+    with tempfile.TemporaryFile() as packed:
+        try:
+            pack(packed, source, name, warn)
+        except OSError as error:
+            raise CtlError(f"{error.filename or source} cannot be read: {error.strerror}") from error
+        status, said = _ran(address, reading_tar(directory), given=packed)
+    if status:
+        raise CtlError(f"tar failed in the guest: {said}")
+
+
+def out_of_guest(address: Address, source: str, target: Path, warn: Warn) -> None:
+    """As `out_of`, for the guest itself, over its debug console."""
+    tar = shlex.join(writing_tar(source))
+    # A terminal is nothing that tar writes to, hence the pipe; what it says besides would come between its output.
+    quiet = f'exec 4>&1; s=$({{ {{ {tar} 2> /dev/null; echo $? >&3; }} | cat >&4; }} 3>&1); exit "$s"'
+    with tempfile.TemporaryFile() as packed:
+        status, _ = _ran(address, ["sh", "-c", quiet], packed.write)
+        if status:
+            _, said = _ran(address, ["sh", "-c", f"{tar} 2>&1 > /dev/null"])
+            raise CtlError(f"tar failed in the guest: {said}")
+        packed.seek(0)
+        try:
+            received(packed, source, target, warn)
+        except tarfile.TarError as error:
+            raise CtlError(f"nothing that is an archive came out of the guest: {error}") from error
+
+
+def is_directory(path: str) -> list[str]:
+    """What succeeds where a path is a directory's."""
+    return ["test", "-d", path]
+
+
+def reading_tar(directory: str) -> list[str]:
+    """What unpacks its stdin, with modes and without owners, by every tar there is."""
+    return ["tar", "-xopf", "-", "-C", directory]
+
+
+def writing_tar(path: str) -> list[str]:
+    """What packs a file or directory to its stdout.
+
+    Raises:
+        CtlError: It is the root.
+    """
+    directory, name = posixpath.split(path)
+    if not name:
+        raise CtlError("a whole root is not copied", "name a directory in it")
+    return ["tar", "-cf", "-", "-C", directory, "--", name]
+
+
+def received(file: IO[bytes], source: str, target: Path, warn: Warn) -> bool:
+    """Unpack what comes of a path in a guest; whether there was anything.
+
+    Raises:
+        CtlError: It cannot be written here, or is not what was asked for.
+        tarfile.TarError: It is no archive.
+    """
+    name = posixpath.basename(source)
+    try:
+        with tarfile.open(fileobj=file, mode="r|") as archive:
+            return unpack(archive, name, target / name if target.is_dir() else target, warn)
+    except OSError as error:
+        raise CtlError(f"{error.filename or target} cannot be written: {error.strerror}") from error
+
+
+def pack(file: IO[bytes], source: Path, name: str, warn: Warn) -> None:
+    """Pack what a guest is sent.
+
+    Args:
+        file: Takes the archive.
+        source: A file or directory.
+        name: What it is called in the archive.
+        warn: Is told what is left out.
+
+    Raises:
+        OSError: It cannot be read, or not be written.
+    """
+    # GNU's form is the one that every tar knows.
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.GNU_FORMAT) as archive:
+        archive.add(source, name, filter=lambda member: _given(member, warn))
 
 
 def unpack(archive: tarfile.TarFile, name: str, target: Path, warn: Warn) -> bool:
@@ -207,6 +284,25 @@ def _given(member: tarfile.TarInfo, warn: Warn) -> tarfile.TarInfo | None:
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member
+
+
+def _real(source: Path) -> Path:
+    try:
+        return source.resolve(strict=True)
+    except OSError as error:
+        raise CtlError(f"{source} cannot be read: {error.strerror}") from error
+
+
+def _ran(
+    address: Address,
+    command: list[str],
+    write: Callable[[bytes], object] | None = None,
+    given: IO[bytes] | None = None,
+) -> tuple[int, str]:
+    """A command's status in the guest, and what it said if nobody else takes that."""
+    said = bytearray()
+    status = asyncio.run(console.run(address, command, write=write or said.extend, given=given))
+    return status, said[-4096:].decode(errors="replace").strip()
 
 
 def _io(process: GuestProcess) -> IO[bytes]:

@@ -12,11 +12,13 @@ from kata_py.cli.errors import CtlError
 if TYPE_CHECKING:
     from kata_py.cli.copying import Place
     from kata_py.cli.shim import Shim
+    from kata_py.ttrpc.address import Address
 
 
 @click.command(
-    help="Copy a file or directory from SRC to DST, one of which is SANDBOX:CONTAINER:/PATH. SANDBOX is an id or the "
-    "beginning of it, or a pod's name; CONTAINER likewise. Modes are kept, owners are not. The container needs tar."
+    help="Copy a file or directory from SRC to DST, one of which is SANDBOX:CONTAINER:/PATH, or SANDBOX:/PATH of the "
+    "guest itself, which needs the debug console. SANDBOX is an id or the beginning of it, or a pod's name; CONTAINER "
+    "likewise. Modes are kept, owners are not. The container needs tar."
 )
 @click.argument("src")
 @click.argument("dst")
@@ -29,9 +31,13 @@ def command(src: str, dst: str) -> None:
 
     source, target = copying.place(src), copying.place(dst)
     match source, target:
+        case copying.Place(container=""), Path():
+            copying.out_of_guest(_console(_shim(source)), source.path, target, warn)
         case copying.Place(), Path():
             shim = _shim(source)
             copying.out_of(shim, _container(shim, source), source.path, target, warn)
+        case Path(), copying.Place(container=""):
+            copying.into_guest(_console(_shim(target)), source, target.path, warn)
         case Path(), copying.Place():
             shim = _shim(target)
             copying.into(shim, _container(shim, target), source, target.path, warn)
@@ -39,6 +45,13 @@ def command(src: str, dst: str) -> None:
             raise CtlError("neither side is in a sandbox", "write one of them as SANDBOX:CONTAINER:/PATH")
         case _:
             raise CtlError("both sides are in sandboxes", "copy to this host, and from there")
+
+
+def _console(shim: Shim) -> Address:
+    """The debug console of a sandbox's guest."""
+    from kata_py.cli import console
+
+    return console.address_of(shim.request("GET", "/agent-url").decode())
 
 
 def _shim(place: Place) -> Shim:
@@ -61,8 +74,6 @@ def _container(shim: Shim, place: Place) -> str:
     from kata_py.diagnosis import collection
     from kata_py.sandbox.paths import HostPaths
 
-    if not place.container:
-        raise CtlError("no container is named", f"write {place.sandbox}:CONTAINER:{place.path}")
     named = [
         each.id
         for each in collection.containers(HostPaths())
