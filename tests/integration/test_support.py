@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests import bundle
+from tests.faults import on_record, processes, stopped
 from tests.integration.conftest import ON_NAMESPACES
+from tests.integration.test_bad_input import MACHINE
 from tests.integration.test_management import ctl, governed, rego
 from tests.manager import Manager
 
@@ -63,6 +65,14 @@ async def test_a_policy_keeps_files_from_being_copied(manager: Manager, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+async def examined(manager: Manager) -> dict[str, str]:
+    """What the doctor finds of the one sandbox there is."""
+    said = await ctl("doctor", "-o", "json", "--config", str(manager.config), code=3)
+    [told] = [each for each in json.loads(said)["findings"] if each["part"] == "sandboxes"]
+    assert isinstance(told, dict)
+    return told
+
+
 @ON_NAMESPACES
 async def test_a_node_with_a_sandbox_is_examined_and_collected_without_its_secrets(
     manager: Manager, tmp_path: Path
@@ -70,12 +80,16 @@ async def test_a_node_with_a_sandbox_is_examined_and_collected_without_its_secre
     spec = bundle.spec("told", manager.rootfs, bundle.process(["sleep", "100000"], env=[f"API_KEY={SECRET}"]))
     async with manager.container("told", spec=spec) as container:
         await container.start()
-        words = ("--config", str(manager.config))
-        found = json.loads(await ctl("doctor", "-o", "json", "-v", *words, code=3))["findings"]
-        [told] = [each for each in found if each["part"] == "sandboxes"]
+        told = await examined(manager)
         assert (told["name"], told["verdict"]) == ("sandbox told", "ok")
         assert told["evidence"].startswith("its agent answered after 0.")
-        await ctl("collect", "-o", str(tmp_path / "r.tar.gz"), *words)
+        await ctl("collect", "-o", str(tmp_path / "r.tar.gz"), "--config", str(manager.config))
+        content = await on_record("told", lambda content: True)
+        with stopped(processes(content)[MACHINE["namespace"]]):
+            told = await examined(manager)
+        assert (told["name"], told["verdict"]) == ("sandbox told", "fail")
+        assert "its agent does not answer" in told["evidence"]
+        assert "kata-ctl explain told" in told["fix"]
     with tarfile.open(tmp_path / "r.tar.gz") as archive:
         files = {each.name: archive.extractfile(each) for each in archive if each.isfile()}
         texts = {name: content.read().decode() for name, content in files.items() if content}
