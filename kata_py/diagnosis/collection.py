@@ -73,24 +73,20 @@ def about() -> dict[str, str]:
 
 
 def containers(paths: HostPaths) -> list[Container]:
-    """The containers of the sandboxes on record, by the bundles beside those of the sandboxes."""
-    found: dict[Path, Container] = {}
-    for record in _records(paths):
-        bundle = Path(record.bundle)
-        for path in (bundle / "config.json", *_beside(bundle)):
-            if path in found or len(found) == CONTAINERS_MAX:
-                continue
-            with contextlib.suppress(OSError, ValueError):
-                spec = json.loads(path.read_bytes())
-                if not isinstance(spec, dict):
-                    continue
-                annotations = annotations_of(str(path.parent))
-                names = [annotations.get(key) for key in _SANDBOX_OF]
-                if path.parent == bundle or record.id in names:
-                    place = path.parent.parent if path.parent.name == "userdata" else path.parent
-                    name = next((str(annotations[key]) for key in _NAMES if annotations.get(key)), "")
-                    found[path] = Container(place.name, record.id, name, spec)
-    return list(found.values())
+    """The containers of the sandboxes on record, by the bundles beside the sandboxes' own. Blocks."""
+    sandboxes = {Path(each.bundle, "config.json"): each.id for each in _records(paths) if each.bundle}
+    beside = {path for bundle in {path.parent for path in sandboxes} for path in _beside(bundle)}
+    found = []
+    for path in [*sandboxes, *sorted(beside - sandboxes.keys())][:CONTAINERS_MAX]:
+        with contextlib.suppress(OSError, ValueError):
+            spec = json.loads(path.read_bytes())
+            annotations = annotations_of(str(path.parent))
+            sandbox = sandboxes.get(path) or next((annotations[key] for key in _SANDBOX_OF if key in annotations), "")
+            if isinstance(spec, dict) and sandbox in sandboxes.values():
+                place = path.parent.parent if path.parent.name == "userdata" else path.parent
+                name = next((str(annotations[key]) for key in _NAMES if annotations.get(key)), "")
+                found.append(Container(place.name, str(sandbox), name, spec))
+    return found
 
 
 def secrets_of(named: Path | None, found: Iterable[Container], root: Path = Path("/")) -> Iterator[str]:
@@ -123,7 +119,7 @@ def parts(
     """
     yield from _node(named, paths, root, roots)
     yield from _configuration(named, root)
-    yield from _sandboxes(paths, roots, found)
+    yield from _sandboxes(paths, found)
     for each in failure.load(paths.failures):
         yield Part(f"failures/{each.sandbox}.json", partial(_json, asdict(judge(each)) | {"failure": asdict(each)}))
     for name, selection in sources.JOURNALS.items():
@@ -138,6 +134,9 @@ def parts(
     yield Part("host/listing.txt", partial(sources.listing, *listed))
     for name, words in sources.COMMANDS.items():
         yield Part(name, partial(sources.command, *words))
+    for sandbox_id, socket in sockets.serving(roots).items():  # at the end: of many that hang each takes its time
+        for target in ("agent-url", "log-level", "metrics"):
+            yield Part(f"sandboxes/{sandbox_id}/{target}.txt", partial(_asked, socket, f"/{target}"))
 
 
 def _node(named: Path | None, paths: HostPaths, root: Path, roots: tuple[Path, ...]) -> Iterator[Part]:
@@ -160,16 +159,13 @@ def _configuration(named: Path | None, root: Path) -> Iterator[Part]:
         yield Part(f"managers/{path.relative_to(root)}.txt", partial(_settings, path))
 
 
-def _sandboxes(paths: HostPaths, roots: tuple[Path, ...], found: Iterable[Container]) -> Iterator[Part]:
+def _sandboxes(paths: HostPaths, found: Iterable[Container]) -> Iterator[Part]:
     for record in _records(paths):
         top = f"sandboxes/{record.id}"
         yield Part(f"{top}/record.json", (record.directory / "record.json").read_text)
         yield Part(f"{top}/timeline.txt", partial(timeline.table, record.timeline))
     for each in found:
         yield Part(f"sandboxes/{each.sandbox}/containers/{each.id}.json", partial(_json, redaction.spec(each.spec)))
-    for sandbox_id, socket in sockets.serving(roots).items():
-        for target in ("agent-url", "log-level", "metrics"):
-            yield Part(f"sandboxes/{sandbox_id}/{target}.txt", partial(_asked, socket, f"/{target}"))
 
 
 def _versions(named: Path | None) -> str:
