@@ -18,6 +18,8 @@ REDACTED = "<redacted>"
 
 _KNOWN_MIN = 6  # characters: shorter values are parts of too many words
 _KNOWN_MAX = 5000  # values
+# Values that logs are unreadable without, and nobody's secret.
+_PLAIN = frozenset({"warning", "default", "production", "development", "enabled", "disabled", "verbose", "containerd"})
 
 # Words in the names of keys, flags, fields and variables whose values are nobody's business.
 _SECRET = (
@@ -238,7 +240,8 @@ def _option(option: str) -> str:
 def _forms(value: str) -> Iterator[str]:
     """The forms in which a value may stand in a text."""
     for part in {value, *value.splitlines()}:
-        if len(part.strip()) >= _KNOWN_MIN and not part.isdigit():
+        least = 8 if part.isdigit() else _KNOWN_MIN  # small numbers are everywhere
+        if len(part.strip()) >= least and part not in _PLAIN:
             yield part
             yield json.dumps(part)[1:-1]
             yield base64.b64encode(part.encode()).decode().rstrip("=")

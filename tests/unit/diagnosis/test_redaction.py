@@ -80,6 +80,8 @@ def test_known_values_are_taken_out_wherever_and_however_they_stand() -> None:
     for gone in ("correct horse", "quo", base64.b64encode(b"correct horse").decode()[:-2], "short but long"):
         assert gone not in redacted
     assert '"d": "abc"' in redacted, "too short to be searched for"
+    assert Redactor(["warning", "123456"]).text("level=warning 123456") == "level=warning 123456"
+    assert Redactor(["12345678"]).text("pin 12345678") == f"pin {REDACTED}"
 
 
 def test_a_spec_is_told_without_values_arguments_and_unknown_annotations() -> None:
