@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
-from bench import adaptor, guest, monitor, pool, proxy, shim_start, splice, ttrpc, tunnel
+from bench import adaptor, guest, monitor, overhead, pool, proxy, shim_start, splice, ttrpc, tunnel
 
 Figure = tuple[str, str, str]
 
@@ -26,6 +26,7 @@ PARTS: dict[str, Callable[[], list[Figure]]] = {
     "monitor": monitor.figures,
     "shim": shim_start.figures,
     "guest": guest.figures,
+    "overhead": overhead.figures,
 }
 
 

@@ -26,12 +26,15 @@ VERBS = {
     "exec": "a shell in a guest, or a command behind --",
     "explain": "say why a pod failed, at which stage, and what to do next",
     "gc": "remove what sandboxes left behind whose shims died",
+    "install": "tell containerd or CRI-O of our runtime handlers",
     "iptables": "packet filter rules in a guest",
     "loglevel": "how much a sandbox's shim logs",
     "metrics": "print a sandbox's figures, as Prometheus reads them",
     "policy": "what a guest's agent lets pass",
     "ps": "list the sandboxes on this node, with age and memory",
     "timeline": "print the stages of a pod's start, and how long each took",
+    "uninstall": "take the runtime handlers away again",
+    "upgrade": "which version new pods get, while those that run keep theirs",
     "version": "say what this is",
 }  # in the order of `--help`; `direct-volume` is the module `direct_volume`
 

@@ -64,7 +64,7 @@ def judged(root: Path = Path("/")) -> Iterator[Finding]:
         yield _judged(handler, root)
     if not found:
         evidence = f"no handler of /{CONTAINERD} or /{CRIO} with their drop-ins starts a shim of Kata's"
-        yield Finding("handlers", Verdict.WARN, evidence, "configure one: see docs/packages.md")
+        yield Finding("handlers", Verdict.WARN, evidence, "kata-ctl install containerd, or crio")
 
 
 def _judged(handler: Handler, root: Path) -> Finding:

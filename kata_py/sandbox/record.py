@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -78,7 +79,8 @@ class Leftover:
 class Record:
     """One sandbox's record; a `kata_py.resource.journal.Journal`. Safe to use from several threads.
 
-    Made by `create` or `load`. The attributes are the last state written.
+    Made by `create` or `load`. The attributes are the last state written; `program` is the shim's, links followed: it
+    tells which of several installed versions the sandbox is of.
     """
 
     def __init__(self, directory: Path, content: dict[str, Any]) -> None:
@@ -89,6 +91,7 @@ class Record:
             self.namespace: str = content["namespace"]
             self.bundle: str = content["bundle"]
             self.shim = Shim(**content["shim"])
+            self.program: str = content.get("program", "")
             self._state = State(content["state"])
             self._undo = [undo.from_json(entry) for entry in content["undo"]]
             self._timeline = [Span(**span) for span in content["timeline"]]
@@ -118,7 +121,7 @@ class Record:
             directory,
             {
                 "sandbox": id, "namespace": namespace, "bundle": str(bundle), "shim": asdict(Shim.current()),
-                "state": State.CREATING, "undo": [], "timeline": [],
+                "program": os.path.realpath(sys.argv[0]), "state": State.CREATING, "undo": [], "timeline": [],
             },
         )  # fmt: skip
         try:
@@ -298,11 +301,22 @@ class Record:
             "namespace": self.namespace,
             "bundle": self.bundle,
             "shim": asdict(self.shim),
+            "program": self.program,
             "state": self._state,
             "undo": [undo.to_json(entry) for entry in self._undo],
             "timeline": [asdict(span) for span in self._timeline],
         }
         file.replace(str(self._directory / "record.json"), json.dumps(content, indent=1))
+
+
+def program_of(id: str, *, root: Path = ROOT) -> str:
+    """The program of the shim that wrote a sandbox's record, of whichever version; empty if it does not tell."""
+    try:
+        content = json.loads((root / id / "record.json").read_bytes())
+    except (OSError, ValueError):
+        return ""
+    program = content.get("program") if isinstance(content, dict) else None
+    return program if isinstance(program, str) else ""
 
 
 _EMPTY: dict[str, Any] = {

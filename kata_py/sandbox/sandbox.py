@@ -277,12 +277,15 @@ class Sandbox:
             for end in ends:
                 end.cancel()
             await asyncio.wait(ends)
-        if init.exit is None and self._stopping is None:
-            cause, evidence = await last_words(self._vm, "the agent's connection is lost")
-            logger.error("sandbox %s: %s; last lines: %s", self.id, cause, " | ".join(evidence))
-            died = failure.of_death(self._record, cause, evidence)
-            await off_loop(failure.keep, died, self._parts.failures)
         await self.stop()
+
+    async def _keep_death(self) -> None:
+        """Write down why a pod that nobody ended is dead. First of all in its end: the machine's own end is known by
+        then, whoever was the first to hear of the lost agent, and no undoing passes for it."""
+        cause, evidence = await last_words(self._vm, "the agent's connection is lost")
+        logger.error("sandbox %s: %s; last lines: %s", self.id, cause, " | ".join(evidence))
+        died = failure.of_death(self._record, cause, evidence)
+        await off_loop(failure.keep, died, self._parts.failures)
 
     async def _stop(self) -> None:
         self._record.move(State.STOPPING)
@@ -293,6 +296,8 @@ class Sandbox:
             except SandboxError as error:
                 logger.warning("sandbox %s: the guest does not end by itself: %s", self.id, error)
             await self._agent.close()
+        elif self._first.process().exit is None:
+            await self._keep_death()
         for container in list(self._containers.values()):
             await container.lost(LOST_TIMEOUT)
         for watch in self._watches:

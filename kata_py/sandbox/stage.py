@@ -11,7 +11,7 @@ from kata_py.hypervisor.api import HypervisorError, Vm
 from kata_py.resource.journal import Journal
 from kata_py.sandbox.errors import DeadlineExceeded, StageFailed, Unavailable
 
-DEATH_TIMEOUT = 1.0  # seconds that a lost connection waits to learn of its machine's end
+DEATH_TIMEOUT = 3.0  # seconds that a lost connection waits to learn of its machine's end; QEMU's own takes one or two
 EVIDENCE_LINES = 10
 
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from kata_protos.task_v2_ttrpc import TaskClient
 from kata_py.resource import mount, process
 from kata_py.sandbox.errors import FailedPrecondition, NotFound
 from kata_py.sandbox.pod import Role
-from kata_py.sandbox.record import Record, RecordError
+from kata_py.sandbox.record import Record, RecordError, program_of
 from kata_py.shim import bundle, listener
 from kata_py.shim.errors import ShimError, UsageError
 from kata_py.shim.invocation import Invocation
@@ -86,6 +88,7 @@ def _delete_sandbox(invocation: Invocation, directory: str) -> bool:
     except NotFound:
         _end(sandbox_id, pids, patience=END_TIMEOUT)
     except RecordError as error:
+        _hand_over(sandbox_id)
         raise ShimError(f"what to undo is not known: {error}; remove the record when nothing of it is left") from error
     except FailedPrecondition as error:
         raise ShimError(str(error)) from error
@@ -95,6 +98,16 @@ def _delete_sandbox(invocation: Invocation, directory: str) -> bool:
     for path in sockets:
         listener.remove_dead(path)
     return True
+
+
+def _hand_over(sandbox_id: str) -> None:
+    """Have the program delete that wrote the record, if it is another and still there.
+
+    After a roll-back it may be of a later version, whose records this one cannot read.
+    """
+    program = program_of(sandbox_id)
+    if program and program != os.path.realpath(sys.argv[0]) and os.access(program, os.X_OK):
+        os.execv(program, [program, *sys.argv[1:]])
 
 
 async def _answers(path: str, sandbox_id: str) -> bool:

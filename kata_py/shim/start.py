@@ -65,8 +65,13 @@ def _start_daemon(invocation: Invocation, directory: str, listen_fd: int, addres
 
 
 def _spawn(invocation: Invocation, listen_fd: int) -> int:
-    """Run this launcher again as the daemon: a session of its own, nothing of the manager's but the socket."""
+    """Run this launcher again as the daemon: a session of its own, nothing of the manager's but the socket.
+
+    Links to it are followed: the daemon is of this version, though an upgrade may change the link in this moment.
+    """
     launcher = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
+    if launcher and launcher[-1] == sys.argv[0]:
+        launcher[-1] = os.path.realpath(launcher[-1])
     return os.posix_spawn(
         sys.executable,
         [sys.executable, *launcher, *invocation.rest],

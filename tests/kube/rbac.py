@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "configs" / "kubernetes"
+NODE = MANIFESTS / "node"  # of sandboxes on their own node; all others are of peer pods
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ class Rule:
 
 
 def documents() -> list[dict[str, Any]]:
-    """All objects of the manifests."""
-    return [each for path in sorted(MANIFESTS.rglob("*.yaml")) for each in yaml.safe_load_all(path.read_text()) if each]
+    """All objects of the manifests of peer pods."""
+    paths = sorted(path for path in MANIFESTS.rglob("*.yaml") if NODE not in path.parents)
+    return [each for path in paths for each in yaml.safe_load_all(path.read_text()) if each]
 
 
 def rules_of(account: str) -> list[Rule]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kata_py.install import crio
+from kata_py.install.handler import Handler
 from kata_py.node.eligibility import Finding, Verdict
 from kata_py.node.managers import judged
 
@@ -53,6 +55,14 @@ def test_a_handler_of_crios_in_a_drop_in_is_found_by_its_path(root: Path) -> Non
         '[crio.runtime.runtimes.runc]\nruntime_path = "/usr/bin/runc"\n'
     )
     assert {name: each.verdict for name, each in found(root).items()} == {"CRI-O: kata": Verdict.OK}
+
+
+def test_what_install_writes_is_what_is_found(root: Path) -> None:
+    program = root / "usr/bin/containerd-shim-kata-v2"
+    (root / "c.toml").touch()
+    (root / "etc/crio/crio.conf.d/50-kata").write_text(crio.drop_in([Handler("kata", program, root / "c.toml")]))
+    told = found(root)["CRI-O: kata"]
+    assert (told.verdict, told.evidence.startswith(f"{program} with {root}/c.toml")) == (Verdict.OK, True)
 
 
 def test_a_shim_that_is_not_there_or_anothers_is_told(root: Path) -> None:

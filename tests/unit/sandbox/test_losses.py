@@ -8,12 +8,13 @@ import signal
 import pytest
 
 from kata_protos import task_types_pb2 as types
-from kata_py.sandbox import process, sandbox
+from kata_py.sandbox import failure, process, sandbox
 from kata_py.sandbox.events import Topic
+from kata_py.sandbox.record import State
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
 from tests.fakes import FakeAgent, FakeHypervisor, MemoryOpener
-from tests.tasks import Tasks
+from tests.tasks import Tasks, until
 
 pytestmark = pytest.mark.root
 
@@ -111,3 +112,18 @@ async def test_a_start_that_fails_ends_the_sandbox_at_once(
     await tasks.event(Topic.DELETE)
     assert tasks.topics == [Topic.CREATE, Topic.DELETE]
     assert tasks.leftovers() == []
+
+
+async def test_how_a_machine_died_is_kept_whoever_is_the_first_to_end_its_sandbox(
+    tasks: Tasks, hypervisor: FakeHypervisor
+) -> None:
+    await tasks.run()
+    ending = tasks.service._sandbox
+    assert ending is not None
+    await ending._agent.close()
+    stopping = asyncio.create_task(ending.stop())  # as a manager's Delete does, before QEMU's end is heard of
+    await until(lambda: tasks.record().state is State.STOPPING)
+    hypervisor.vm.end("qemu was killed by signal 9")
+    await stopping
+    (kept,) = failure.load(tasks.paths.failures)
+    assert (kept.stage, kept.cause) == ("running", "qemu was killed by signal 9")

@@ -12,7 +12,7 @@ import pytest
 from kata_py.resource import process
 from kata_py.resource.undo import KillProcess, RemoveFile, RemoveTree, Undo
 from kata_py.sandbox.errors import AlreadyExists, NotFound
-from kata_py.sandbox.record import TIMELINE_LIMIT, Record, RecordError, Shim, State
+from kata_py.sandbox.record import TIMELINE_LIMIT, Record, RecordError, Shim, State, program_of
 from kata_py.sandbox.timeline import Span
 
 
@@ -35,9 +35,28 @@ def test_a_record_reads_back_as_it_was_written(record: Record) -> None:
 
     assert (again.id, again.namespace, again.bundle) == ("pod", "default", "/bundle")
     assert again.shim == Shim.current()
+    assert again.program == os.path.realpath(sys.argv[0])
     assert again.undo == (RemoveFile("/a"), KillProcess(7, 8, "qemu"))
     assert again.timeline == (Span("kernel", 1, 2),)
     assert again.state is State.RUNNING
+
+
+def test_the_program_is_told_by_a_record_of_whichever_version(record: Record) -> None:
+    root, path = record.directory.parent, record.directory / "record.json"
+    path.write_text(json.dumps({"version": 99, "program": "/later/shim"}))
+    assert program_of("pod", root=root) == "/later/shim"
+    for text in ("{", "[]", "{}", '{"program": 7}'):
+        path.write_text(text)
+        assert program_of("pod", root=root) == ""
+    assert program_of("none", root=root) == ""
+
+
+def test_a_record_of_before_programs_were_told_is_read(record: Record) -> None:
+    path = record.directory / "record.json"
+    content = json.loads(path.read_bytes())
+    del content["program"]
+    path.write_text(json.dumps(content))
+    assert reload(record).program == ""
 
 
 def test_an_intention_is_on_disk_when_intend_returns(record: Record) -> None:

@@ -16,10 +16,10 @@ from kata_caa.k8s.cluster import RESOURCE
 from kata_caa.k8s.mutation import Rules
 from kata_caa.settings import settings_of
 from tests.kube import schema
-from tests.kube.rbac import MANIFESTS, documents
+from tests.kube.rbac import MANIFESTS, NODE, documents
 
 REPOSITORY = MANIFESTS.parents[1]
-FILES = sorted(MANIFESTS.rglob("*.yaml"))
+FILES = sorted(path for path in MANIFESTS.rglob("*.yaml") if NODE not in path.parents)
 NAMESPACE = "confidential-containers-system"
 CERT_MANAGER = "cert-manager.io/v1"  # not Kubernetes' own
 CLUSTER_WIDE = ("Namespace", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "RuntimeClass")

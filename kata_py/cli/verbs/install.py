@@ -1,0 +1,155 @@
+"""`kata-ctl install`: the runtime handlers of this node's container manager."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+
+import click
+
+from kata_py.cli.errors import CtlError
+
+if TYPE_CHECKING:
+    from kata_py.install.handler import Handler
+    from kata_py.install.ledger import Change
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path)
+
+HANDLERS = [
+    click.option("--handler", "names", multiple=True, help="only this one: kata, or kata-remote; may be given twice"),
+    click.option("--shim", type=FILE, help="the shim's program, if not the one beside kata-ctl"),
+    click.option("--configuration", type=FILE, help="of kata, if not the node's in /etc or the one beside kata-ctl"),
+    click.option("--remote-configuration", type=FILE, help="of kata-remote, likewise"),
+]
+CHANGES = [
+    click.option("--dry-run", is_flag=True, help="only show what would change"),
+    click.option("--force", is_flag=True, help="although somebody else has changed the drop-in since"),
+    click.option("--state", type=FILE, help="where it is kept what was there before; /var/lib/kata-py by default"),
+]
+
+
+class Wishes(TypedDict):
+    """What the options of both lists say."""
+
+    names: tuple[str, ...]
+    shim: Path | None
+    configuration: Path | None
+    remote_configuration: Path | None
+    dry_run: bool
+    force: bool
+    state: Path | None
+
+
+def options(several: list[Callable[[F], F]]) -> Callable[[F], F]:
+    """Give a command several options, in their order."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(several):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@contextmanager
+def told(place: Path) -> Iterator[None]:
+    """What installing fails with becomes what a person is told; an error that names no file is of this place."""
+    from kata_py.install.errors import InstallError
+
+    try:
+        yield
+    except InstallError as error:
+        raise CtlError(error.cause, error.hint) from error
+    except OSError as error:
+        raise CtlError(f"{error.filename or place}: {error.strerror or error}") from error
+
+
+@click.group(
+    help="Tell this node's container manager of our handlers, by a drop-in of its own: no other file is changed."
+)
+def command() -> None:
+    """The group."""
+
+
+@command.command(help="Write containerd's drop-in, after containerd itself has shown that it adds our handlers alone.")
+@options(HANDLERS)
+@click.option("--annotation", "annotations", multiple=True, help="pods' annotations that reach the shim, as a pattern")
+@click.option("--containerd-config", "main", type=FILE, help="its main file; /etc/containerd/config.toml by default")
+@click.option("--drop-in", type=FILE, help="the drop-in; /etc/containerd/conf.d/50-kata.toml by default")
+@click.option("--containerd", "program", default="containerd", show_default=True, help="its program")
+@options(CHANGES)
+def containerd(
+    annotations: tuple[str, ...], main: Path | None, drop_in: Path | None, program: str, **wishes: Unpack[Wishes]
+) -> None:
+    """Install for containerd."""
+    from kata_py.install import containerd as manager
+
+    path = (drop_in or manager.DROP_IN).absolute()
+
+    def text(handlers: list[Handler]) -> str:
+        node = manager.Containerd((main or manager.MAIN).absolute(), path, program)
+        return node.drop_in(handlers, annotations or manager.ANNOTATIONS)
+
+    _install(manager.NAME, path, text, wishes)
+
+
+@command.command(help="Write CRI-O's drop-in.")
+@options(HANDLERS)
+@click.option("--crio-config", "main", type=FILE, help="its main file; /etc/crio/crio.conf by default")
+@click.option("--drop-in", type=FILE, help="the drop-in; /etc/crio/crio.conf.d/50-kata by default")
+@options(CHANGES)
+def crio(main: Path | None, drop_in: Path | None, **wishes: Unpack[Wishes]) -> None:
+    """Install for CRI-O."""
+    from kata_py.install import crio as manager
+
+    path = (drop_in or manager.DROP_IN).absolute()
+
+    def text(handlers: list[Handler]) -> str:
+        manager.refuse_others(path, handlers, main or manager.MAIN)
+        return manager.drop_in(handlers)
+
+    _install(manager.NAME, path, text, wishes)
+
+
+def _install(manager: str, path: Path, text: Callable[[list[Handler]], str], wishes: Wishes) -> None:
+    from kata_py.install import handler, ledger
+
+    names, dry_run = wishes["names"], wishes["dry_run"]
+    if unknown := set(names) - set(handler.NAMES):
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}: the handlers are {' and '.join(handler.NAMES)}")
+    with told(path):
+        handlers = handler.find(
+            names,
+            program=Path(sys.argv[0]),
+            shim=wishes["shim"],
+            configuration=wishes["configuration"],
+            remote_configuration=wishes["remote_configuration"],
+        )
+        kept = ledger.Ledger(manager, wishes["state"] or ledger.STATE)
+        change = kept.install(path, text(handlers), force=wishes["force"], dry_run=dry_run)
+    left_out = [name for name in handler.NAMES if name not in {each.name for each in handlers}]
+    if left_out and not names:
+        click.echo(f"{' and '.join(left_out)} is left out: no configuration for it is found on this node")
+    report(manager, change, dry_run=dry_run)
+
+
+def report(manager: str, change: Change, *, dry_run: bool) -> None:
+    """Print what changes, and what has to be restarted for it.
+
+    Args:
+        manager: Whose drop-in it is.
+        change: What it is.
+        dry_run: Whether nothing was done.
+    """
+    from kata_py.install.managers import RESTARTS
+
+    if change.before == change.after:
+        click.echo(f"{change.path}: nothing changes")
+        return
+    click.echo(change.diff(), nl=False)
+    click.echo(f"{'would be' if dry_run else 'is'} in force after: {RESTARTS[manager]}")
