@@ -85,7 +85,7 @@ def into(shim: Shim, container: str, source: Path, target: str, warn: Warn) -> N
     with GuestProcess(shim, container, is_directory(target)) as test:
         directory, name = (target, source.name) if test.wait() == 0 else posixpath.split(target)
     with GuestProcess(shim, container, reading_tar(directory)) as tar:
-        reading = tar.fed()
+        tar.listen()
         try:
             pack(_io(tar), source, name, warn)
             tar.end_stdin()
@@ -93,7 +93,6 @@ def into(shim: Shim, container: str, source: Path, target: str, warn: Warn) -> N
             pass
         except OSError as error:
             raise CtlError(f"{error.filename or source} cannot be read: {error.strerror}") from error
-        reading.join()
         tar.succeed()
 
 

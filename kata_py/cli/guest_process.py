@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import socket
 import struct
 import threading
 from collections.abc import Sequence
@@ -43,11 +45,16 @@ class GuestProcess(io.RawIOBase):
         )
         self._socket.settimeout(None)  # a copy takes as long as it takes; the shim watches the guest
         self._args = args
+        self._draining: threading.Thread | None = None
 
     def __enter__(self) -> GuestProcess:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # whoever reads from it hears of its end
+        if self._draining is not None:
+            self._draining.join()
         self._reader.close()
         self._socket.close()
 
@@ -82,11 +89,10 @@ class GuestProcess(io.RawIOBase):
             self._socket.sendall(struct.pack(">I", len(piece)) + piece)
         return len(data)
 
-    def fed(self) -> threading.Thread:
-        """Begin to take what it says while it is written to, so that neither waits for the other; to be joined."""
-        thread = threading.Thread(target=self._drain, name="outputs of a guest's process", daemon=True)
-        thread.start()
-        return thread
+    def listen(self) -> None:
+        """Take what it says while it is written to, so that neither waits for the other; its stdout is for nobody."""
+        self._draining = threading.Thread(target=self._drain, name="outputs of a guest's process", daemon=True)
+        self._draining.start()
 
     def end_stdin(self) -> None:
         """End its stdin.
@@ -103,6 +109,8 @@ class GuestProcess(io.RawIOBase):
             CtlError: It could not be run.
             ShimError: The connection broke.
         """
+        if self._draining is not None:
+            self._draining.join()
         self._drain()
         if self._error:
             raise CtlError(f"{self._args[0]} cannot be run in the container: {self._error}", self._hint())

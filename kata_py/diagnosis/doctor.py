@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kata_py.config.errors import ConfigurationError
-from kata_py.config.load import load
+from kata_py.config.load import DEFAULTS, load
 from kata_py.diagnosis import garbage, overview
 from kata_py.diagnosis.quantity import duration
 from kata_py.diagnosis.verdict import judge
@@ -83,7 +83,7 @@ def _room(named: Path | None, root: Path) -> list[Finding]:
     try:
         configuration = load(named)
     except ConfigurationError:
-        configuration = load(b"")  # what is wrong with it is the node's part
+        configuration = load(DEFAULTS)  # what is wrong with it is the node's part
     return list(capacity.judged(configuration, root))
 
 
