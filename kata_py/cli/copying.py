@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from kata_py.cli import console
 from kata_py.cli.errors import CtlError
@@ -305,4 +305,4 @@ def _ran(
 
 
 def _io(process: GuestProcess) -> IO[bytes]:
-    return cast(IO[bytes], cast(Any, process))
+    return cast(IO[bytes], process)
