@@ -31,7 +31,7 @@ $(BUILD)/packages.stamp: tools/install-packages Makefile
 $(BUILD)/venv.stamp: pyproject.toml | $(BUILD)/packages.stamp
 	@echo "==> .venv"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[host,policy,caa,aws,azure,libvirt,k8s,monitor,dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[host,policy,caa,aws,azure,libvirt,k8s,monitor,otel,dev]'
 	@touch $@
 
 demo: setup guest ## a container in a virtual machine, from containerd to crun (root)

@@ -24,7 +24,7 @@ from tools import configuration
 REPOSITORY = Path(__file__).resolve().parent.parent
 HOME = Path("/opt/kata-py")  # where the Debian package has the tree, and what the shipped configuration names
 WHEELS = REPOSITORY / "build" / "wheels"
-EXTRAS = "host,monitor,policy"
+EXTRAS = "host,monitor,otel,policy"
 PROGRAMS = {
     "containerd-shim-kata-v2": "kata_py.shim.command",
     "kata-ctl": "kata_py.cli.command",

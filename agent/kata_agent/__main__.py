@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,15 +28,17 @@ def leave_out_tls() -> None:
 
 
 def _guest() -> int:
+    marks = [("boot: mounts", time.monotonic_ns())]
     from kata_agent import init
 
     try:
         init.set_up()
+        marks.append(("boot: parameters", time.monotonic_ns()))
         with open("/proc/cmdline") as file:
             line = file.read()
         from kata_agent import cmdline
 
-        return _run(cmdline.parse(line, os.environ))
+        return _run(cmdline.parse(line, os.environ), marks)
     except BaseException:
         import traceback
 
@@ -51,6 +54,7 @@ def _program() -> int:
     from kata_agent import __version__, cmdline
     from kata_py.ttrpc.errors import TtrpcError
 
+    marks = [("boot: parameters", time.monotonic_ns())]
     parser = argparse.ArgumentParser("kata-agent", description="The agent of a Kata Containers guest.")
     parser.add_argument("--version", action="version", version=f"kata-agent {__version__}")
     place = parser.add_mutually_exclusive_group(required=True)
@@ -66,12 +70,13 @@ def _program() -> int:
     except (ValueError, OSError) as error:
         parser.exit(1, f"kata-agent: {error}\n")
     try:
-        return _run(parameters, arguments.listen_fd)
+        return _run(parameters, marks, arguments.listen_fd)
     except (ValueError, TtrpcError) as error:  # not an address, or one that cannot be listened on
         parser.exit(1, f"kata-agent: {error}\n")
 
 
-def _run(parameters: cmdline.Parameters, listen_fd: int | None = None) -> int:
+def _run(parameters: cmdline.Parameters, marks: list[tuple[str, int]], listen_fd: int | None = None) -> int:
+    marks.append(("boot: imports", time.monotonic_ns()))
     import asyncio
     import logging
     import socket
@@ -80,7 +85,7 @@ def _run(parameters: cmdline.Parameters, listen_fd: int | None = None) -> int:
 
     logging.basicConfig(level=parameters.log_level, format="%(levelname)s %(name)s: %(message)s")
     listener = None if listen_fd is None else socket.socket(fileno=listen_fd)
-    asyncio.run(server.serve(parameters, listener))
+    asyncio.run(server.serve(parameters, listener, marks))
     return 0
 
 

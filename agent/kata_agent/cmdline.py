@@ -53,6 +53,7 @@ class Parameters(NamedTuple):
         no_proxy: The hosts that are asked directly all the same, parted by commas.
         pause_bundle: Where the guest has what holds a pod together; empty is where upstream's guests have it.
         policy_file: The policy at the beginning; empty is the guest's own, if it has one.
+        tracing: Whether it keeps spans of the calls whose callers trace, for the host to take.
         without_effect: What was asked for and is not there, as it stands on the line.
     """
 
@@ -68,6 +69,7 @@ class Parameters(NamedTuple):
     no_proxy: str = ""
     pause_bundle: str = ""
     policy_file: str = ""
+    tracing: bool = False
     without_effect: tuple[str, ...] = ()
 
 
@@ -240,10 +242,10 @@ _OPTIONS: dict[str, _Option] = {
     "agent.https_proxy": _Option(_address, "", "https_proxy"),
     "agent.no_proxy": _Option(str, "", "no_proxy"),
     "agent.pause_bundle": _Option(str, "", "pause_bundle"),  # ours
+    "agent.trace": _Option(_switch, False, "tracing", "tracing"),
     "policy_file": _Option(str, "", "policy_file"),  # not on the line
     # From here on, what this agent has not.
     "agent.devmode": _Option(lambda _: False, False, key="dev_mode"),  # upstream's has no effect either
-    "agent.trace": _Option(_switch, False, key="tracing"),
     "agent.passfd_listener_port": _Option(_port, 0),
     "agent.cdi_timeout": _Option(_seconds, 100, "cdi_timeout"),
     "agent.visible_cdi_devices": _Option(_boolean, False),

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from typing import Final, cast
 
-from kata_agent import __version__
+from kata_agent import __version__, subject
 
 _CAPACITY: Final = 256 << 10  # bytes that wait
 _SPACE: Final = 512  # bytes; a reader has nothing to say
@@ -156,6 +156,7 @@ def line_of(record: logging.LogRecord) -> bytes:
         "pid": str(os.getpid()),
         "name": "kata-agent",
         "source": "agent",
+        **subject.fields(),
         **getattr(record, "fields", {}),
     }
     if record.exc_info:

@@ -19,6 +19,7 @@ from kata_agent.container.hooks import GuestHooks
 from kata_agent.errors import AgentError, AlreadyExists, FailedPrecondition, InvalidArgument
 from kata_agent.oom import OomEvents
 from kata_agent.storage.table import StorageTable
+from kata_agent.trace import span
 
 if TYPE_CHECKING:
     from kata_agent.container.crun import Crun
@@ -80,7 +81,8 @@ class Sandbox:
             raise FailedPrecondition("the sandbox already exists")
         self._namespaces = {}
         try:
-            self._namespaces = await asyncio.to_thread(namespaces.persist, NAMESPACES, hostname)
+            with span("namespaces"):
+                self._namespaces = await asyncio.to_thread(namespaces.persist, NAMESPACES, hostname)
             await self._storages.add(storages)
             if hook_path:
                 self._hooks = GuestHooks.found(Path(hook_path))
@@ -121,7 +123,8 @@ class Sandbox:
             raise AlreadyExists(f"container {container_id} already exists")
         self._used[container_id] = []
         try:
-            prepared = await self._devices.prepare(container_id, spec, devices)
+            with span("devices"):
+                prepared = await self._devices.prepare(container_id, spec, devices)
             if any(storage.driver == "image_guest_pull" for storage in storages):
                 from kata_agent.storage import guest_pull
 

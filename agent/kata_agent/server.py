@@ -7,9 +7,11 @@ that the first real call finds it there.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import signal
 import threading
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -20,8 +22,10 @@ from kata_py.ttrpc.server import Server
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
     from kata_agent.cmdline import Parameters
+    from kata_agent.rpc.service import Agent
     from kata_py.ttrpc.context import Context
     from kata_py.ttrpc.service import Service
 
@@ -34,16 +38,20 @@ _SERVING = b"\x08\x01"
 _VERSION = b"".join(bytes((tag, len(text))) + text.encode() for tag, text in ((0x0A, "0.0.1"), (0x12, __version__)))
 
 
-async def serve(parameters: Parameters, listener: socket.socket | None = None) -> None:
+async def serve(
+    parameters: Parameters, listener: socket.socket | None = None, marks: Sequence[tuple[str, int]] = ()
+) -> None:
     """Serve until the sandbox is destroyed, or SIGTERM comes.
 
     Args:
         parameters: The agent's parameters.
         listener: A socket that listens already, to be served instead of the address.
+        marks: The steps up to here, each with the moment it began, for who traces.
 
     Raises:
         ListenError: The address cannot be listened on.
     """
+    marks = [*marks, ("boot: listen", time.monotonic_ns())]
     async with AsyncExitStack() as stack:
         ended = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
@@ -54,11 +62,14 @@ async def serve(parameters: Parameters, listener: socket.socket | None = None) -
         server = Server()
         server.add_raw("grpc.Health", "Check", _check)
         server.add_raw("grpc.Health", "Version", _version)
-        server.add_lazy("grpc.AgentService", lambda: _agent(reaper, parameters, ended))
+        agent = functools.cache(lambda: _agent(reaper, parameters, ended, marks))
+        server.add_lazy("grpc.AgentService", agent)
+        server.add_lazy("katapy.agent.v1.Telemetry", lambda: _telemetry(agent()))
         if listener is not None:
             await server.serve(listener)
         else:
             await server.listen(parse(parameters.server_addr))
+        marks.append(("", time.monotonic_ns()))
         threading.Thread(target=_warm, name="warm", daemon=True).start()
         _LOG.info("kata-agent %s serves %s", __version__, "its socket" if listener else parameters.server_addr)
         if parameters.without_effect:
@@ -90,7 +101,7 @@ async def _version(_payload: bytes, _context: Context) -> bytes:
     return _VERSION
 
 
-def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Service:
+def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event, marks: Sequence[tuple[str, int]]) -> Agent:
     from functools import partial
     from pathlib import Path
 
@@ -103,6 +114,7 @@ def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Serv
     from kata_agent.rpc.service import Agent
     from kata_agent.sandbox import Sandbox
     from kata_agent.storage.context import Workshop
+    from kata_agent.trace import Tracer
 
     try:
         guard = Guard.from_file(parameters.policy_file)
@@ -117,7 +129,13 @@ def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event) -> Serv
     if parameters.pause_bundle:
         workshop.pause_bundle = Path(parameters.pause_bundle)
     sandbox = Sandbox(crun, ended, workshop, devices)
-    return Agent(sandbox, reaper, guard, parameters)
+    return Agent(sandbox, reaper, guard, parameters, Tracer(marks) if parameters.tracing else None)
+
+
+def _telemetry(agent: Agent) -> Service:
+    from kata_agent.rpc.telemetry import Telemetry
+
+    return Telemetry(agent.guard, agent.tracer)
 
 
 def _proxies(parameters: Parameters) -> dict[str, str]:

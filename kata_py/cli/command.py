@@ -28,7 +28,7 @@ VERBS = {
     "gc": "remove what sandboxes left behind whose shims died",
     "install": "tell containerd or CRI-O of our runtime handlers",
     "iptables": "packet filter rules in a guest",
-    "loglevel": "how much a sandbox's shim logs",
+    "loglevel": "how much a sandbox's shim and agent log",
     "metrics": "print a sandbox's figures, as Prometheus reads them",
     "policy": "what a guest's agent lets pass",
     "ps": "list the sandboxes on this node, with age and memory",

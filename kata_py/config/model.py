@@ -34,6 +34,9 @@ class AgentConfig:
     enable_debug: bool = False
     debug_console_enabled: bool = False
 
+    # Spans of what the agent does, in the traces of the shim.
+    enable_tracing: bool = False
+
     # Kernel modules that the agent loads, each a name with its parameters.
     kernel_modules: Modules = ()
 
@@ -87,6 +90,14 @@ class RuntimeConfig:
     # A shim that talks, and how: logrus' text, or an object of JSON a line.
     enable_debug: bool = False
     log_format: Literal["text", "json"] = "text"
+
+    # A trace of each pod's start by OpenTelemetry (the extra `otel`), and the collector that it is sent to: its URL for
+    # OTLP over HTTP, and the name and password that it asks for. Without one OTEL_EXPORTER_OTLP_ENDPOINT counts, and
+    # then http://localhost:4318.
+    enable_tracing: bool = False
+    jaeger_endpoint: str = ""
+    jaeger_user: str = ""
+    jaeger_password: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,16 +84,11 @@ _HYPERVISOR: dict[str, tuple[object, ...] | None] = {
 }
 
 _AGENT: dict[str, tuple[object, ...] | None] = {
-    "enable_tracing": (False,),
     "visible_cdi_devices": (False,),
 }
 
 _RUNTIME: dict[str, tuple[object, ...] | None] = {
     "guest_selinux_label": ("",),
-    "enable_tracing": (False,),
-    "jaeger_endpoint": ANY,
-    "jaeger_user": ANY,
-    "jaeger_password": ANY,
     "enable_pprof": (False,),
     "pod_resource_api_sock": ("",),
 }

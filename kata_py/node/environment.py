@@ -54,7 +54,7 @@ def environment(configuration: Configuration, *, root: Path = Path("/")) -> Tabl
         "Host": _host(found, root),
         "Agent": {
             "Debug": configuration.agent.enable_debug,
-            "Trace": False,
+            "Trace": configuration.agent.enable_tracing,
             "DebugConsole": configuration.agent.debug_console_enabled,
         },
     }
@@ -123,7 +123,7 @@ def _runtime(configuration: Configuration) -> Table:
         "GuestSeLinuxLabel": "",
         "Experimental": list(runtime.experimental),
         "Debug": runtime.enable_debug,
-        "Trace": False,
+        "Trace": runtime.enable_tracing,
         "DisableGuestSeccomp": runtime.disable_guest_seccomp,
         "DisableNewNetNs": runtime.disable_new_netns,
         "SandboxCgroupOnly": runtime.sandbox_cgroup_only,

@@ -32,6 +32,9 @@ _LEVELS = {
     "CRIT": logging.CRITICAL,
 }
 _KNOWN = frozenset({"msg", "level", "ts", "version", "subsystem", "pid", "name", "source"})
+# Upstream's keys of the container and the process that a line is about, and what the shim's own lines call them.
+_IDS = {"container-id": "container", "cid": "container", "exec-id": "exec", "eid": "exec"}
+_ID_LENGTH = 128  # characters; a longer one is none
 
 
 @asynccontextmanager
@@ -105,6 +108,8 @@ def tell(line: bytes) -> None:
     if not logger.isEnabledFor(level):
         return
     fields: dict[str, object] = {"source": "agent", "subsystem": str(record.get("subsystem", "agent"))}
-    if others := {key: value for key, value in record.items() if key not in _KNOWN}:
+    ids = {key: record[key] for key in _IDS if isinstance(record.get(key), str) and len(record[key]) <= _ID_LENGTH}
+    fields |= {_IDS[key]: value for key, value in ids.items() if value}
+    if others := {key: value for key, value in record.items() if key not in _KNOWN | ids.keys()}:
         fields["agent"] = json.dumps(others, ensure_ascii=False)
     logger.log(level, "%s", message, extra=fields)

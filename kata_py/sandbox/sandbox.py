@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal as signals
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from kata_py.network.network import Network, open_network
 from kata_py.oci.spec import LinuxResources
 from kata_py.oci.wire import resources_to_agent
 from kata_py.resource.journal import Journal
-from kata_py.sandbox import agent_log, boots, failure, oom
+from kata_py.sandbox import agent_log, boots, failure, oom, trace
 from kata_py.sandbox.agent import Agent
 from kata_py.sandbox.container import Container
 from kata_py.sandbox.container_plan import ContainerPlan, guest_resources
@@ -44,6 +44,8 @@ from kata_py.sandbox.record import Leftover, Record, Shim, State
 from kata_py.sandbox.resize import Resizing
 from kata_py.sandbox.sandbox_plan import SandboxPlan
 from kata_py.sandbox.stage import Stages, last_words
+from kata_py.sandbox.timeline import Span
+from kata_py.sandbox.trace import Work
 from kata_py.sandbox.transaction import transaction
 from kata_py.storage.copies import Copies
 from kata_py.storage.share import Share, off_loop, open_share
@@ -118,7 +120,7 @@ class Sandbox:
             on_record = _on_record(plan.id, namespace, first.bundle, plan.paths.records)
             record = await stack.enter_async_context(on_record)
             stages = Stages(record)
-            with record.span("request", began=planned[0]):
+            with _told(record), record.span("request", began=planned[0]):
                 record.stage("plan", *planned)
                 async with stages.stage("share"):
                     share: Share | Copies | None = None
@@ -147,6 +149,7 @@ class Sandbox:
                             await stack.enter_async_context(first.hooks.around(vm.pid, record))
                     async with stages.stage("agent", plan.dial_timeout):
                         agent = await stack.enter_async_context(dial(vm, plan.dial_timeout, plan.patience))
+                    stack.push_async_callback(trace.rescue, agent)
                 if plan.policy:
                     async with stages.stage("policy"):
                         await agent.set_policy(plan.policy)
@@ -177,6 +180,15 @@ class Sandbox:
             await stack.enter_async_context(serve(parts))
             record.move(State.RUNNING)
             return cls(parts, container, links, stack.pop_all())
+
+    @property
+    def timeline(self) -> tuple[Span, ...]:
+        """Its stages so far."""
+        return self._record.timeline
+
+    async def take_spans(self, work: Work, timeout: float) -> None:
+        """Add to a traced piece of work what the guest tells of it, within some seconds."""
+        await work.take(self._agent, timeout)
 
     @property
     def vacant(self) -> bool:
@@ -327,15 +339,24 @@ async def _on_record(id: str, namespace: str, bundle: Path, root: Path) -> Async
         record = Record.create(id, namespace=namespace, bundle=bundle, root=root)
     try:
         yield record
-    except StageFailed as error:
-        error.timeline = record.timeline
-        raise
     finally:
         left = await off_loop(record.unwind)
         for leftover in left:
             logger.error("sandbox %s: left behind: %s", id, leftover)
         if left:
             record.move(State.STOPPED)
+
+
+@contextmanager
+def _told(record: Record) -> Iterator[None]:
+    """Keep how far a start that fails has come, before its record is undone."""
+    try:
+        yield
+    except BaseException as error:
+        trace.keep(record.timeline)
+        if isinstance(error, StageFailed):
+            error.timeline = record.timeline
+        raise
 
 
 def _unwind_stale(id: str, root: Path) -> list[Leftover]:

@@ -247,6 +247,8 @@ def _agent_parameters(configuration: Configuration) -> list[str]:
     parameters = []
     if agent.enable_debug:
         parameters.append("agent.log=debug")
+    if agent.enable_tracing:
+        parameters.append("agent.trace=true")
     if configuration.hypervisor.enable_debug:
         parameters.append(f"agent.log_vport={LOG_PORT}")
     if agent.debug_console_enabled:

@@ -36,6 +36,7 @@ from kata_py.ttrpc.service import Entry, Service
 logger = logging.getLogger(__name__)
 
 IDLE_TIMEOUT = 120.0  # seconds; a manager's Create follows its start at once
+DRAIN_TIMEOUT = 2.0  # seconds that a trace may still take to be told
 ANSWER_TIMEOUT = 2.0  # seconds the last answers may take to be sent
 
 
@@ -48,6 +49,9 @@ class Tasks(Service, Protocol):
 
     async def aclose(self) -> None:
         """Tear down what there still is; called once, when no more requests come."""
+
+    async def drained(self, timeout: float) -> None:
+        """Wait, for some seconds at most, until what is told in the background is told; called at the very last."""
 
 
 TasksFactory = Callable[[EventQueue, StdioOpener, Callable[[], None]], Tasks]
@@ -85,6 +89,7 @@ class Daemon:
             events = EventQueue(publish)
             await stack.enter_async_context(events.sending())
             tasks = self._make_tasks(events, opener, self.end)
+            stack.push_async_callback(tasks.drained, DRAIN_TIMEOUT)
             stack.push_async_callback(tasks.aclose)
             server = Server(admit=same_user)
             server.add(tasks)

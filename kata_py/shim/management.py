@@ -275,6 +275,10 @@ class Management:
             raise HttpError(HTTPStatus.BAD_REQUEST, f"the level is one of {', '.join(LOG_LEVELS)}, not {level[:20]!r}")
         logging.getLogger().setLevel(level.upper())
         logger.info("from now on lines of level %s and above are logged", level)
+        try:
+            await self._agent.set_log_level(level)
+        except SandboxError as error:  # another's agent, a policy that denies it, or none that answers
+            return Answer(f"the agent in the guest logs as before: {error}\n".encode())
         return Answer()
 
 

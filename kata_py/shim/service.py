@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -57,10 +57,12 @@ from kata_py.sandbox.sweep import sweep
 from kata_py.shim import bundle, management
 from kata_py.shim.errors import UsageError
 from kata_py.shim.status import answered
+from kata_py.shim.tracing import Tracing
 from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import off_loop
 from kata_py.ttrpc.context import Context
 from kata_py.ttrpc.service import Entry, Handler
+from kata_py.ttrpc.trace_context import TraceContext
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +126,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         self._creations: dict[str, asyncio.Task[Container]] = {}
         self._sweep: asyncio.Task[None] | None = None
         self._durations = of_tasks()
+        self._tracing = Tracing()
 
     def ttrpc_methods(self) -> Mapping[str, Entry]:
         """As the base class, each method measured."""
@@ -150,6 +153,10 @@ class TaskService(task_v2_ttrpc.TaskService):
             await asyncio.wait([self._sweep])
         self._note_vacancy()
 
+    async def drained(self, timeout: float) -> None:
+        """Wait, for some seconds at most, until traces are told."""
+        await self._tracing.drained(timeout)
+
     @answered
     async def Create(self, request: task.CreateTaskRequest, context: Context) -> task.CreateTaskResponse:
         """Create a container, of a pod that runs or of a sandbox that is booted for it. Out of time, all is undone."""
@@ -163,7 +170,9 @@ class TaskService(task_v2_ttrpc.TaskService):
             raise
         create = self._create_container if role is Role.CONTAINER else self._create_sandbox
         self._check_place(request.id, sandbox_id, role)
-        creation = asyncio.create_task(create(request, role, time.monotonic_ns()), name=f"creation of {request.id}")
+        caller = TraceContext.of(context.metadata)
+        making = create(request, role, time.monotonic_ns(), caller)
+        creation = asyncio.create_task(making, name=f"creation of {request.id}")
         creation.add_done_callback(lambda _: self._creation_ended(request.id))
         self._creations[request.id] = creation
         self._note_vacancy()
@@ -181,8 +190,10 @@ class TaskService(task_v2_ttrpc.TaskService):
     @answered
     async def Start(self, request: task.StartRequest, context: Context) -> task.StartResponse:
         """Start the container's process, or an exec."""
-        container = self._container(request.id)
-        await container.start(request.exec_id)
+        sandbox = self._sandbox_of(request.id)
+        container = sandbox.container(request.id)
+        with nullcontext() if request.exec_id else self._tracing.starting(request.id, sandbox):
+            await container.start(request.exec_id)
         return task.StartResponse(pid=container.pid)
 
     @answered
@@ -235,6 +246,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         container = sandbox.container(request.id)
         if request.exec_id:
             return _deleted(container.pid, container.delete_exec(request.exec_id))
+        self._tracing.deleted(request.id, sandbox)
         exit = await sandbox.delete(container)
         if sandbox.vacant:
             self._sandbox = None
@@ -346,9 +358,23 @@ class TaskService(task_v2_ttrpc.TaskService):
         if role is Role.CONTAINER and (self._sandbox is None or serves != sandbox_id):
             raise FailedPrecondition(f"this shim serves {serves or 'no sandbox'}, not sandbox {sandbox_id} of {id}")
 
-    async def _create_sandbox(self, request: task.CreateTaskRequest, role: Role, began: int) -> Container:
+    async def _create_sandbox(
+        self, request: task.CreateTaskRequest, role: Role, began: int, caller: TraceContext | None
+    ) -> Container:
         spec = load_spec(Path(request.bundle))
-        configuration = annotated(self._load_configuration(_config(request.options)), spec.get("annotations", {}))
+        annotations = spec.get("annotations", {})
+        configuration = annotated(self._load_configuration(_config(request.options)), annotations)
+        with self._tracing.creating_pod(configuration, request.id, annotations, began, caller):
+            self._sandbox = await self._started(request, role, configuration, spec, began)
+        self._configuration = configuration
+        self._sweep = asyncio.create_task(off_loop(self._sweep_up), name="sweep after other shims")
+        container = self._sandbox.container(request.id)
+        self._tell_created(request, container)
+        return container
+
+    async def _started(
+        self, request: task.CreateTaskRequest, role: Role, configuration: Configuration, spec: Spec, began: int
+    ) -> Sandbox:
         if configuration.assets:
             await asyncio.to_thread(verify, configuration.assets)
         sandbox_plan = plan_sandbox(
@@ -363,7 +389,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         container_plan = await _container_plan(request, configuration, spec, role)
         cold = vfio.cold_plugged(configuration, container_plan.vfio)
         sandbox_plan = replace(sandbox_plan, vm=sandbox_plan.vm.having(cold))
-        self._sandbox = await Sandbox.start(
+        return await Sandbox.start(
             sandbox_plan,
             container_plan,
             self._find_driver(configuration),
@@ -373,18 +399,16 @@ class TaskService(task_v2_ttrpc.TaskService):
             planned=(began, time.monotonic_ns()),
             serve=partial(management.serving, tasks=self._durations),
         )
-        self._configuration = configuration
-        self._sweep = asyncio.create_task(off_loop(self._sweep_up), name="sweep after other shims")
-        container = self._sandbox.container(request.id)
-        self._tell_created(request, container)
-        return container
 
-    async def _create_container(self, request: task.CreateTaskRequest, role: Role, began: int) -> Container:
+    async def _create_container(
+        self, request: task.CreateTaskRequest, role: Role, began: int, caller: TraceContext | None
+    ) -> Container:
         assert self._sandbox is not None
         assert self._configuration is not None  # of the runtime class that the sandbox was made with
         spec = load_spec(Path(request.bundle))
-        container_plan = await _container_plan(request, self._configuration, spec, role, self._sandbox.id)
-        container = await self._sandbox.add(container_plan)
+        with self._tracing.creating(request.id, began, caller, self._sandbox):
+            container_plan = await _container_plan(request, self._configuration, spec, role, self._sandbox.id)
+            container = await self._sandbox.add(container_plan)
         self._tell_created(request, container)
         return container
 

@@ -187,11 +187,16 @@ class NamespaceHypervisor:
             child = await stack.enter_async_context(
                 process.spawn(
                     journal, "agent", _command(inside, wires.path, listener.fileno(), debug=self._debug),
-                    pass_fds=[listener.fileno()], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                    pass_fds=[listener.fileno()], env=_environment(spec),
                     stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
                 )
             )  # fmt: skip
         return address, child
+
+
+def _environment(spec: VmSpec) -> dict[str, str]:
+    tracing = {"KATA_AGENT_TRACING": "true"} if "agent.trace=true" in spec.boot.parameters else {}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **tracing}
 
 
 def _command(script: str, netns: str, listener: int, *, debug: bool) -> list[str]:

@@ -33,19 +33,19 @@ ALLOWED = (
 )
 
 
-def kata_ctl(*words: str, stdin: bytes | None = None, code: int = 0) -> bytes:
-    """Run kata-ctl; stderr is returned where it is to fail."""
+def kata_ctl(*words: str, stdin: bytes | None = None, code: int = 0, told: bool = False) -> bytes:
+    """Run kata-ctl; stderr is returned where it is to fail, or to tell something."""
     ran = subprocess.run(
         [sys.executable, "-c", "import sys; from kata_py.cli.command import main; sys.exit(main())", *words],
         cwd=REPOSITORY, input=stdin, stdin=None if stdin is not None else subprocess.DEVNULL, capture_output=True,
         timeout=60, check=False,
     )  # fmt: skip
     assert ran.returncode == code, (ran.returncode, ran.stdout, ran.stderr)
-    return ran.stderr if code == 1 else ran.stdout
+    return ran.stderr if code == 1 or told else ran.stdout
 
 
-async def ctl(*words: str, stdin: bytes | None = None, code: int = 0) -> bytes:
-    return await asyncio.to_thread(kata_ctl, *words, stdin=stdin, code=code)
+async def ctl(*words: str, stdin: bytes | None = None, code: int = 0, told: bool = False) -> bytes:
+    return await asyncio.to_thread(kata_ctl, *words, stdin=stdin, code=code, told=told)
 
 
 def rego(**rules: bool) -> str:
@@ -104,11 +104,13 @@ async def test_tools_reach_a_running_sandbox_through_its_shim(manager: Manager, 
         await ctl("iptables", "set", "--sandbox-id", "reached", "-", stdin=rules)
         assert b"--dport 4321 -j DROP" in await ctl("iptables", "get", "--sandbox-id", "reached")
         assert b"4321" not in await ctl("iptables", "get", "--v6", "--sandbox-id", "reached")
+        assert await ctl("loglevel", "reached") == b"debug\n"
+        assert await ctl("loglevel", "reached", "info", told=True) == b""
         await ctl("policy", "set", "--sandbox-id", "reached", "-", stdin=rego(StatsContainer=False).encode())
         with pytest.raises(StatusError, match="StatsContainerRequest is blocked by policy"):
             await container.stats()
-        assert await ctl("loglevel", "reached") == b"debug\n"
-        await ctl("loglevel", "reached", "error")
+        denied = await ctl("loglevel", "reached", "error", told=True)
+        assert denied.startswith(b"the agent in the guest logs as before: agent: SetLogLevelRequest: internal error")
         assert await ctl("loglevel", "reached") == b"error\n"
         refusal = await ctl("iptables", "get", "--sandbox-id", "reached", code=1)
         assert b"GetIPTablesRequest: internal error" in refusal
@@ -173,6 +175,11 @@ async def test_a_guest_that_is_debugged_gives_a_shell_files_and_its_agents_log(
         assert " level=info " in line
         assert line.endswith("source=agent subsystem=server")
         await log.until(r"level=debug .*source=agent")
+        process = await container.exec("no-such-program")
+        with pytest.raises(StatusError):
+            await process.start()
+        await log.until(rf" container=debugged exec={process.exec_id} .*sandbox=debugged source=agent ")
+        await process.delete()
 
         assert await ctl("exec", "debugged", "--", "cat", "/proc/1/comm") == b"python3\n"
         assert await ctl("exec", "debugged", "--", "sh", "-c", "echo 'a  b'; exit 3", code=3) == b"a  b\n"

@@ -17,6 +17,7 @@ from kata_agent.container import hooks as guest_hooks
 from kata_agent.container.hooks import GuestHooks
 from kata_agent.container.process import Process, ProcessTable
 from kata_agent.errors import AgentError, FailedPrecondition
+from kata_agent.trace import span
 
 if TYPE_CHECKING:
     from kata_agent.cgroup.hierarchy import Cgroup
@@ -99,7 +100,8 @@ class Container:
             own = spec.get("hooks", {})  # of CDI devices
             prestart = [*own.get("prestart", ()), *hooks.prestart_entries(bundle.hook_log)]
             spec = {**spec, "hooks": {**own, "prestart": prestart}}
-        bundle.write(spec)
+        with span("bundle"):
+            bundle.write(spec)
         with ExitStack() as undo:
             undo.callback(bundle.remove)
             terminal = spec["process"].get("terminal", False)

@@ -19,6 +19,7 @@ from kata_agent.container import stdio
 from kata_agent.container.reaper import Child, Reaper
 from kata_agent.container.stdio import Stdio
 from kata_agent.errors import AgentError
+from kata_agent.trace import span
 
 CALL_TIMEOUT = 50.0  # seconds; hosts give a call 60
 _STARTED_AT_ONCE = 20  # execs under way at the same time: each is a crun of a few MiB
@@ -148,13 +149,14 @@ class Crun:
     async def _run(self, call: Path, arguments: Sequence[str], streams: Sequence[int]) -> None:
         log = call / "log"
         argv = ["crun", *self._options, "--cgroup-manager=cgroupfs", f"--log={log}", *arguments]
-        try:
-            async with self._slots:
-                code = await self.reaper.run(argv, streams=streams, timeout=CALL_TIMEOUT)
-        except (OSError, TimeoutError) as error:
-            raise CrunError(f"crun {arguments[0]}: {error}{_said(log)}") from error
-        if code != 0:
-            raise CrunError(_complaint(log) or f"crun {arguments[0]} ended with status {code}")
+        with span(f"crun {arguments[0]}"):
+            try:
+                async with self._slots:
+                    code = await self.reaper.run(argv, streams=streams, timeout=CALL_TIMEOUT)
+            except (OSError, TimeoutError) as error:
+                raise CrunError(f"crun {arguments[0]}: {error}{_said(log)}") from error
+            if code != 0:
+                raise CrunError(_complaint(log) or f"crun {arguments[0]} ended with status {code}")
 
     @contextlib.contextmanager
     def _call(self) -> Iterator[Path]:

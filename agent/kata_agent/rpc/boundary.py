@@ -14,11 +14,14 @@ from kata_agent.container.reaper import Reaper
 from kata_agent.errors import AgentError, InvalidArgument
 from kata_agent.policy.guard import Guard
 from kata_agent.sandbox import Sandbox
+from kata_agent.subject import concern
+from kata_agent.trace import Tracer
 from kata_protos.agent_pb2 import ReadStreamRequest
 from kata_protos.agent_ttrpc import AgentService
 from kata_py.ttrpc.context import Context
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
+from kata_py.ttrpc.trace_context import TraceContext
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,6 +109,7 @@ def answering(handler: Handler[Request, Response]) -> Handler[Request, Response]
     """The handler with its errors turned into statuses."""
 
     async def answer(request: Request, context: Context) -> Response:
+        concern(getattr(request, "container_id", ""), getattr(request, "exec_id", ""))
         try:
             return await handler(request, context)
         except AgentError as error:
@@ -122,3 +126,17 @@ def answering(handler: Handler[Request, Response]) -> Handler[Request, Response]
             raise StatusError(Code.INTERNAL, f"{context.method}: {type(error).__name__}: {error}") from error
 
     return answer
+
+
+def traced(handler: Handler[Any, Any], tracer: Tracer | None) -> Handler[Any, Any]:
+    """The handler with a span for each call whose caller traces."""
+    if tracer is None:
+        return handler
+
+    async def trace(request: Any, context: Context) -> Any:
+        container_id = getattr(request, "container_id", "")
+        subject = {"container.id": container_id} if container_id else {}
+        with tracer.call(str(context), TraceContext.of(context.metadata), **subject):
+            return await handler(request, context)
+
+    return trace

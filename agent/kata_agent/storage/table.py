@@ -11,6 +11,7 @@ from kata_agent.errors import AgentError, Unimplemented
 from kata_agent.storage import group
 from kata_agent.storage.context import Cleanup, Context, Workshop
 from kata_agent.storage.handlers import HANDLERS, UNSUPPORTED
+from kata_agent.trace import span
 
 if TYPE_CHECKING:
     from kata_protos.agent_pb2 import Storage
@@ -67,7 +68,8 @@ class StorageTable:
         try:
             async with entry.turn:
                 if not entry.is_made:
-                    entry.cleanup = await self._make(storage, container_id, deadline)
+                    with span(f"storage {storage.driver}", mount_point=storage.mount_point):
+                        entry.cleanup = await self._make(storage, container_id, deadline)
                     entry.is_made = True
                     if storage.shared or entry.cleanup is None:
                         entry.uses += 1  # the sandbox's own use, which ends with the machine

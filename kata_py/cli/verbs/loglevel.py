@@ -1,4 +1,4 @@
-"""`kata-ctl loglevel`: how much a running sandbox's shim logs."""
+"""`kata-ctl loglevel`: how much a running sandbox's shim, and its guest's agent, log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import click
 from kata_py.cli.parameters import sandbox_argument
 
 
-@click.command(help="Print the level that a sandbox's shim logs at, or set it; its pod runs on meanwhile.")
+@click.command(
+    help="Print the level that a sandbox's shim logs at, or set it and its agent's; its pod runs on meanwhile."
+)
 @sandbox_argument
 @click.argument("level", metavar="[LEVEL]", type=click.Choice(["debug", "info", "warning", "error"]), required=False)
 def command(sandbox: str, level: str | None) -> None:
@@ -18,4 +20,4 @@ def command(sandbox: str, level: str | None) -> None:
     if level is None:
         click.echo(found.request("GET", "/log-level"), nl=False)
     else:
-        found.request("PUT", "/log-level", level.encode())
+        click.echo(found.request("PUT", "/log-level", level.encode()), nl=False, err=True)

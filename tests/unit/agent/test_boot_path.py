@@ -44,4 +44,5 @@ def test_figures_and_policies_are_loaded_only_when_they_are_asked_for() -> None:
 
     assert "kata_agent.rpc.policy" in loaded
     names = ("kata_agent.policy.engine", "kata_agent.metrics.scrape", "regorus", "tomllib", "hashlib")
+    names += ("kata_agent.rpc.telemetry", "kata_protos.telemetry_pb2")
     assert loaded.isdisjoint(names)

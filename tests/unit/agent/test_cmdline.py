@@ -35,6 +35,10 @@ def test_log_and_console_are_where_the_line_says() -> None:
     assert parameters == Parameters(log_vport=1025, debug_console=True, debug_console_vport=1026)
 
 
+def test_tracing_is_asked_for_by_the_line_or_the_environment() -> None:
+    assert parse("agent.trace", {}) == parse("", {"KATA_AGENT_TRACING": "true"}) == Parameters(tracing=True)
+
+
 @pytest.mark.parametrize(
     ("word", "on"),
     [("agent.debug_console", True), ("agent.debug_console=2", True), ("agent.debug_console=true", True)]
@@ -45,11 +49,13 @@ def test_a_switch_is_on_alone_or_with_true_or_a_number(word: str, on: bool) -> N
 
 
 def test_what_the_agent_has_not_is_told_unless_it_changes_nothing() -> None:
-    line = "agent.trace agent.cdh_api_timeout=50 agent.launch_process_timeout=9 agent.visible_cdi_devices=false"
+    line = "agent.passfd_listener_port=7 agent.cdh_api_timeout=50 agent.launch_process_timeout=9"
 
-    parameters = parse(f"{line} systemd.unified_cgroup_hierarchy=false agent.devmode", {})
+    parameters = parse(
+        f"{line} agent.visible_cdi_devices=false systemd.unified_cgroup_hierarchy=false agent.devmode", {}
+    )
 
-    told = ("agent.trace=true", "agent.launch_process_timeout=9", "systemd.unified_cgroup_hierarchy=false")
+    told = ("agent.passfd_listener_port=7", "agent.launch_process_timeout=9", "systemd.unified_cgroup_hierarchy=false")
     assert parameters == Parameters(without_effect=told)
 
 

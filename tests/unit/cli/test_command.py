@@ -279,7 +279,7 @@ def test_without_a_file_config_shows_and_explains_the_defaults(
         ("default_memory", "upstream  knows the key"),
         ("accelerator", "upstream  does not know the key: it is ours"),
         ("confidential_guest", "may be    false"),
-        ("jaeger_password", "may be    anything"),
+        ("msize_9p", "may be    anything"),
     ],
 )
 def test_config_explain_says_whether_upstream_knows_a_key(

@@ -299,7 +299,6 @@ def test_a_pending_key_is_refused_by_the_annotation_s_name(monkeypatch: pytest.M
         (f"{HYPERVISOR}numa_mapping", "", "0 1"),
         (f"{HYPERVISOR}msize_9p", "4096", None),
         (f"{RUNTIME}enable_pprof", "false", "true"),
-        (f"{AGENT}enable_tracing", "false", "true"),
         (f"{HYPERVISOR}network_queues", None, "2"),
     ],
 )

@@ -42,6 +42,20 @@ def test_other_keys_of_a_record_come_as_one_value_and_change_no_field_of_ours(
     assert r'agent="{\"sandbox\": \"forged\"' in line
 
 
+@pytest.mark.parametrize("keys", [("container-id", "exec-id"), ("cid", "eid")])
+def test_a_line_about_a_container_has_its_id_where_the_shims_own_lines_have_it(
+    keys: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    tell(record(**dict(zip(keys, ("c1", "e1"), strict=True))))
+    tell(record(**dict.fromkeys(keys, "x" * 1000)))
+    tell(record(**{key: ["c1"] for key in keys}))
+    lines = [LogrusFormatter("mine").format(told) for told in caplog.records]
+    assert " container=c1 exec=e1 " in lines[0]
+    assert " sandbox=mine " in lines[0]
+    assert not any(" container=" in line for line in lines[1:])
+
+
 @pytest.mark.parametrize(
     "line", [b"plain text", b'["msg"]', b'{"msg": 1}', b'{"level": "WARN"}', b"[" * 10000, b"\xff"]
 )

@@ -24,6 +24,7 @@ from kata_py.hypervisor.api import HypervisorError
 from kata_py.resource import file, mount, process
 from kata_py.resource.undo import KillProcess
 from kata_py.sandbox import agent as agents
+from kata_py.sandbox import failure
 from kata_py.sandbox.events import Topic
 from kata_py.sandbox.record import Record
 from kata_py.ttrpc.address import UnixAddress
@@ -51,6 +52,8 @@ async def test_a_machine_that_cannot_start_tells_stage_cause_and_hint(tasks: Tas
         "qemu", "/usr/bin/qemu not found", hint="install qemu-system-x86", evidence=("a", "b")
     )  # fmt: skip
     error = await refused(tasks)
+    (kept,) = failure.load(tasks.paths.failures)
+    assert [span.name for span in kept.timeline if span.failed] == ["request", "machine"]
     assert error.message.startswith("qemu failed after 0.")
     assert error.message.endswith("/usr/bin/qemu not found (install qemu-system-x86); last lines: a | b")
 
@@ -296,8 +299,8 @@ async def test_a_sandbox_that_ends_badly_is_finished_from_its_record(
     failures = iter([OSError(errno.EBUSY, "busy")])
 
     def flaky(target: str) -> None:
-        for failure in failures:
-            raise failure
+        for error in failures:
+            raise error
         real(target)
 
     monkeypatch.setattr(mount, "detach", flaky)

@@ -50,6 +50,9 @@ class Tasks(TaskService):
     async def aclose(self) -> None:
         self.closed = True
 
+    async def drained(self, timeout: float) -> None:
+        assert self.closed
+
 
 Tasks.__abstractmethods__ = frozenset()  # the rest is never called
 

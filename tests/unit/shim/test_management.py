@@ -145,6 +145,17 @@ async def test_an_error_of_the_agents_is_passed_on_in_its_words(api: Api) -> Non
     assert await api.request("GET", "/iptables") == (500, b"agent: no iptables-save here\n")
 
 
+async def test_an_agent_whose_level_cannot_be_set_is_told_of_and_the_shims_is_set(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "level", root.level)
+    status, told = await api.request("PUT", "/log-level", b"warning")
+    assert status == 200
+    assert told.startswith(b"the agent in the guest logs as before: this guest's agent has no such call: ")
+    assert await api.request("GET", "/log-level") == (200, b"warning\n")
+
+
 async def test_figures_are_the_programs_and_what_the_agent_may_tell(api: Api) -> None:
     status, text = await api.request("GET", "/metrics")
     assert status == 200
