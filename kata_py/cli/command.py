@@ -16,9 +16,13 @@ from kata_py.cli.errors import CtlError
 NAME = "kata-ctl"
 VERBS = {
     "check": "whether this node can run sandboxes, and what to do where it cannot",
+    "collect": "one archive for a bug report, without secrets",
     "completion": "print what makes a shell complete kata-ctl's words",
     "config": "what the configuration says, and what it comes to",
+    "cp": "files into a container, and out of it",
     "direct-volume": "volumes handed to machines as disks",
+    "doctor": "all that is wrong with this node, and what to do next",
+    "env": "versions, paths and settings of what sandboxes are made of, and the host",
     "exec": "a shell in a guest, or a command behind --",
     "explain": "say why a pod failed, at which stage, and what to do next",
     "gc": "remove what sandboxes left behind whose shims died",
@@ -83,9 +87,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def root() -> Verbs:
     """The command above all verbs."""
+    places = click.Option(
+        ["--show-default-config-paths"], is_flag=True, is_eager=True, expose_value=False, callback=_show_places,
+        help="Print where the configuration is looked for, and exit.",
+    )  # fmt: skip
     return Verbs(
         NAME,
         help="Look at this node and at the sandboxes of kata-py that run on it, and reach them.",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
         no_args_is_help=True,
+        params=[places],
     )
+
+
+def _show_places(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from kata_py.config.load import SEARCHED
+
+        click.echo("\n".join(map(str, SEARCHED)))
+        context.exit()

@@ -19,6 +19,7 @@ import termios
 import tty
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from kata_py.cli.errors import CtlError
 from kata_py.ttrpc.address import Address, AddressError, HybridVsockAddress, SerialAddress, VsockAddress, parse
@@ -63,8 +64,10 @@ def address_of(agent_url: str, port: int = PORT) -> Address:
     raise CtlError(f"a guest whose agent is at {agent_url} has no debug console")
 
 
-def script_of(token: str, command: Sequence[str], size: tuple[int, int] = (80, 24), term: str = "") -> str:
-    """What the guest's shell is to run: the command, with nothing to read, or a shell that reads.
+def script_of(
+    token: str, command: Sequence[str], size: tuple[int, int] = (80, 24), term: str = "", length: int = 0
+) -> str:
+    """What the guest's shell is to run: the command, with nothing or so many bytes to read, or a shell that reads.
 
     Nothing may be typed before the terminal is set for it: what ends an input would be a byte like any other.
 
@@ -73,8 +76,12 @@ def script_of(token: str, command: Sequence[str], size: tuple[int, int] = (80, 2
         command: The command; empty is a shell.
         size: Columns and rows of the terminal.
         term: What kind of terminal somebody types at; empty if a program's output is read instead.
+        length: The bytes that the command is given. It takes none of them along that it does not read: over a serial
+            line the next shell would take them for commands.
     """
     begin = f'printf "\\036%s\\036" {token}'
+    if command and length:
+        return f"{begin}; head -c {length} | ( {shlex.join(command)}; s=$?; cat > /dev/null; exit $s )"
     if command:
         return f"{begin}; ( {shlex.join(command)} ) < /dev/null"
     terminal = f"stty sane cols {size[0]} rows {size[1]}"
@@ -137,6 +144,7 @@ async def run(
     write: Callable[[bytes], object],
     stdin: int | None = None,
     size: tuple[int, int] = (80, 24),
+    given: IO[bytes] | None = None,
 ) -> int:
     """Run a command, or a shell, in a guest; returns its status.
 
@@ -146,18 +154,26 @@ async def run(
         write: Takes the output.
         stdin: The descriptor that is typed at a shell; None is none.
         size: Columns and rows of the terminal.
+        given: A file, at its beginning, that a command reads.
 
     Raises:
         CtlError: Nobody answers, or the guest has gone.
     """
+    length = 0
+    if given is not None:
+        length = given.seek(0, os.SEEK_END)
+        given.seek(0)
     token = secrets.token_hex(8)
     typing = stdin is not None and os.isatty(stdin)
-    script = script_of(token, command, size, os.environ.get("TERM", "linux") if typing else "").encode()
-    reader, writer = await _open(address, token, len(script))
+    script = script_of(token, command, size, os.environ.get("TERM", "linux") if typing else "", length)
+    reader, writer = await _open(address, token, len(script.encode()))
+    giving: asyncio.Task[None] | None = None
     try:
-        writer.write(script)
+        writer.write(script.encode())
         conversation = Conversation(token)
         output = await _until_ready(reader, conversation)
+        if given is not None:
+            giving = asyncio.create_task(_give(given, writer), name="what a guest's command reads")
         with _typing(stdin if not command else None, writer):
             write(output)
             while conversation.status is None:
@@ -171,7 +187,17 @@ async def run(
     except OSError as error:
         raise CtlError(f"the connection to the guest broke: {error}", "is the pod still running?") from error
     finally:
+        if giving is not None:
+            giving.cancel()
+            await asyncio.wait([giving])
         writer.close()
+
+
+async def _give(file: IO[bytes], writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):  # who reads the answers hears of it
+        while data := file.read(_CHUNK):
+            writer.write(data)
+            await writer.drain()
 
 
 async def _open(address: Address, token: str, length: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

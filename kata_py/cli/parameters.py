@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from kata_py.cli.errors import CtlError
+
+if TYPE_CHECKING:
+    from kata_py.config.model import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,6 +42,24 @@ def sandbox_option(function: F) -> F:
     return click.option("--sandbox-id", "sandbox", metavar="SANDBOX", type=Sandbox(), required=True, help=help)(
         function
     )
+
+
+def source(file: Path | None) -> Source:
+    """The configuration to look at: where there is none, the defaults, which is said on stderr.
+
+    Raises:
+        CtlError: The environment names one that is not to be trusted.
+    """
+    from kata_py.config.errors import ConfigurationError, NoConfiguration
+    from kata_py.config.load import DEFAULTS, locate
+
+    try:
+        return locate(file, os.environ)
+    except NoConfiguration as error:
+        click.echo(f"{error.cause}; these are the defaults", err=True)
+        return DEFAULTS
+    except ConfigurationError as error:
+        raise CtlError(str(error), error.hint) from error
 
 
 def content(file: str) -> bytes:

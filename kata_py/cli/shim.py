@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import io
 import socket
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 from kata_py.cli.errors import CtlError, ShimError
@@ -44,16 +46,49 @@ class Shim:
                 "look at its log: journalctl -t kata",
             ) from None
         except (OSError, http.client.HTTPException) as error:
-            raise ShimError(
-                f"the shim of sandbox {self.sandbox_id} cannot be reached at {self._path}: {error}",
-                "is the pod still running? try: crictl pods",
-            ) from error
+            raise self._unreachable(error) from error
         finally:
             connection.close()
         if answer.status != 200:
             text = content.decode(errors="replace").strip() or answer.reason
             raise ShimError(f"sandbox {self.sandbox_id}: {text}", status=answer.status)
         return content
+
+    def upgraded(self, target: str, body: bytes, protocol: str) -> tuple[socket.socket, io.BufferedReader]:
+        """Post a request that takes the connection over; returns that, and what reads from it.
+
+        Args:
+            target: Path and query, encoded.
+            body: What is sent.
+            protocol: What the connection is to speak from then on.
+
+        Raises:
+            ShimError: The shim cannot be reached, or does not agree.
+        """
+        connection = _Connection(self._path)
+        head = f"POST {target} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n"
+        try:
+            connection.connect()
+            reader = connection.sock.makefile("rb")
+            connection.sock.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            status = int(reader.readline().split()[1])
+            fields = http.client.parse_headers(reader)
+            said = (
+                b"" if status == HTTPStatus.SWITCHING_PROTOCOLS else reader.read(int(fields["Content-Length"] or "0"))
+            )
+        except (OSError, ValueError, IndexError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._unreachable(error) from error
+        if status != HTTPStatus.SWITCHING_PROTOCOLS:
+            connection.close()
+            raise ShimError(f"sandbox {self.sandbox_id}: {said.decode(errors='replace').strip()}", status=status)
+        return connection.sock, reader
+
+    def _unreachable(self, error: Exception) -> ShimError:
+        return ShimError(
+            f"the shim of sandbox {self.sandbox_id} cannot be reached at {self._path}: {error}",
+            "is the pod still running? try: crictl pods",
+        )
 
 
 def find(sandbox_id: str, roots: tuple[Path, ...] = ROOTS) -> Shim:

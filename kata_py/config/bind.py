@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -15,50 +15,76 @@ from kata_py.config.upstream import NOT_HONOURED, PENDING
 
 _T = TypeVar("_T")
 
+# Takes what is wrong. One that raises it ends the work there; after one that does not, the next fault is looked for.
+Report = Callable[[ConfigurationError], object]
+
 _NAMES: dict[object, str] = {str: "a string", bool: "true or false", int: "a whole number", float: "a number"}
 
 
-def bind(shape: type[_T], table: Key, entries: Mapping[str, Setting], **fixed: object) -> _T:
+def raised(error: ConfigurationError) -> None:
+    """A `Report` for which the first fault is one too many."""
+    raise error
+
+
+def bind(shape: type[_T], table: Key, entries: Mapping[str, Setting], report: Report = raised, **fixed: object) -> _T:
     """Make a table's dataclass: a field for each key.
 
     Args:
         shape: The dataclass.
         table: The table's name.
         entries: What it says, by key.
-        fixed: Fields that are no keys.
+        report: Takes what is wrong: a key is unknown, not honoured yet, or has a value of the wrong type. Its
+            default counts then.
+        **fixed: Fields that are no keys.
 
     Raises:
-        ConfigurationError: A key is unknown, not honoured yet, or has a value of the wrong type.
+        ConfigurationError: What `report` raises.
     """
     hints = {key: hint for key, hint in types_of(shape).items() if key not in fixed}
     values: dict[str, object] = {}
     for name, setting in entries.items():
-        if name not in hints:
-            _refuse(table, name, setting, hints)
-            continue
         try:
-            values[name] = converted(setting.value, hints[name])
-        except ValueError:
-            cause = f"{name} in [{'.'.join(table)}] must be {described(hints[name])}, not {excerpt(setting.value)}"
-            raise fault((*table, *name.split(".")), setting, cause) from None
-        if refusal := pending(shape, section(table), name, values[name]):
-            raise _not_honoured(table, name, setting, refusal)
+            if name in hints:
+                values[name] = _value(shape, table, name, setting, hints[name])
+            else:
+                _refuse(table, name, setting, hints)
+        except ConfigurationError as error:
+            report(error)
     return shape(**values, **fixed)
 
 
-def refuse_all(table: Key, entries: Mapping[str, Setting]) -> None:
+def refuse_all(table: Key, entries: Mapping[str, Setting], report: Report = raised) -> None:
     """Go through a table of which nothing is honoured.
 
+    Args:
+        table: The table's name.
+        entries: What it says, by key.
+        report: Takes what is wrong: a key asks for something, or is unknown.
+
     Raises:
-        ConfigurationError: A key asks for something, or is unknown.
+        ConfigurationError: What `report` raises.
     """
     for name, setting in entries.items():
-        _refuse(table, name, setting, ())
+        try:
+            _refuse(table, name, setting, ())
+        except ConfigurationError as error:
+            report(error)
+
+
+def _value(shape: type, table: Key, name: str, setting: Setting, hint: Any) -> object:
+    try:
+        value = converted(setting.value, hint)
+    except ValueError:
+        cause = f"{name} in [{'.'.join(table)}] must be {described(hint)}, not {excerpt(setting.value)}"
+        raise fault((*table, *name.split(".")), setting, cause) from None
+    if refusal := pending(shape, section(table), name, value):
+        raise _not_honoured(table, name, setting, refusal)
+    return value
 
 
 def fault(key: Key, setting: Setting, cause: str, hint: str = "") -> ConfigurationError:
     """The error for a setting, with its file and line."""
-    return ConfigurationError(cause, file=setting.file.path, line=setting.file.line(key), hint=hint)
+    return ConfigurationError(cause, file=setting.file.path, line=setting.file.line(key), hint=hint, key=".".join(key))
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

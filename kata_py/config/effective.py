@@ -7,13 +7,13 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from kata_py.config import meaning
-from kata_py.config.bind import described, nearest, section, types_of
+from kata_py.config.bind import described, excerpt, nearest, section, types_of
 from kata_py.config.errors import ConfigurationError
 from kata_py.config.file import Key, Setting
 from kata_py.config.load import configured, settings_of
 from kata_py.config.model import AgentConfig, HypervisorConfig, RuntimeConfig, Source
 from kata_py.config.rules import RULES
-from kata_py.config.upstream import PENDING
+from kata_py.config.upstream import NOT_HONOURED, OURS, PENDING
 
 DEFAULT = "default"
 
@@ -46,6 +46,7 @@ class Explanation:
         default: What counts where nothing is said.
         annotations: Those of a pod that say it instead, where the configuration lets it.
         honoured: False for a key that is accepted and has no effect yet.
+        upstream: Whether upstream knows the key.
     """
 
     entry: Entry
@@ -54,6 +55,7 @@ class Explanation:
     default: object
     annotations: tuple[str, ...]
     honoured: bool
+    upstream: bool
 
 
 def effective(named: Source = None, environ: Mapping[str, str] | None = None) -> list[Entry]:
@@ -72,11 +74,28 @@ def explain(name: str, named: Source = None, environ: Mapping[str, str] | None =
         ConfigurationError: There is none of that name, or as `load`.
     """
     every = list(_entries(named, environ))
-    found = [(shape, entry) for shape, entry in every if name in (entry.key, f"{entry.table}.{entry.key}")]
-    if not found:
-        hint = f"the nearest is {nearest(name.rpartition('.')[2], [entry.key for _, entry in every])}"
-        raise ConfigurationError(f"there is no key {name}", hint=hint)
-    return [_explained(shape, entry) for shape, entry in found]
+    found = [_explained(shape, entry) for shape, entry in every if name in (entry.key, f"{entry.table}.{entry.key}")]
+    if found := found or [
+        each for each in _foreign() if name in (each.entry.key, f"{each.entry.table}.{each.entry.key}")
+    ]:
+        return found
+    hint = f"the nearest is {nearest(name.rpartition('.')[2], [entry.key for _, entry in every])}"
+    raise ConfigurationError(f"there is no key {name}", hint=hint)
+
+
+def _foreign() -> Iterator[Explanation]:
+    """Upstream's keys that the model has not."""
+    for table, keys in NOT_HONOURED.items():
+        for key, accepted in keys.items():
+            yield Explanation(
+                entry=Entry(table, key, "", DEFAULT),
+                meaning="upstream's alone: accepted where it changes nothing here",
+                type="anything" if accepted is None else " or ".join(map(excerpt, accepted)),
+                default="",
+                annotations=(),
+                honoured=False,
+                upstream=True,
+            )
 
 
 def _entries(named: Source, environ: Mapping[str, str] | None) -> Iterator[tuple[type, Entry]]:
@@ -113,6 +132,7 @@ def _explained(shape: type, entry: Entry) -> Explanation:
         default=_plain(default),
         annotations=tuple(n for n, rule in RULES.items() if (rule.section, rule.key) == (table, entry.key)),
         honoured=entry.key not in PENDING.get(table, {}),
+        upstream=entry.key not in OURS.get(table, ()),
     )
 
 

@@ -67,7 +67,7 @@ UNKNOWN = Cause(
     "KATA-X01",
     "unknown",
     "None of the causes below fits.",
-    "read the evidence and the shim's log (`journalctl -t kata`), and report both",
+    "read the evidence and the shim's log (`journalctl -t kata`), and report it with what `kata-ctl collect` writes",
 )
 
 CAUSES: tuple[Cause, ...] = (

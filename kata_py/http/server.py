@@ -64,6 +64,9 @@ class Request:
     fields: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
+Stream = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An answer.
@@ -73,12 +76,14 @@ class Answer:
         content_type: What it is.
         status: Its status code.
         fields: Further ones of the header.
+        stream: Takes the connection over once the head is written, in place of a body, for as long as it likes.
     """
 
     body: bytes = b""
     content_type: str = TEXT
     status: HTTPStatus = HTTPStatus.OK
     fields: Mapping[str, str] = field(default_factory=dict)
+    stream: Stream | None = None
 
 
 Handler = Callable[[Request], Awaitable[Answer]]
@@ -151,7 +156,10 @@ async def _connections(handler: Handler, place: str) -> AsyncIterator[Callable[[
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handler: Handler) -> None:
     try:
         answer = await _answer(reader, writer, handler)
-        if answer is not None:
+        if answer is not None and answer.stream is not None:
+            writer.write(_head(answer))
+            await answer.stream(reader, writer)
+        elif answer is not None:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 writer.write(_head(answer) + answer.body)
                 await writer.drain()
@@ -233,6 +241,8 @@ async def _busy(request: Request) -> Answer:
 
 def _head(answer: Answer) -> bytes:
     further = "".join(f"{name}: {value}\r\n" for name, value in answer.fields.items())
+    if answer.stream is not None:
+        return f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n{further}\r\n".encode()
     return (
         f"HTTP/1.1 {answer.status.value} {answer.status.phrase}\r\n"
         f"Content-Type: {answer.content_type}\r\n"

@@ -45,14 +45,14 @@ class Finding:
     fix: str = ""
 
 
-def eligible(findings: Iterable[Finding]) -> bool:
-    """Whether sandboxes run on the node."""
-    return all(finding.verdict is not Verdict.FAIL for finding in findings)
+def eligible(findings: Iterable[Finding], *, strict: bool = False) -> bool:
+    """Whether sandboxes run on the node; with `strict`, whether they run as well as they could."""
+    return {finding.verdict for finding in findings} <= ({Verdict.OK} if strict else {Verdict.OK, Verdict.WARN})
 
 
-def label(findings: Iterable[Finding]) -> str:
+def label(findings: Iterable[Finding], *, strict: bool = False) -> str:
     """The line for a file in NFD's `features.d`, which sets the label that the operator selects nodes by."""
-    return f"{LABEL}={str(eligible(findings)).lower()}"
+    return f"{LABEL}={str(eligible(findings, strict=strict)).lower()}"
 
 
 def hardware(facts: Facts, kvm_refusal: str | None, *, emulation: bool) -> list[Finding]:

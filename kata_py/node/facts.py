@@ -25,6 +25,7 @@ class Facts:
         nested: The parameter `nested` of the modules that have it.
         devices: What of `DEVICES` there is.
         memory: In bytes.
+        model: What the processor calls itself; empty where it is not told.
     """
 
     architecture: str
@@ -36,6 +37,7 @@ class Facts:
     nested: Mapping[str, bool]
     devices: frozenset[str]
     memory: int
+    model: str = ""
 
     @property
     def virtual(self) -> bool:
@@ -69,8 +71,27 @@ def read(root: Path = Path("/"), *, architecture: str = "", release: str = "") -
         loadable=loadable | builtin,
         nested={name: value in ("Y", "1") for name, value in nested.items() if value},
         devices=frozenset(name for name in DEVICES if (root / "dev" / name).exists()),
-        memory=int((_field(_text(root / "proc/meminfo"), "MemTotal").split() or ["0"])[0]) * 1024,
+        memory=memory(root).get("MemTotal", 0),
+        model=_field(processor, "model name"),
     )
+
+
+def memory(root: Path = Path("/")) -> dict[str, int]:
+    """The fields of /proc/meminfo: bytes, or numbers of pages where they are no sizes."""
+    fields: dict[str, int] = {}
+    for line in _text(root / "proc/meminfo").splitlines():
+        name, _, rest = line.partition(":")
+        amount, *unit = rest.split() or ["0"]
+        if amount.isdigit():
+            fields[name.strip()] = int(amount) * (1024 if unit == ["kB"] else 1)
+    return fields
+
+
+def os_release(root: Path = Path("/")) -> dict[str, str]:
+    """The fields of os-release(5); none where it cannot be read."""
+    text = _text(root / "etc/os-release") or _text(root / "usr/lib/os-release")
+    pairs = (line.partition("=") for line in text.splitlines() if not line.startswith("#"))
+    return {key: value[1:-1] if value[:1] in ("'", '"') else value for key, equals, value in pairs if equals}
 
 
 def _text(path: Path) -> str:

@@ -30,7 +30,8 @@ from kata_py.sandbox.durations import Durations
 from kata_py.sandbox.errors import DeadlineExceeded, InvalidArgument, NotFound, SandboxError, Unimplemented
 from kata_py.sandbox.parts import Parts
 from kata_py.sandbox.sockets import SOCKET
-from kata_py.shim import bundle, metrics, overhead
+from kata_py.shim import bundle, guest_exec, metrics, overhead
+from kata_py.shim.guest_exec import GuestExec
 from kata_py.shim.overhead import Overhead, Usage
 from kata_py.storage import direct
 from kata_py.storage.errors import StorageError
@@ -38,6 +39,7 @@ from kata_py.storage.errors import StorageError
 logger = logging.getLogger(__name__)
 
 METRICS_TIMEOUT = 2.0  # seconds for the agent's part; kata-monitor waits three for all of it
+CHECK_TIMEOUT = 3.0  # seconds in which a healthy agent has said so
 RESIZE_TIMEOUT = 10.0  # seconds until the guest has seen that a disk is larger
 RESIZE_PAUSE = 0.2  # seconds between questions: the guest does not tell when it has
 
@@ -89,6 +91,7 @@ class Management:
         of_itself = Debug().answer
         self._routes: Mapping[str, Mapping[str, Method]] = {
             "/agent-url": {"GET": self._agent_url},
+            "/agent-check": {"GET": self._agent_check},
             "/metrics": {"GET": self._metrics},
             "/direct-volume/stats": {"GET": self._volume_stats},
             "/direct-volume/resize": {"POST": self._volume_resize},
@@ -97,6 +100,7 @@ class Management:
                 for path, ipv6 in (("/iptables", False), ("/ip6tables", True))
             },
             "/policy": {"PUT": self._set_policy},
+            "/exec": {"POST": self._exec},
             "/log-level": {"GET": self._log_level, "PUT": self._set_log_level},
             **({path: {"GET": of_itself} for path in PATHS} if debug else {}),
         }
@@ -123,6 +127,10 @@ class Management:
 
     async def _agent_url(self, request: Request) -> Answer:
         return Answer(str(self._vm.agent).encode())
+
+    async def _agent_check(self, request: Request) -> Answer:
+        await self._agent.check(CHECK_TIMEOUT)
+        return Answer()
 
     async def _metrics(self, request: Request) -> Answer:
         programs = await off_loop(self._programs)
@@ -238,6 +246,31 @@ class Management:
             raise HttpError(HTTPStatus.BAD_REQUEST, "the policy is empty")
         await self._agent.set_policy(policy)
         return Answer()
+
+    async def _exec(self, request: Request) -> Answer:
+        container_id = self._container(request.query.get("container", ""))
+        try:
+            args = json.loads(request.body)
+            if not isinstance(args, list) or not args or not all(isinstance(each, str) for each in args):
+                raise ValueError("it is no list of words")
+        except (ValueError, RecursionError) as error:
+            cause = f'expected ["PROGRAM", "ARGUMENT", ...]: {error}'
+            raise HttpError(HTTPStatus.BAD_REQUEST, cause) from None
+        fields = {"Connection": "Upgrade", "Upgrade": guest_exec.PROTOCOL}
+        run = GuestExec(self._agent, container_id, args).run
+        return Answer(status=HTTPStatus.SWITCHING_PROTOCOLS, fields=fields, stream=run)
+
+    def _container(self, name: str) -> str:
+        """A container's id, from that or the beginning of it.
+
+        Raises:
+            HttpError: There is none, or there are several.
+        """
+        found = [id for id in self._containers if id == name] or [id for id in self._containers if id.startswith(name)]
+        if len(found) == 1 and name:
+            return found[0]
+        cause = f"{name!r} is the beginning of {len(found)} containers' ids, not of one: {', '.join(self._containers)}"
+        raise HttpError(HTTPStatus.BAD_REQUEST, cause)
 
     async def _log_level(self, request: Request) -> Answer:
         return Answer(logging.getLevelName(logging.getLogger().level).lower().encode() + b"\n")

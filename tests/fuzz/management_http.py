@@ -24,13 +24,26 @@ from tests.fuzz.documents import deep, replaced, texts
 from tests.fuzz.target import Target, mutated, nothing_unexpected, run
 
 _PATHS = [
-    "/agent-url", "/metrics", "/direct-volume/stats", "/direct-volume/resize", "/iptables", "/ip6tables", "/policy",
-    "/log-level", "/", "/%00",
+    "/agent-url", "/agent-check", "/metrics", "/direct-volume/stats", "/direct-volume/resize", "/iptables",
+    "/exec", "/ip6tables", "/policy", "/log-level", "/", "/%00",
 ]  # fmt: skip
-_QUERIES = ["", "?path=/dev/vda", "?path=%00", "?path=%25%30%30", "?path=%ff", "?path=", "?path=%ED%A0%80", "?&=&"]
+_QUERIES = [
+    "",
+    "?path=/dev/vda",
+    "?path=%00",
+    "?path=%25%30%30",
+    "?path=%ff",
+    "?path=",
+    "?path=%ED%A0%80",
+    "?&=&",
+    "?container=c1",
+]
 _resizes = replaced({"VolumePath": "/dev/vda", "Size": 1}).map(lambda value: json.dumps(value).encode())
 _bodies = (
-    _resizes | deep | st.sampled_from([*map(str.encode, LOG_LEVELS), b"\xff", b"package agent_policy"]) | st.binary()
+    _resizes
+    | deep
+    | st.sampled_from([*map(str.encode, LOG_LEVELS), b"\xff", b"package agent_policy", b'["true"]'])
+    | st.binary()
 )
 
 
@@ -50,7 +63,7 @@ class _Agent:
 
     def __getattr__(self, name: str) -> Any:
         async def call(*args: object, **kwargs: object) -> object:
-            return "" if name == "metrics" else b""
+            return {"metrics": "", "wait_process": 0}.get(name, b"")
 
         return call
 
@@ -66,7 +79,7 @@ class _Disks:
 async def _check(data: bytes) -> None:
     record = SimpleNamespace(id="x", shim=SimpleNamespace(pid=0), undo=[])
     parts = SimpleNamespace(
-        agent=_Agent(), vm=SimpleNamespace(agent="vsock:", pid=0), disks=_Disks(), record=record, files={}
+        agent=_Agent(), vm=SimpleNamespace(agent="vsock:", pid=0), disks=_Disks(), record=record, files={"c1": None}
     )
     answer = Management(cast(Parts, parts), of_tasks()).answer
     with tempfile.TemporaryDirectory(prefix="kp-", dir="/tmp") as directory:

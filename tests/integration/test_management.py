@@ -160,7 +160,9 @@ class Log:
 
 
 @ON_QEMU
-async def test_a_guest_that_is_debugged_gives_a_shell_and_its_agents_log(debugged: Manager) -> None:
+async def test_a_guest_that_is_debugged_gives_a_shell_files_and_its_agents_log(
+    debugged: Manager, short_tmp: Path
+) -> None:
     async with (
         AsyncExitStack() as stack,
         debugged.container("debugged", "sleep", "100000", create=False) as container,
@@ -184,6 +186,12 @@ async def test_a_guest_that_is_debugged_gives_a_shell_and_its_agents_log(debugge
         binary = await ctl("exec", "debugged", "--", "head", "-c", "100000", "/usr/bin/python3.11")
         assert len(binary) == 100000
         assert binary.startswith(b"\x7fELF")
+        (short_tmp / "file").write_bytes(binary)
+        (short_tmp / "file").chmod(0o751)
+        await ctl("cp", str(short_tmp / "file"), "debugged:/run")
+        await ctl("cp", "debugged:/run/file", str(short_tmp / "back"))
+        assert (short_tmp / "back").read_bytes() == binary
+        assert (short_tmp / "back").stat().st_mode & 0o7777 == 0o751
         typed = b"echo $((6 * 7)) of $(hostname)\nexit 5\n"
         said = await ctl("exec", "debugged", stdin=typed, code=5)
         assert re.fullmatch(rb"42 of \S+\n", said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import click
 
 from kata_py.cli.errors import CtlError
 from kata_py.cli.output import output_option, print_json
+from kata_py.cli.parameters import source
 
 FILE = click.argument("file", metavar="[FILE]", type=click.Path(path_type=Path), required=False)
 
@@ -19,21 +21,28 @@ def command() -> None:
 
 
 @command.command(
-    help="Say whether the shim can take the configuration with its drop-ins; exits with 3 where it cannot."
+    help="Tell all that keeps the shim from taking the configuration with its drop-ins; exits with 3 where it cannot."
 )
 @FILE
-def check(file: Path | None) -> int:
+@output_option
+def check(file: Path | None, output: str) -> int:
     """Check the configuration; returns 0, or 3 where the shim would refuse it."""
-    from kata_py.config.errors import ConfigurationError
-    from kata_py.config.load import load
+    from kata_py.config.load import locate, problems
 
-    try:
-        configuration = load(file)
-    except ConfigurationError as error:
-        click.echo(error)
-        return 3
-    click.echo(f"{configuration.source}: good")
-    return 0
+    found = problems(file)
+    if output == "json":
+        print_json(
+            [
+                {"file": each.file and str(each.file), "line": each.line, "key": each.key, "problem": each.cause}
+                | {"next": each.hint}
+                for each in found
+            ]
+        )
+    elif not found:
+        click.echo(f"{locate(file, os.environ)}: good")
+    for each in found if output == "table" else ():
+        click.echo(each)
+    return 3 if found else 0
 
 
 @command.command(
@@ -49,7 +58,7 @@ def show(file: Path | None, effective: bool, output: str) -> None:
     from kata_py.config.errors import ConfigurationError
 
     try:
-        entries = [each for each in whole.effective(file) if effective or each.origin != whole.DEFAULT]
+        entries = [each for each in whole.effective(source(file)) if effective or each.origin != whole.DEFAULT]
     except ConfigurationError as error:
         raise CtlError(str(error)) from error
     if output == "json":
@@ -75,7 +84,7 @@ def explain(key: str, file: Path | None, output: str) -> None:
     from kata_py.config.errors import ConfigurationError
 
     try:
-        found = whole.explain(key, file)
+        found = whole.explain(key, source(file))
     except ConfigurationError as error:
         raise CtlError(error.cause, error.hint) from error
     if output == "json":
@@ -89,6 +98,7 @@ def explain(key: str, file: Path | None, output: str) -> None:
             "is": f"{excerpt(each.entry.value)} ({each.entry.origin})",
             "pods say": ", ".join(each.annotations) or "nothing: there is no annotation for it",
         }
+        lines["upstream"] = "knows the key" if each.upstream else "does not know the key: it is ours"
         if not each.honoured:
             lines["note"] = "accepted, and without effect yet"
         click.echo(f"{chr(10) if number else ''}[{each.entry.table}] {each.entry.key}")

@@ -11,10 +11,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="for programs")
 def command(as_json: bool) -> None:
     """Print name and version."""
-    from importlib.metadata import PackageNotFoundError, version
+    from kata_py.node.environment import version
 
-    try:
-        found = version("kata-py")
-    except PackageNotFoundError:
-        found = "unknown (not installed as a distribution)"
+    found = version()
     click.echo(json.dumps({"name": "kata-ctl", "version": found}) if as_json else f"kata-ctl (kata-py) {found}")

@@ -7,6 +7,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from kata_py.cli import command, direct_volume, output, shim
 from kata_py.cli.errors import CtlError, ShimError
+from kata_py.config import load
 from kata_py.sandbox.sockets import SOCKET
 from kata_py.storage import direct
 from tests.drivers.journal import ListJournal
@@ -180,6 +182,52 @@ def test_check_tells_this_node_for_people_programs_and_nfd(tmp_path: Path, capsy
     assert capsys.readouterr().out == "feature.node.kubernetes.io/runtime.kata=false\n"
 
 
+def test_check_takes_upstreams_words_or_says_why_it_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.toml").write_text(f'[hypervisor.qemu]\npath = "{tmp_path}/none"\n')
+    config = ["--config", str(tmp_path / "c.toml")]
+    assert command.main(["check", "--no-network-checks", "-v", "--emulation", *config]) == 3
+    capsys.readouterr()
+    for words in (["check-version-only"], ["--check-version-only"]):
+        assert command.main(["check", *words, *config]) == 0
+        assert "version: QEMU" in capsys.readouterr().out
+        assert command.main(["check", *words, "--strict", *config]) == 3
+        capsys.readouterr()
+    assert command.main(["check", "list"]) == 0
+    assert "vhost-vsock" in capsys.readouterr().out
+    assert command.main(["check", "--list", "-o", "json"]) == 0
+    assert "KVM" in json.loads(capsys.readouterr().out)
+    for words in (["only-list-releases"], ["--include-all-releases"]):
+        assert command.main(["check", *words]) == 1
+        assert "asks nothing of the network" in capsys.readouterr().err
+
+
+def test_doctor_tells_what_is_wrong_and_where_it_is_asked_what_is_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.toml").write_text(f'[hypervisor.remote]\nremote_hypervisor_socket = "{tmp_path}/none"\nx = 1\n')
+    words = ["doctor", "--config", str(tmp_path / "c.toml")]
+    assert command.main([*words, "-o", "json"]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told["healthy"] is False
+    [wrong] = [each for each in told["findings"] if each["name"] == "configuration"]
+    assert (wrong["part"], wrong["verdict"], ":3: unknown key x" in wrong["evidence"]) == ("node", "fail", True)
+    assert command.main(words) == 3
+    few = capsys.readouterr().out
+    assert command.main([*words, "--verbose"]) == 3
+    assert "architecture" in capsys.readouterr().out
+    assert "architecture" not in few
+
+
+def test_collect_never_replaces_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "there").touch()
+    assert command.main(["collect", "-o", str(tmp_path / "there")]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert command.main(["collect", "-o", str(tmp_path / "none" / "x")]) == 1
+    assert "cannot be written: No such file or directory" in capsys.readouterr().err
+
+
 def test_config_checks_shows_and_explains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "c.toml"
     file.write_text("[hypervisor.qemu]\ndefault_memory = 512\n")
@@ -194,6 +242,68 @@ def test_config_checks_shows_and_explains(tmp_path: Path, capsys: pytest.Capture
     file.write_text("[hypervisor.qemu]\ndefault_memory = true\n")
     assert command.main(["config", "check", str(file)]) == 3
     assert f"{file}:2: default_memory" in capsys.readouterr().out
+
+
+def test_config_check_tells_all_that_is_wrong_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[hypervisor.qemu]\ndefault_memory = true\nkernal = '/k'\n")
+    assert command.main(["config", "check", str(file), "-o", "json"]) == 3
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["line"], first["key"]) == (2, "hypervisor.qemu.default_memory")
+    assert first["problem"].endswith("must be a whole number of at least 96, not true")
+    assert second == {
+        "file": str(file), "line": 3, "key": "hypervisor.qemu.kernal",
+        "problem": "unknown key kernal in [hypervisor.qemu]", "next": "the nearest valid key is kernel",
+    }  # fmt: skip
+
+
+def test_without_a_file_config_shows_and_explains_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(load, "SEARCHED", (tmp_path / "none",))
+    monkeypatch.delenv("KATA_CONF_FILE", raising=False)
+    assert command.main(["--show-default-config-paths"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path}/none\n"
+    assert command.main(["config", "show", "--effective"]) == 0
+    told = capsys.readouterr()
+    assert "default_memory = 2048\n" in told.out
+    assert told.err == f"no configuration: none of {tmp_path}/none is there; these are the defaults\n"
+    assert command.main(["config", "explain", "default_memory"]) == 0
+    assert "  is        2048 (default)\n" in capsys.readouterr().out
+    assert command.main(["config", "check"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("default_memory", "upstream  knows the key"),
+        ("accelerator", "upstream  does not know the key: it is ours"),
+        ("confidential_guest", "may be    false"),
+        ("msize_9p", "may be    anything"),
+    ],
+)
+def test_config_explain_says_whether_upstream_knows_a_key(
+    key: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.toml").touch()
+    assert command.main(["config", "explain", key, str(tmp_path / "c.toml")]) == 0
+    assert f"  {said}\n" in capsys.readouterr().out
+
+
+def test_env_prints_toml_or_json_or_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.toml").write_text("[hypervisor.remote]\nremote_hypervisor_timeout = 5\n")
+    words = ["env", "--config", str(tmp_path / "c.toml")]
+    assert command.main(words) == 0
+    assert tomllib.loads(capsys.readouterr().out)["Hypervisor"]["Name"] == "remote"
+    for asked in (["--json"], ["-o", "json"]):
+        assert command.main([*words, *asked]) == 0
+        assert json.loads(capsys.readouterr().out)["Meta"] == {"Version": "1.0.27"}
+    assert command.main([*words, "-f", str(tmp_path / "env.toml")]) == 0
+    assert capsys.readouterr().out == ""
+    assert "Runtime" in tomllib.loads((tmp_path / "env.toml").read_text())
+    (tmp_path / "c.toml").write_text("[hypervisor.remote]\nx = 5\n")
+    assert command.main(words) == 1
+    assert "next: see all that is wrong: kata-ctl config check" in capsys.readouterr().err
 
 
 def test_a_table_keeps_every_cell_whole_and_takes_no_markup(capsys: pytest.CaptureFixture[str]) -> None:

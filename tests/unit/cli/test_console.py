@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import pty
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kata_py.cli import console
+from kata_py.cli import console, copying
 from kata_py.cli.console import Conversation, address_of, run
 from kata_py.cli.errors import CtlError
 from kata_py.ttrpc.address import HybridVsockAddress, SerialAddress, UnixAddress, VsockAddress
@@ -128,6 +129,41 @@ async def test_a_command_gives_its_output_byte_by_byte_and_its_status(shell: She
 
 async def test_a_command_has_nothing_to_read(shell: Shell) -> None:
     assert await ran(shell, "cat") == (0, b"")
+
+
+async def test_a_command_is_given_a_file_byte_by_byte(shell: Shell) -> None:
+    content = bytes(range(256)) * 400
+    output = bytearray()
+    async with asyncio.timeout(20):
+        given = io.BytesIO(content)
+        assert await run(UnixAddress(str(shell.path)), ["cat"], write=output.extend, given=given) == 0
+    assert output == content
+
+
+async def test_what_a_command_does_not_read_of_its_file_is_nobodys_command(shell: Shell) -> None:
+    output = bytearray()
+    async with asyncio.timeout(20):
+        given = io.BytesIO(b"echo taken\n" * 20_000)
+        command = ["sh", "-c", "echo failed; exit 5"]
+        assert await run(UnixAddress(str(shell.path)), command, write=output.extend, given=given) == 5
+    assert output == b"failed\n"
+
+
+async def test_files_are_copied_into_a_guest_and_out_of_it(shell: Shell, tmp_path: Path) -> None:
+    address, warned = UnixAddress(str(shell.path)), list[str]()
+    (tmp_path / "from").mkdir()
+    (tmp_path / "from/file").write_bytes(os.urandom(100_000))
+    (tmp_path / "from/file").chmod(0o640)
+    (tmp_path / "guest").mkdir()
+    await asyncio.to_thread(copying.into_guest, address, tmp_path / "from", f"{tmp_path}/guest", warned.append)
+    await asyncio.to_thread(copying.out_of_guest, address, f"{tmp_path}/guest/from", tmp_path / "back", warned.append)
+    assert (tmp_path / "back/file").read_bytes() == (tmp_path / "from/file").read_bytes()
+    assert (tmp_path / "back/file").stat().st_mode & 0o7777 == 0o640
+    with pytest.raises(CtlError, match=r"tar failed in the guest: .*No such file"):
+        await asyncio.to_thread(copying.out_of_guest, address, "/none/none", tmp_path, warned.append)
+    with pytest.raises(CtlError, match=r"tar failed in the guest: .*No such file"):
+        await asyncio.to_thread(copying.into_guest, address, tmp_path / "from", "/none/none/none", warned.append)
+    assert warned == []
 
 
 async def test_a_long_command_is_not_cut_off(shell: Shell) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from kata_py.config import load as load_module
 from kata_py.config.check import contradiction
-from kata_py.config.errors import ConfigurationError
-from kata_py.config.load import load
+from kata_py.config.errors import ConfigurationError, NoConfiguration
+from kata_py.config.load import load, problems
 from kata_py.config.model import Configuration, HypervisorConfig, RuntimeConfig
 from kata_py.config.upstream import ANY, PENDING
 
@@ -384,7 +384,7 @@ def test_a_text_in_the_runtime_class_s_options_is_a_configuration_without_drop_i
         (b"SystemdCgroup = true\n", "options in the runtime class:1: unknown table [SystemdCgroup]"),
         (
             b"[hypervisor.qemu]\ninitramfs = ''\nimage = ''\n",
-            "options in the runtime class: neither initramfs, image nor initrd",
+            "options in the runtime class:3: neither initramfs, image nor initrd",
         ),
     ],
 )
@@ -491,7 +491,7 @@ def test_loading_imports_nothing_heavy() -> None:
     program = f"""
 import sys
 from pathlib import Path
-from kata_py.config.load import load
+from kata_py.config.load import load, problems
 load(Path({str(Path(__file__).parents[3] / "configs" / "configuration-qemu.toml")!r}))
 print(*sorted({{"asyncio", "difflib", "google.protobuf", "logging", "socket"}} & sys.modules.keys()))
 """
@@ -499,3 +499,34 @@ print(*sorted({{"asyncio", "difflib", "google.protobuf", "logging", "socket"}} &
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
     )
     assert found.stdout.split() == []
+
+
+# ---- all that is wrong
+
+
+def test_all_that_is_wrong_is_told_at_once_with_file_line_and_key(write: Write) -> None:
+    path = write(
+        "[hypervisor.qemu]\ndefault_memory = 1\nkernal = '/k'\ndefault_vcpus = 8\ndefault_maxvcpus = 4\n"
+        "[runtime]\nlog_format = 'xml'\n[run-time]\na = 1\nb = 2\n"
+    )
+    write("a b", drop_in="10-x.toml")
+    write("[agent.kata]\nenable_debug = 1\n", drop_in="20-y.toml")
+    assert [(each.file and each.file.name, each.line, each.key) for each in problems(path)] == [
+        ("configuration.toml", 2, "hypervisor.qemu.default_memory"),
+        ("configuration.toml", 3, "hypervisor.qemu.kernal"),
+        ("configuration.toml", 5, "hypervisor.qemu.default_maxvcpus"),
+        ("configuration.toml", 7, "runtime.log_format"),
+        ("configuration.toml", 8, "run-time"),
+        ("10-x.toml", None, ""),
+        ("20-y.toml", 2, "agent.kata.enable_debug"),
+    ]
+
+
+def test_a_key_that_is_wrong_by_itself_is_not_held_against_others(write: Write) -> None:
+    path = write("[hypervisor.qemu]\ndefault_vcpus = 8\ndefault_maxvcpus = 'x'\n")
+    assert [each.key for each in problems(path)] == ["hypervisor.qemu.default_maxvcpus"]
+
+
+def test_without_a_file_that_is_the_one_thing_wrong(places: list[Path]) -> None:
+    [error] = problems(environ={})
+    assert isinstance(error, NoConfiguration)

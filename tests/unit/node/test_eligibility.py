@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kata_py.config import load
 from kata_py.node import kvm
-from kata_py.node.check import check
+from kata_py.node.check import check, versions
 from kata_py.node.eligibility import Finding, Verdict, eligible, files, hardware, label
 from kata_py.node.facts import DEVICES, Facts, read
 
@@ -159,3 +160,44 @@ def test_a_node_of_peer_pods_needs_its_adaptor_and_no_kvm(tmp_path: Path) -> Non
     configuration, adaptor = check(tmp_path / "c.toml", root=tmp_path)
     assert configuration.verdict is Verdict.OK
     assert (adaptor.name, adaptor.verdict) == ("adaptor", Verdict.FAIL)
+
+
+def test_without_a_configuration_the_check_says_what_it_did_not_look_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "SEARCHED", (tmp_path / "none",))
+    monkeypatch.delenv("KATA_CONF_FILE", raising=False)
+    node(tmp_path / "root", INTEL.format(more=""), modules=["kvm", "kvm_intel"])
+    findings = {each.name: each for each in check(root=tmp_path / "root")}
+    assert findings["configuration"].verdict is Verdict.FAIL
+    for name in ("files", "versions"):
+        assert findings[name].evidence.startswith("not looked at")
+
+
+def test_the_check_tells_all_that_is_wrong_with_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[hypervisor.qemu]\nkernle = 1\ndefault_memory = 1\n")
+    found = [each for each in check(tmp_path / "c.toml", root=tmp_path) if each.name == "configuration"]
+    assert [each.evidence.partition(": ")[0] for each in found] == [f"{tmp_path}/c.toml:{line}" for line in (2, 3)]
+
+
+def test_the_versions_of_programs_are_judged(tmp_path: Path) -> None:
+    for name, said in (("qemu", "QEMU emulator version 6.2.0"), ("fsd", "virtiofsd version 7.2.22")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{said}'\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "manifest.json").write_text('{"packages": [{"name": "crun", "version": "1.8.1-1+deb12u1"}]}')
+    (tmp_path / "c.toml").write_text(
+        f'[hypervisor.qemu]\npath = "{tmp_path}/qemu"\nvirtio_fs_daemon = "{tmp_path}/fsd"\n'
+        f'image = "{tmp_path}/image"\n'
+    )
+    assert [(each.name, each.verdict) for each in versions(tmp_path / "c.toml")] == [
+        ("version: QEMU", Verdict.WARN),
+        ("version: virtiofsd", Verdict.OK),
+        ("version: crun in the guest", Verdict.OK),
+    ]
+
+
+def test_where_it_is_strict_a_warning_counts() -> None:
+    findings = [Finding("x", Verdict.OK, ""), Finding("y", Verdict.WARN, "")]
+    assert eligible(findings)
+    assert not eligible(findings, strict=True)
+    assert label(findings, strict=True).endswith("=false")

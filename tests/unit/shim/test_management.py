@@ -89,6 +89,15 @@ async def test_the_agents_address_is_told(api: Api) -> None:
     assert await api.request("GET", "/agent-url") == (200, f"unix://{api.tasks.top}/vm/c1/agent.sock".encode())
 
 
+async def test_whether_the_agent_answers_is_told_within_a_bound(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await api.request("GET", "/agent-check") == (200, b"")
+    monkeypatch.setattr(management, "CHECK_TIMEOUT", 0.1)
+    api.agent.hangs.add("Check")
+    status, said = await api.request("GET", "/agent-check")
+    assert (status, b"agent" in said) == (500, True)
+    api.agent.release()
+
+
 async def test_rules_of_both_families_are_read_and_written(api: Api) -> None:
     assert await api.request("PUT", "/iptables", b"new") == (200, b"")
     assert await api.request("GET", "/iptables") == (200, b"new")
@@ -106,7 +115,7 @@ async def test_a_policy_is_text(api: Api) -> None:
 @pytest.mark.parametrize(
     ("method", "target", "body", "status", "told"),
     [
-        ("GET", "/", b"", 404, "/agent-url, /metrics"),
+        ("GET", "/", b"", 404, "/agent-url, /agent-check, /metrics"),
         ("GET", "/direct-volume", b"", 404, "no such path"),
         ("POST", "/agent-url", b"", 501, "/agent-url has GET alone, not POST"),
         ("DELETE", "/iptables", b"", 501, "/iptables has GET, PUT alone"),
