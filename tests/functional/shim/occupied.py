@@ -30,6 +30,9 @@ class OccupiedTasks(TaskService):
     async def aclose(self) -> None:
         pass
 
+    async def drained(self, timeout: float) -> None:
+        pass
+
 
 OccupiedTasks.__abstractmethods__ = frozenset()  # the rest is never called
 
