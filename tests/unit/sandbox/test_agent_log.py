@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import deque
 from itertools import pairwise
 from pathlib import Path
 
@@ -99,16 +100,17 @@ async def test_a_log_is_read_again_after_its_connection_has_ended(
 async def test_a_log_that_is_flooded_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     told, turns = 0, []
 
-    def count(line: bytes) -> None:
+    def count(line: bytes) -> str:
         nonlocal told
         told += 1
+        return ""
 
     monkeypatch.setattr(agent_log, "tell", count)
     monkeypatch.setattr(agent_log, "REST", 0)
     reader = asyncio.StreamReader()
     reader.feed_data(b"x\n" * (1 << 14))
     reader.feed_eof()
-    reading = asyncio.create_task(agent_log._read(reader))
+    reading = asyncio.create_task(agent_log._read(reader, deque()))
     while not reading.done():
         await asyncio.sleep(0)
         turns.append(told)

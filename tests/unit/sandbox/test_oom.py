@@ -39,11 +39,18 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 async def test_events_are_told_at_once_but_not_all_at_once(pauses: list[float]) -> None:
     told: list[tuple[str, int]] = []
-    await oom.watch(cast(Agent, Telling("a", "b", "b")), lambda id: told.append((id, len(pauses))))
+
+    async def tell(container_id: str) -> None:
+        told.append((container_id, len(pauses)))
+
+    await oom.watch(cast(Agent, Telling("a", "b", "b")), tell)
     assert told == [("a", 0), ("b", 1), ("b", 2)]
     assert pauses == [oom.SPACING] * 3
 
 
 async def test_an_agent_that_fails_again_and_again_is_asked_less_and_less_often(pauses: list[float]) -> None:
-    await oom.watch(cast(Agent, Telling(*[SandboxError("no")] * 9)), lambda id: None)
+    async def tell(container_id: str) -> None:
+        pytest.fail("nothing was told")
+
+    await oom.watch(cast(Agent, Telling(*[SandboxError("no")] * 9)), tell)
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 64, 64]
