@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import itertools
 import multiprocessing
 import os
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kata_py.resource import process
+from kata_py.shim.command import NAME
 from tests.conftest import REPOSITORY
 from tests.crash.doom import Doom, Notes, Step
 from tests.crash.life import Life
@@ -20,6 +23,7 @@ from tests.crash.programs import Programs
 from tests.manager import Manager
 from tools import configuration, oci_image
 
+_LIFE_TIMEOUT = 90.0  # seconds; more than any death takes
 _SHIM_TIMEOUT = 10.0  # seconds until a shim that was told to end has ended
 
 
@@ -53,45 +57,44 @@ class Outcome:
     seconds: float
 
 
-_ids = itertools.count(1)
-_node: Node | None = None
-_manager: Manager | None = None
+# What the shim's programs import when they need it; the forked ones have it.
+_WARM = (
+    "google.protobuf.descriptor_pb2", "kata_py.cli.verbs.gc", "kata_py.shim.delete", "kata_py.shim.management",
+    "kata_py.shim.service", "logging.handlers", "pyroute2", "sqlite3", "tests.drivers.namespace",
+)  # fmt: skip
 
-
-def _settle(top: Path, config: Path, rootfs: Path) -> None:
+@functools.cache  # one for each process
+def _home(top: Path, config: Path, rootfs: Path) -> tuple[Node, Manager]:
     """Make this process a node, with a manager on it."""
-    global _node, _manager  # noqa: PLW0603 a process of a pool has no other place
-    _node = Node.isolate(top / str(os.getpid()))
-    _manager = Manager(Path("containerd-shim-kata-v2"), _node.top, config, rootfs)
+    node = Node.isolate(top / str(os.getpid()))
+    return node, Manager(Path(NAME), node.top, config, rootfs)
 
 
-def _die(point: Point) -> Outcome:
-    assert _node is not None
-    assert _manager is not None
+def _die(home: tuple[Path, Path, Path], number: int, point: Point) -> Outcome:
+    """Lead a life that is cut short, clean up, and look what is left."""
+    node, manager = _home(*home)
     began = time.monotonic()
-    id = f"p{os.getpid()}-{next(_ids)}"
-    directory = _node.top / id
+    id = f"p{number}"
+    directory = node.top / id
     directory.mkdir()
     notes = Notes(directory)
-    programs = Programs(id, point.doom, notes, {**_manager.environment})
-    before = _node.take(id)
-    life = Life(id, _node, _manager, programs)
+    programs = Programs(id, point.doom, notes, {**manager.environment})
+    life = Life(id, node, manager, programs)
     left = life.lead()
-    _await(notes.dead if point.doom.victim == "self" else 0)
+    _await(node, notes.dead if point.doom.victim == "self" else 0)
     left += _clean_up(point.cure, life, programs)
-    alive = _node.bury(DIES_WITHIN)
+    alive = node.bury(DIES_WITHIN)
     left += processes(alive)
-    left += sorted(_node.take(id) - before)
+    left += node.look(id)
     if left:
-        _node.scrub(id, alive)
+        node.scrub(id, alive)
     return Outcome(point, tuple(notes.steps()), tuple(left), time.monotonic() - began)
 
 
-def _await(pid: int) -> None:
+def _await(node: Node, pid: int) -> None:
     """Wait for the end of the doomed, or if none died for that of all."""
-    assert _node is not None
     if not pid:
-        _node.bury(_SHIM_TIMEOUT)
+        node.bury(_SHIM_TIMEOUT)
         return
     deadline = time.monotonic() + DIES_WITHIN
     while process.start_time(pid) is not None and time.monotonic() < deadline:
@@ -122,11 +125,20 @@ def run(top: Path, points: list[Point], *, workers: int) -> Iterator[Outcome]:
         points: The deaths.
         workers: How many at once.
     """
+    for name in _WARM:
+        importlib.import_module(name)
     sys.path.insert(0, str(REPOSITORY / "tests" / "drivers"))  # where the drivers' entry points are
     config = configuration.write(top / "configuration.toml", None, program="the tests", hypervisor="namespace")
     rootfs = top / "rootfs"
     if not rootfs.exists():
         rootfs.mkdir()
         oci_image.rootfs(rootfs)
-    with multiprocessing.get_context("fork").Pool(workers, _settle, (top, config, rootfs)) as pool:
-        yield from pool.imap_unordered(_die, points)
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        jobs = [((top, config, rootfs), number, point) for number, point in enumerate(points)]
+        running = pool.imap_unordered(_die_one, jobs)
+        for _ in points:
+            yield running.next(timeout=_LIFE_TIMEOUT)
+
+
+def _die_one(job: tuple[tuple[Path, Path, Path], int, Point]) -> Outcome:
+    return _die(*job)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from kata_py.sandbox import shims
 from kata_py.sandbox.record import ROOT
 from kata_py.shim import bundle, listener, start
 
@@ -128,7 +129,7 @@ def armed(doom: Doom, program: str, sandbox: str, home: Path, notes: Notes) -> I
 def _places(sandbox: str, home: Path) -> Callable[[str], bool]:
     record = ROOT / sandbox
     own = {str(record), str(record / _RECORD), *(str(home / name) for name in _FILES)}
-    return lambda path: path in own or os.path.dirname(path) == listener.DIRECTORY
+    return lambda path: path in own or os.path.dirname(path) in (listener.DIRECTORY, shims.ROOT)
 
 
 class _Counter:
@@ -207,7 +208,7 @@ def _watched(
 def _called(path: str) -> str:
     """A path in the table's words."""
     directory, name = os.path.split(path)
-    return "SOCKET" if directory == listener.DIRECTORY else "the record" if directory == str(ROOT) else name
+    return {listener.DIRECTORY: "SOCKET", shims.ROOT: "the note of SOCKET", str(ROOT): "the record"}.get(directory, name)
 
 
 def _difference(before: str, after: str) -> str:

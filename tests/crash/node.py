@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kata_py.resource import mount
@@ -26,10 +26,10 @@ link add {name} type veth peer name {peer} netns {pid}
 addr add {address} dev {name}
 link set {name} up
 """
-_SPARED = ("cpuset", "devices", "memory", "systemd", "unified")  # of v1: each further one is as many steps again
+_SPARED = ("cpuset", "devices", "memory", "unified")  # of v1: each further one is as many steps again
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Node:
     """The node that this process is; made by `isolate`.
 
@@ -40,6 +40,7 @@ class Node:
 
     top: Path
     netns: Path
+    _known: set[str] = field(default_factory=set)
 
     @classmethod
     def isolate(cls, top: Path) -> Node:
@@ -57,6 +58,7 @@ class Node:
         subprocess.run(["ip", "netns", "add", _POD], check=True)
         node = cls(top, Path("/run/netns", _POD))
         node.add_link("eth0", "10.1.0.2/24")
+        node._known = node._take("")
         return node
 
     def add_link(self, name: str, address: str) -> None:
@@ -80,8 +82,13 @@ class Node:
                 return left
             time.sleep(0.001)
 
-    def take(self, id: str) -> set[str]:
-        """All that is there now of sandboxes, but for processes; of the node's cgroups what has the id in its name."""
+    def look(self, id: str) -> list[str]:
+        """What has come since the last look, but for processes; of cgroups, which are the host's, the sandbox's."""
+        found = self._take(id)
+        new, self._known = sorted(found - self._known), found
+        return new
+
+    def _take(self, id: str) -> set[str]:
         found = {f"mount {point}" for point in mount.mount_points()}
         found |= {f"file {path}" for path in _files(Path("/run"))}
         found |= {f"cgroup {path}" for path in _cgroups(id)}
@@ -137,5 +144,5 @@ def _cgroups(id: str) -> list[str]:
     trees = [point for point in mount.mount_points() if Path(point) == _CGROUPS or _CGROUPS in Path(point).parents]
     return [
         path for tree in trees if mount.fstype_at(tree).startswith("cgroup") for path, _, _ in os.walk(tree)
-        if id in Path(path).name
+        if id and id in Path(path).name
     ]  # fmt: skip
