@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-import itertools
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +22,15 @@ from tests.crash.programs import Programs
 from tests.manager import Manager
 from tools import configuration, oci_image
 
+PROGRAMS = ("start", "join", "shim")
+CURES = ("delete", "gc")
 _LIFE_TIMEOUT = 90.0  # seconds; more than any death takes
 _SHIM_TIMEOUT = 10.0  # seconds until a shim that was told to end has ended
+# What the shim's programs import when they need it; the forked ones have it.
+_WARM = (
+    "google.protobuf.descriptor_pb2", "kata_py.cli.verbs.gc", "kata_py.shim.delete", "kata_py.shim.management",
+    "kata_py.shim.service", "logging.handlers", "pyroute2", "sqlite3", "tests.drivers.namespace",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +58,72 @@ class Outcome:
     """
 
     point: Point
-    steps: tuple[tuple[str, Step], ...]
+    steps: tuple[Step, ...]
     left: tuple[str, ...]
     seconds: float
 
 
-# What the shim's programs import when they need it; the forked ones have it.
-_WARM = (
-    "google.protobuf.descriptor_pb2", "kata_py.cli.verbs.gc", "kata_py.shim.delete", "kata_py.shim.management",
-    "kata_py.shim.service", "logging.handlers", "pyroute2", "sqlite3", "tests.drivers.namespace",
-)  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """What came of all of them.
+
+    Attributes:
+        steps: Of a whole life, by program.
+        outcomes: Those of the deaths.
+        seconds: How long it took.
+    """
+
+    steps: dict[str, tuple[Step, ...]]
+    outcomes: tuple[Outcome, ...]
+    seconds: float
+
+
+def campaign(top: Path, *, workers: int) -> Campaign:
+    """Lead a whole life for each program's steps, and then have the doomed die before and after each of them.
+
+    Args:
+        top: A directory with a short path.
+        workers: How many lives at once.
+    """
+    began = time.monotonic()
+    home = _prepare(top)
+    whole = list(_run(home, [Point(Doom(program), "delete") for program in PROGRAMS], workers=workers))
+    steps = {outcome.point.doom.program: outcome.steps for outcome in whole}
+    deaths = _run(home, [point for program in PROGRAMS for point in _points(program, steps[program])], workers=workers)
+    return Campaign(steps, (*whole, *deaths), time.monotonic() - began)
+
+
+def _points(program: str, steps: Sequence[Step]) -> Iterator[Point]:
+    """The program dies at each, once for each cure; the agent, after which the shim itself cleans up, once."""
+    for number, step in enumerate(steps):
+        for moment, other_cure in zip((2 * number + 1, 2 * number + 2), CURES, strict=True):
+            for cure in CURES:
+                yield Point(Doom(program, moment), cure)
+            if program == "shim" and "agent" in step.victims:
+                yield Point(Doom(program, moment, "agent"), other_cure)
+
+
+_Home = tuple[Path, Path, Path]  # a directory, a configuration, a root file system
+
+
+def _prepare(top: Path) -> _Home:
+    for name in _WARM:
+        importlib.import_module(name)
+    sys.path.insert(0, str(REPOSITORY / "tests" / "drivers"))  # where the drivers' entry points are
+    config = configuration.write(top / "configuration.toml", None, program="the tests", hypervisor="namespace")
+    rootfs = top / "rootfs"
+    rootfs.mkdir()
+    oci_image.rootfs(rootfs)
+    return top, config, rootfs
+
+
+def _run(home: _Home, points: Sequence[Point], *, workers: int) -> Iterator[Outcome]:
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        jobs = [(home, number, point) for number, point in enumerate(points)]
+        running = pool.imap_unordered(_die, jobs)
+        for _ in points:
+            yield running.next(timeout=_LIFE_TIMEOUT)
+
 
 @functools.cache  # one for each process
 def _home(top: Path, config: Path, rootfs: Path) -> tuple[Node, Manager]:
@@ -70,11 +132,12 @@ def _home(top: Path, config: Path, rootfs: Path) -> tuple[Node, Manager]:
     return node, Manager(Path(NAME), node.top, config, rootfs)
 
 
-def _die(home: tuple[Path, Path, Path], number: int, point: Point) -> Outcome:
+def _die(job: tuple[_Home, int, Point]) -> Outcome:
     """Lead a life that is cut short, clean up, and look what is left."""
+    home, number, point = job
     node, manager = _home(*home)
     began = time.monotonic()
-    id = f"p{number}"
+    id = f"p{os.getpid()}-{number}"
     directory = node.top / id
     directory.mkdir()
     notes = Notes(directory)
@@ -115,30 +178,3 @@ def _clean_up(cure: str, life: Life, programs: Programs) -> list[str]:
         if code:
             failed.append(f"gc failed: {said}")
     return failed
-
-
-def run(top: Path, points: list[Point], *, workers: int) -> Iterator[Outcome]:
-    """Have them all die, side by side.
-
-    Args:
-        top: A directory with a short path.
-        points: The deaths.
-        workers: How many at once.
-    """
-    for name in _WARM:
-        importlib.import_module(name)
-    sys.path.insert(0, str(REPOSITORY / "tests" / "drivers"))  # where the drivers' entry points are
-    config = configuration.write(top / "configuration.toml", None, program="the tests", hypervisor="namespace")
-    rootfs = top / "rootfs"
-    if not rootfs.exists():
-        rootfs.mkdir()
-        oci_image.rootfs(rootfs)
-    with multiprocessing.get_context("fork").Pool(workers) as pool:
-        jobs = [((top, config, rootfs), number, point) for number, point in enumerate(points)]
-        running = pool.imap_unordered(_die_one, jobs)
-        for _ in points:
-            yield running.next(timeout=_LIFE_TIMEOUT)
-
-
-def _die_one(job: tuple[tuple[Path, Path, Path], int, Point]) -> Outcome:
-    return _die(*job)

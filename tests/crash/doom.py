@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from kata_py.resource import file
 from kata_py.sandbox import shims
 from kata_py.sandbox.record import ROOT
 from kata_py.shim import bundle, listener, start
@@ -55,7 +56,7 @@ class Doom:
     """Who dies, and when.
 
     Attributes:
-        program: In which program the steps are counted: `start`, `shim`, `delete`, `gc`.
+        program: In which program the steps are counted: `start` of a pod, `join` of a further container, `shim`.
         moment: Two for each step in order, from 1 on: before it and after it. 0 is never: all steps are noted.
         victim: `self` is the program; else the process that the record has by this name.
     """
@@ -75,29 +76,26 @@ class Notes:
 
     def enter(self, phase: str) -> None:
         """The manager begins to ask for something."""
-        self._phase.write_text(phase)
+        file.replace(str(self._phase), phase)
 
     @property
     def phase(self) -> str:
         """What the manager has asked for last."""
         return self._phase.read_text()
 
-    def add(self, program: str, step: Step) -> None:
+    def add(self, step: Step) -> None:
         """Note a step."""
-        with self._steps.open("a") as file:
-            file.write(json.dumps([program, step.phase, step.what, step.victims]) + "\n")
+        with self._steps.open("a") as steps:
+            steps.write(json.dumps([step.phase, step.what, step.victims]) + "\n")
 
-    def steps(self) -> list[tuple[str, Step]]:
-        """The steps noted: each with its program."""
-        try:
-            lines = self._steps.read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        return [(program, Step(phase, what, tuple(victims))) for program, phase, what, victims in map(json.loads, lines)]
+    def steps(self) -> tuple[Step, ...]:
+        """The steps noted."""
+        lines = self._steps.read_text().splitlines() if self._steps.exists() else ()
+        return tuple(Step(phase, what, tuple(victims)) for phase, what, victims in map(json.loads, lines))
 
     def doomed(self, pid: int) -> None:
         """Note who dies now."""
-        self._pid.write_text(str(pid))
+        file.replace(str(self._pid), str(pid))
 
     @property
     def dead(self) -> int:
@@ -118,7 +116,7 @@ def armed(doom: Doom, program: str, sandbox: str, home: Path, notes: Notes) -> I
     """
     with ExitStack() as stack:
         if doom.program == program:
-            counter, ours = _Counter(doom, program, sandbox, home, notes), _places(sandbox, home)
+            counter, ours = _Counter(doom, sandbox, home, notes), _places(sandbox, home)
             for name in (*_MARKS, "rename"):
                 stack.enter_context(patch.object(os, name, _watched(name, getattr(os, name), counter, ours)))
             stack.enter_context(patch.object(listener, "_bind", counter.around("bind SOCKET", listener._bind)))
@@ -133,8 +131,8 @@ def _places(sandbox: str, home: Path) -> Callable[[str], bool]:
 
 
 class _Counter:
-    def __init__(self, doom: Doom, program: str, sandbox: str, home: Path, notes: Notes) -> None:
-        self._doom, self._program, self._sandbox, self._home, self._notes = doom, program, sandbox, str(home), notes
+    def __init__(self, doom: Doom, sandbox: str, home: Path, notes: Notes) -> None:
+        self._doom, self._sandbox, self._home, self._notes = doom, sandbox, str(home), notes
         self._record = ROOT / sandbox / _RECORD
         self._turn = threading.RLock()
         self._moments = 0
@@ -167,7 +165,7 @@ class _Counter:
             text = pattern.sub(name, text)
         text = text.replace(self._home, "BUNDLE").replace(self._sandbox, "ID")
         step = Step(self._notes.phase, text, ("self", *self._processes()))
-        self._notes.add(self._program, step)
+        self._notes.add(step)
 
     def _processes(self) -> dict[str, int]:
         try:
@@ -180,7 +178,9 @@ class _Counter:
         if self._doom.victim == "self":
             self._notes.doomed(os.getpid())
             os.kill(os.getpid(), signal.SIGKILL)
-        pid = self._processes()[self._doom.victim]
+        pid = self._processes().get(self._doom.victim, 0)
+        if not pid:
+            return  # it has ended a moment ago
         self._notes.doomed(pid)
         descriptor = os.pidfd_open(pid)
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)

@@ -26,7 +26,7 @@ link add {name} type veth peer name {peer} netns {pid}
 addr add {address} dev {name}
 link set {name} up
 """
-_SPARED = ("cpuset", "devices", "memory", "unified")  # of v1: each further one is as many steps again
+_SPARED = ("cpuset", "unified")  # of v1: each further one is as many steps again
 
 
 @dataclass(slots=True)

@@ -2,6 +2,101 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-DOCS = Path("docs/crash-points.md")
+from tests.crash.campaign import Campaign, Outcome
+
+COLUMNS = (("self", "delete"), ("self", "gc"), ("agent", ""))  # victims, and what cleans up; empty is either
+PHASES = ("create", "start", "hot-plug", "stop", "delete")
+_NEVER = "–"
+_NAMES = {"start": "`start`", "join": "`start` of a further container", "shim": "the shim"}
+_HEAD = """\
+| Step | Program | Program killed, then `delete` | Program killed, then `gc` | Agent killed |
+|---|---|---|---|---|"""
+
+
+@dataclass(slots=True)
+class Row:
+    """A step of a program, and what its deaths have left: by column, before and after it.
+
+    Attributes:
+        phase: What the manager had asked for.
+        program: The program.
+        what: The step.
+        agent: Whether there is an agent to kill.
+        left: How many things were left, by column and moment: 0 before the step, 1 after it.
+    """
+
+    phase: str
+    program: str
+    what: str
+    agent: bool
+    left: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count what a death has left."""
+        doom = outcome.point.doom
+        for number, (victim, cure) in enumerate(COLUMNS):
+            if victim == doom.victim and cure in ("", outcome.point.cure):
+                place = number, (doom.moment + 1) % 2
+                self.left[place] = self.left.get(place, 0) + len(outcome.left)
+
+    def cell(self, column: int) -> str:
+        """What is left after a death before the step, and after one that comes after it."""
+        cells = [str(self.left.get((column, moment), _NEVER)) for moment in (0, 1)]
+        return cells[0] if cells == [_NEVER, _NEVER] else ", ".join(cells)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the program has died on both sides of it, for each cure, and so has the agent."""
+        columns = range(len(COLUMNS)) if self.agent and self.program == "shim" else range(2)
+        return all((column, moment) in self.left for column in columns for moment in (0, 1))
+
+
+def rows(result: Campaign) -> list[Row]:
+    """One for each step of a whole life, and for each that only came up in a life that was cut short."""
+    found: dict[tuple[str, str], Row] = {}
+    for program, steps in result.steps.items():
+        for step in steps:
+            found.setdefault((program, step.what), Row(step.phase, program, step.what, "agent" in step.victims))
+    for outcome in result.outcomes:
+        program = outcome.point.doom.program
+        for step in outcome.steps if outcome.point.doom.moment else ():
+            found.setdefault((program, step.what), Row(step.phase, program, step.what, agent=False)).add(outcome)
+    return sorted(found.values(), key=lambda row: PHASES.index(row.phase))
+
+
+def deaths(result: Campaign) -> list[Outcome]:
+    """Those that came."""
+    return [outcome for outcome in result.outcomes if outcome.point.doom.moment and outcome.steps]
+
+
+def survivors(result: Campaign) -> list[str]:
+    """All that was left, by whom and after what, one line each."""
+    return [
+        f"{outcome.point.doom.program} {outcome.point.doom.victim} {outcome.point.cure} "
+        f"{'after' if outcome.point.doom.moment % 2 == 0 else 'before'} {step}: {line}"
+        for outcome in result.outcomes
+        for step in [outcome.steps[-1].what if outcome.steps else "nothing"]
+        for line in outcome.left
+    ]
+
+
+def markdown(result: Campaign) -> str:
+    """The table, a section for each thing that the manager asked for."""
+    return "\n\n".join(f"## {phase.capitalize()}\n\n{_HEAD}\n" + "\n".join(_lines(result, phase)) for phase in PHASES)
+
+
+def _lines(result: Campaign, phase: str) -> Iterator[str]:
+    for row in rows(result):
+        if row.phase == phase:
+            cells = (f"`{row.what}`", _NAMES[row.program], *(row.cell(column) for column in range(len(COLUMNS))))
+            yield f"| {' | '.join(cells)} |"
+
+
+def summary(result: Campaign) -> str:
+    """One sentence."""
+    steps = sum(map(len, result.steps.values()))
+    left = len(survivors(result))
+    return f"{steps} steps, {len(deaths(result))} deaths, {left} survivors"
