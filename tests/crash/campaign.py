@@ -8,8 +8,9 @@ import multiprocessing
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kata_py.resource import process
@@ -95,12 +96,15 @@ def campaign(top: Path, *, workers: int) -> Campaign:
 
 def _points(program: str, steps: Sequence[Step]) -> Iterator[Point]:
     """The program dies at each, once for each cure; the agent, after which the shim itself cleans up, once."""
-    for number, step in enumerate(steps):
-        for moment, other_cure in zip((2 * number + 1, 2 * number + 2), CURES, strict=True):
+    times: Counter[str] = Counter()
+    for step in steps:
+        for after, other_cure in zip((False, True), CURES, strict=True):
+            doom = Doom(program, step.what, times[step.what], after)
             for cure in CURES:
-                yield Point(Doom(program, moment), cure)
+                yield Point(doom, cure)
             if program == "shim" and "agent" in step.victims:
-                yield Point(Doom(program, moment, "agent"), other_cure)
+                yield Point(replace(doom, victim="agent"), other_cure)
+        times[step.what] += 1
 
 
 _Home = tuple[Path, Path, Path]  # a directory, a configuration, a root file system
@@ -141,7 +145,7 @@ def _die(job: tuple[_Home, int, Point]) -> Outcome:
     directory = node.top / id
     directory.mkdir()
     notes = Notes(directory)
-    programs = Programs(id, point.doom, notes, {**manager.environment})
+    programs = Programs(id, point.doom, notes, manager.environment, apart=point.cure == "gc")
     life = Life(id, node, manager, programs)
     left = life.lead()
     _await(node, notes.dead if point.doom.victim == "self" else 0)

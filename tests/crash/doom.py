@@ -12,6 +12,7 @@ import re
 import select
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -57,12 +58,16 @@ class Doom:
 
     Attributes:
         program: In which program the steps are counted: `start` of a pod, `join` of a further container, `shim`.
-        moment: Two for each step in order, from 1 on: before it and after it. 0 is never: all steps are noted.
+        what: At which step: their order is not in all lives the same. Empty is never: all steps are noted.
+        time: At which of the steps of that name, from 0 on.
+        after: Whether after it, not before it.
         victim: `self` is the program; else the process that the record has by this name.
     """
 
     program: str
-    moment: int = 0
+    what: str = ""
+    time: int = 0
+    after: bool = False
     victim: str = "self"
 
 
@@ -135,7 +140,7 @@ class _Counter:
         self._doom, self._sandbox, self._home, self._notes = doom, sandbox, str(home), notes
         self._record = ROOT / sandbox / _RECORD
         self._turn = threading.RLock()
-        self._moments = 0
+        self._times: Counter[str] = Counter()
 
     def around(self, what: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **options: Any) -> Any:
@@ -145,27 +150,22 @@ class _Counter:
 
     def step(self, what: Callable[[], str], act: Callable[[], Any]) -> Any:
         with self._turn:
-            noting = self._doom.moment in (0, self._moments + 1, self._moments + 2)
-            text = what() if noting else ""  # said before: the record is not the same afterwards
-            if self._doom.moment == 0:
-                self._note(text)
-            self._tick(text)
+            text = self._general(what())
+            fatal = (text, self._times[text]) == (self._doom.what, self._doom.time)
+            self._times[text] += 1
+            if fatal or not self._doom.what:
+                self._notes.add(Step(self._notes.phase, text, ("self", *self._processes())))
+            if fatal and not self._doom.after:
+                self._kill()
             done = act()
-            self._tick(text)
+            if fatal and self._doom.after:
+                self._kill()
             return done
 
-    def _tick(self, text: str) -> None:
-        self._moments += 1
-        if self._moments == self._doom.moment:
-            self._note(text)
-            self._kill()
-
-    def _note(self, text: str) -> None:
+    def _general(self, text: str) -> str:
         for pattern, name in _SECRETS:
             text = pattern.sub(name, text)
-        text = text.replace(self._home, "BUNDLE").replace(self._sandbox, "ID")
-        step = Step(self._notes.phase, text, ("self", *self._processes()))
-        self._notes.add(step)
+        return text.replace(self._home, "BUNDLE").replace(self._sandbox, "ID")
 
     def _processes(self) -> dict[str, int]:
         try:
@@ -226,7 +226,7 @@ def _difference(before: str, after: str) -> str:
         ended = known.get((span["name"], span["began"]), -1)
         if ended != span["ended"]:
             said.append(f"stage {span['name']} {'begins' if span['ended'] is None else 'ends'}")
-    return ", ".join(said) or "nothing new"
+    return ", ".join(said) or "write the record again"
 
 
 def _undo(entry: dict[str, Any]) -> str:

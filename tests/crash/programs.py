@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from kata_py.cli import command as ctl
 from kata_py.shim import command as shim
-from kata_py.shim import daemon, listener, start
+from kata_py.shim import daemon, listener, process, start
 from kata_py.shim.invocation import Invocation
 from tests.crash.doom import Doom, Notes, armed
 
@@ -30,12 +30,14 @@ class Programs:
         doom: Who dies, and when.
         notes: Where that is noted.
         environment: What the manager gives.
+        apart: Whether the shim has mounts of its own, as always; if not, those it leaves do not go by themselves.
     """
 
     sandbox: str
     doom: Doom
     notes: Notes
     environment: Mapping[str, str]
+    apart: bool = True
 
     def spared(self) -> Programs:
         """The same of which none dies any more."""
@@ -80,7 +82,9 @@ class Programs:
         sys.argv = [sys.argv[0], *invocation.rest]
         if self.doom.program == "start":
             daemon.IDLE_TIMEOUT = IDLE_TIMEOUT
-        with armed(self.doom, "shim", self.sandbox, bundle, self.notes):
+        with armed(self.doom, "shim", self.sandbox, bundle, self.notes), ExitStack() as stack:
+            if not self.apart:
+                stack.enter_context(patch.object(process, "separate", lambda: None))
             return shim.main()
 
     def _run(self, words: Sequence[str], directory: Path, main: Callable[[], int]) -> tuple[int, str]:

@@ -25,62 +25,56 @@ class Row:
         program: The program.
         what: The step.
         agent: Whether there is an agent to kill.
-        left: How many things were left, by column and moment: 0 before the step, 1 after it.
+        left: How many things were left, by column, and whether after the step.
     """
 
     phase: str
     program: str
     what: str
     agent: bool
-    left: dict[tuple[int, int], int] = field(default_factory=dict)
+    left: dict[tuple[int, bool], int] = field(default_factory=dict)
 
     def add(self, outcome: Outcome) -> None:
         """Count what a death has left."""
         doom = outcome.point.doom
         for number, (victim, cure) in enumerate(COLUMNS):
             if victim == doom.victim and cure in ("", outcome.point.cure):
-                place = number, (doom.moment + 1) % 2
+                place = number, doom.after
                 self.left[place] = self.left.get(place, 0) + len(outcome.left)
 
     def cell(self, column: int) -> str:
         """What is left after a death before the step, and after one that comes after it."""
-        cells = [str(self.left.get((column, moment), _NEVER)) for moment in (0, 1)]
+        cells = [str(self.left.get((column, moment), _NEVER)) for moment in (False, True)]
         return cells[0] if cells == [_NEVER, _NEVER] else ", ".join(cells)
 
     @property
     def is_whole(self) -> bool:
         """Whether the program has died on both sides of it, for each cure, and so has the agent."""
         columns = range(len(COLUMNS)) if self.agent and self.program == "shim" else range(2)
-        return all((column, moment) in self.left for column in columns for moment in (0, 1))
+        return all((column, after) in self.left for column in columns for after in (False, True))
 
 
 def rows(result: Campaign) -> list[Row]:
-    """One for each step of a whole life, and for each that only came up in a life that was cut short."""
+    """One for each kind of step of a whole life."""
     found: dict[tuple[str, str], Row] = {}
     for program, steps in result.steps.items():
         for step in steps:
             found.setdefault((program, step.what), Row(step.phase, program, step.what, "agent" in step.victims))
     for outcome in result.outcomes:
         program = outcome.point.doom.program
-        for step in outcome.steps if outcome.point.doom.moment else ():
-            found.setdefault((program, step.what), Row(step.phase, program, step.what, agent=False)).add(outcome)
+        for step in outcome.steps if outcome.point.doom.what else ():
+            found[program, step.what].add(outcome)
     return sorted(found.values(), key=lambda row: PHASES.index(row.phase))
 
 
 def deaths(result: Campaign) -> list[Outcome]:
     """Those that came."""
-    return [outcome for outcome in result.outcomes if outcome.point.doom.moment and outcome.steps]
+    return [outcome for outcome in result.outcomes if outcome.point.doom.what and outcome.steps]
 
 
 def survivors(result: Campaign) -> list[str]:
     """All that was left, by whom and after what, one line each."""
-    return [
-        f"{outcome.point.doom.program} {outcome.point.doom.victim} {outcome.point.cure} "
-        f"{'after' if outcome.point.doom.moment % 2 == 0 else 'before'} {step}: {line}"
-        for outcome in result.outcomes
-        for step in [outcome.steps[-1].what if outcome.steps else "nothing"]
-        for line in outcome.left
-    ]
+    return [f"{outcome.point}: {line}" for outcome in result.outcomes for line in outcome.left]
 
 
 def markdown(result: Campaign) -> str:
