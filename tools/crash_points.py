@@ -1,6 +1,6 @@
 """Kill a sandbox's programs at every step that they put on record, clean up, and print what is left of it.
 
-    tools/room .venv/bin/python -m tools.crash_points            # root; ends with 0 if nothing was left
+    tools/room .venv/bin/python -m tools.crash_points            # root; ends with 0 if nothing is left of any
     tools/room .venv/bin/python -m tools.crash_points --docs     # writes the table of docs/crash-points.md, too
 
 `tests/functional/sandbox/test_crash_points.py` asks the same of it.
@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from tests.crash.campaign import Campaign, campaign
-from tests.crash.table import markdown, summary, survivors
+from tests.crash.table import markdown, summary, survivors, unreached
 
 DOCS = Path("docs/crash-points.md")
 BEGIN, END = "<!-- table: python -m tools.crash_points --docs -->", "<!-- end of table -->"
@@ -45,7 +45,7 @@ def main() -> int:
         DOCS.write_text(with_table(DOCS.read_text(), result))
     else:
         print(markdown(result))
-    left = survivors(result)
+    left = [*survivors(result), *unreached(result)]
     print(*left, f"{summary(result)}, {result.seconds:.0f} s", sep="\n")
     return 1 if left else 0
 

@@ -12,7 +12,7 @@ from kata_py.storage import share
 
 @dataclass(frozen=True, slots=True)
 class HostPaths:
-    """What holds one entry per sandbox: records, machines' sockets, shares, boots, a cgroup; failures; notes of shims."""
+    """One entry per sandbox: records, machines' sockets, shares, boots, a cgroup; failures, and notes of shims."""
 
     records: Path = record.ROOT
     machines: Path = Path("/run/vc/vm")

@@ -5,7 +5,7 @@ a link in a directory that they share, named by sandbox and socket, to the bundl
 has removed that. On the start path: the standard library's cheap part only.
 """
 # pathlib would cost the start path 5 ms.
-# ruff: noqa: PTH102, PTH103, PTH105, PTH108, PTH110, PTH115, PTH118, PTH208
+# ruff: noqa: PTH103, PTH104, PTH108, PTH110, PTH208, PTH211
 
 from __future__ import annotations
 

@@ -54,12 +54,14 @@ class Outcome:
     Attributes:
         point: The death.
         steps: Those that were noted: the fatal one, or all; none if it never came.
+        died: Whether the doomed did.
         left: What was left.
         seconds: How long it took.
     """
 
     point: Point
     steps: tuple[Step, ...]
+    died: bool
     left: tuple[str, ...]
     seconds: float
 
@@ -155,7 +157,7 @@ def _die(job: tuple[_Home, int, Point]) -> Outcome:
     left += node.look(id)
     if left:
         node.scrub(id, alive)
-    return Outcome(point, tuple(notes.steps()), tuple(left), time.monotonic() - began)
+    return Outcome(point, notes.steps(), notes.dead != 0, tuple(left), time.monotonic() - began)
 
 
 def _await(node: Node, pid: int) -> None:

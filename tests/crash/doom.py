@@ -132,7 +132,7 @@ def armed(doom: Doom, program: str, sandbox: str, home: Path, notes: Notes) -> I
 def _places(sandbox: str, home: Path) -> Callable[[str], bool]:
     record = ROOT / sandbox
     own = {str(record), str(record / _RECORD), *(str(home / name) for name in _FILES)}
-    return lambda path: path in own or os.path.dirname(path) in (listener.DIRECTORY, shims.ROOT)
+    return lambda path: path in own or str(Path(path).parent) in (listener.DIRECTORY, shims.ROOT)
 
 
 class _Counter:
@@ -188,13 +188,11 @@ class _Counter:
         os.close(descriptor)
 
 
-def _watched(
-    name: str, real: Callable[..., Any], counter: _Counter, ours: Callable[[str], bool]
-) -> Callable[..., Any]:
+def _watched(name: str, real: Callable[..., Any], counter: _Counter, ours: Callable[[str], bool]) -> Callable[..., Any]:
     def wrapped(*args: Any, **options: Any) -> Any:
         path = os.fspath(args[1 if name in ("rename", "symlink") else 0])
         if options.get("dir_fd") is not None:
-            path = os.path.join(os.readlink(f"/proc/self/fd/{options['dir_fd']}"), path)
+            path = str(Path(f"/proc/self/fd/{options['dir_fd']}").readlink() / path)
         if not ours(path):
             return real(*args, **options)
         what = f"{_VERBS[name]} {_called(path)}"
@@ -207,8 +205,8 @@ def _watched(
 
 def _called(path: str) -> str:
     """A path in the table's words."""
-    directory, name = os.path.split(path)
-    return {listener.DIRECTORY: "SOCKET", shims.ROOT: "the note of SOCKET", str(ROOT): "the record"}.get(directory, name)
+    shared = {listener.DIRECTORY: "SOCKET", shims.ROOT: "the note of SOCKET", str(ROOT): "the record"}
+    return shared.get(str(Path(path).parent), Path(path).name)
 
 
 def _difference(before: str, after: str) -> str:

@@ -50,8 +50,10 @@ class Row:
     @property
     def is_whole(self) -> bool:
         """Whether the program has died on both sides of it, for each cure, and so has the agent."""
-        columns = range(len(COLUMNS)) if self.agent and self.program == "shim" else range(2)
-        return all((column, after) in self.left for column in columns for after in (False, True))
+        needed = [(column, after) for column in range(2) for after in (False, True)]
+        if self.agent and self.program == "shim":
+            needed.append((2, False))
+        return all(each in self.left for each in needed)
 
 
 def rows(result: Campaign) -> list[Row]:
@@ -62,19 +64,24 @@ def rows(result: Campaign) -> list[Row]:
             found.setdefault((program, step.what), Row(step.phase, program, step.what, "agent" in step.victims))
     for outcome in result.outcomes:
         program = outcome.point.doom.program
-        for step in outcome.steps if outcome.point.doom.what else ():
-            found[program, step.what].add(outcome)
+        if outcome.died:
+            found[program, outcome.point.doom.what].add(outcome)
     return sorted(found.values(), key=lambda row: PHASES.index(row.phase))
 
 
 def deaths(result: Campaign) -> list[Outcome]:
     """Those that came."""
-    return [outcome for outcome in result.outcomes if outcome.point.doom.what and outcome.steps]
+    return [outcome for outcome in result.outcomes if outcome.died]
 
 
 def survivors(result: Campaign) -> list[str]:
     """All that was left, by whom and after what, one line each."""
     return [f"{outcome.point}: {line}" for outcome in result.outcomes for line in outcome.left]
+
+
+def unreached(result: Campaign) -> list[str]:
+    """The steps beside which somebody has not died who could have, one line each."""
+    return [f"not everywhere reached: {row.program}, {row.what}" for row in rows(result) if not row.is_whole]
 
 
 def markdown(result: Campaign) -> str:
