@@ -197,7 +197,7 @@ def make_configuration(name: str = "fake", *, dial_timeout: int = 10, create_tim
 
 def host_paths(top: Path, overhead: str) -> HostPaths:
     """All that a shim keeps on a host, below a directory; but for the cgroup."""
-    return HostPaths(top / "sbs", top / "vm", top / "shared", top / "boots", overhead, top / "failures")
+    return HostPaths(top / "sbs", top / "vm", top / "shared", top / "boots", overhead, top / "failures", top / "shims")
 
 
 async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:

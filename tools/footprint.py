@@ -31,7 +31,7 @@ SHARED_PARENTS = tuple(
     Path(path)
     for path in (
         "/run/containerd", "/run/containerd/s", "/run/vc", "/run/vc/sbs", "/run/vc/vm", "/run/vc/boots",
-        "/run/vc/failures",
+        "/run/vc/failures", "/run/vc/shims",
         "/run/kata-containers", "/run/kata-containers/shared", "/run/kata-containers/shared/sandboxes",
         "/run/kata-containers/shared/direct-volumes",
         "/var/lib/cni", "/var/lib/cni/cache", "/var/lib/cni/results",

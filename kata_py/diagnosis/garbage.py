@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from kata_py.resource.undo import RemoveFile
+from kata_py.sandbox import shims
 from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.paths import HostPaths
 from kata_py.sandbox.record import Record
@@ -28,13 +30,16 @@ class Garbage:
 
 def forsaken(paths: HostPaths) -> list[Garbage]:
     """The sandboxes that have neither shim nor bundle any more; a record that cannot be read proves nothing."""
-    found: list[Garbage] = []
+    found: dict[str, Garbage] = {}
     for directory in sorted(paths.records.iterdir()) if paths.records.is_dir() else ():
         with contextlib.suppress(SandboxError, OSError):
             record = Record.load(directory.name, root=paths.records)
             if is_forsaken(record):
-                found.append(Garbage(record.id, record.namespace, tuple(map(str, reversed(record.undo)))))
-    return found
+                found[record.id] = Garbage(record.id, record.namespace, tuple(map(str, reversed(record.undo))))
+    for id, path in shims.forsaken(str(paths.shims)):
+        known = found.get(id, Garbage(id, "", ()))
+        found[id] = replace(known, entries=(*known.entries, str(RemoveFile(path))))
+    return list(found.values())
 
 
 def collect(paths: HostPaths) -> tuple[list[Garbage], list[Garbage]]:
@@ -44,7 +49,7 @@ def collect(paths: HostPaths) -> tuple[list[Garbage], list[Garbage]]:
         What is gone, and what is not: of that the record stays, and another run goes on from there.
     """
     before = forsaken(paths)
-    sweep(paths.records, paths.failures)
+    sweep(paths)
     left = forsaken(paths)
     remain = {each.id for each in left}
     return [each for each in before if each.id not in remain], left

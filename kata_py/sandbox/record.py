@@ -33,6 +33,9 @@ TIMELINE_LIMIT = 200  # spans; the record is written anew with each change
 TIMELINE_START = 50  # spans of them from the beginning: the start of the sandbox
 UNWIND_TIMEOUT = 4.0  # seconds; containerd gives the delete binary five
 
+_RECORD = "record.json"  # beside which lies at most what a kill left of its next version
+_BEGINNINGS = 3  # times that a sweep may get in the way
+
 
 class RecordError(SandboxError):
     """A record that cannot be read: damaged, or of another version."""
@@ -113,10 +116,6 @@ class Record:
             OSError: The record cannot be written.
         """
         directory = root / id
-        try:
-            directory.mkdir(mode=0o700, parents=True)
-        except FileExistsError:
-            raise AlreadyExists(f"sandbox {id} is already on record in {directory}") from None
         record = cls(
             directory,
             {
@@ -125,10 +124,21 @@ class Record:
             },
         )  # fmt: skip
         try:
-            record._write()
-        except OSError:
-            directory.rmdir()
-            raise
+            directory.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            raise AlreadyExists(f"sandbox {id} is already on record in {directory}") from None
+        for attempt in reversed(range(_BEGINNINGS)):
+            try:
+                record._write()
+            except FileNotFoundError:  # a sweep took the empty directory for one that a kill has left
+                if not attempt:
+                    raise
+                directory.mkdir(mode=0o700, exist_ok=True)
+            except OSError:
+                directory.rmdir()
+                raise
+            else:
+                break
         return record
 
     @classmethod
@@ -141,9 +151,9 @@ class Record:
         """
         directory = root / id
         try:
-            content = json.loads((directory / "record.json").read_bytes())
+            content = json.loads((directory / _RECORD).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
-            # A kill between the directory and the first write leaves an empty record: nothing was done yet.
+            # A kill between the directory and the first write, or amid its removal: nothing was done, or is left.
             if directory.is_dir():
                 return cls(directory, _EMPTY | {"sandbox": id})
             raise NotFound(f"no sandbox {id} on record in {root}") from None
@@ -184,6 +194,11 @@ class Record:
     def directory(self) -> Path:
         """Where the record lies; the sandbox's own files may lie beside it."""
         return self._directory
+
+    @property
+    def begun(self) -> bool:
+        """Whether it was ever written, and not yet removed in part; if not, nothing was done, or all is undone."""
+        return bool(self.bundle)
 
     @property
     def state(self) -> State:
@@ -275,9 +290,18 @@ class Record:
             else:
                 self.settled(entry)
         if not left:
-            with self._lock:
-                shutil.rmtree(self._directory, ignore_errors=True)
+            with self._lock, contextlib.suppress(OSError):
+                self._remove()
         return left
+
+    def _remove(self) -> None:
+        """Remove the directory: at last the record, and never one that somebody begins there meanwhile."""
+        for path in self._directory.iterdir():
+            if path.name != _RECORD:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if self.begun:
+            (self._directory / _RECORD).unlink()
+        self._directory.rmdir()
 
     def _add(self, span: Span) -> None:
         """Add a span. A pod whose containers come and go for months keeps its start and the latest of them."""
@@ -306,7 +330,7 @@ class Record:
             "undo": [undo.to_json(entry) for entry in self._undo],
             "timeline": [asdict(span) for span in self._timeline],
         }
-        file.replace(str(self._directory / "record.json"), json.dumps(content, indent=1))
+        file.replace(str(self._directory / _RECORD), json.dumps(content, indent=1))
 
 
 def program_of(id: str, *, root: Path = ROOT) -> str:

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from kata_py.config.model import Configuration, Source
+from kata_py.sandbox import shims
 from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.events import EventQueue
 from kata_py.sandbox.record import Record
 from kata_py.sandbox.stdio import StdioOpener
-from kata_py.shim import bundle, listener, post_mortem, process
+from kata_py.shim import bundle, post_mortem, process
 from kata_py.shim.invocation import Invocation
 from kata_py.shim.listener import LISTEN_FD
 from kata_py.shim.log import logging_to, write_as
@@ -106,6 +107,7 @@ class Daemon:
         if not self._ending.is_set():
             self._ending.set()
             Path(self._path).unlink(missing_ok=True)
+            shims.forget(self._path)
             bundle.remove(str(self._directory), bundle.ADDRESS)
 
     async def _end_when_idle(self, tasks: Tasks) -> None:
@@ -188,7 +190,6 @@ def _task_service(invocation: Invocation) -> TasksFactory:
             open_stdio=open_stdio,
             shut_down=shut_down,
             load_configuration=configuration_of,
-            swept=lambda namespace, id: listener.remove_dead(listener.path_of(invocation.address, namespace, id)),
         )
 
     return make

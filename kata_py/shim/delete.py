@@ -21,7 +21,7 @@ from pathlib import Path
 from kata_protos.task_v2_pb2 import ConnectRequest, DeleteResponse, ShutdownRequest
 from kata_protos.task_v2_ttrpc import TaskClient
 from kata_py.resource import mount, process
-from kata_py.sandbox import failure
+from kata_py.sandbox import failure, shims
 from kata_py.sandbox.errors import FailedPrecondition, NotFound
 from kata_py.sandbox.pod import Role
 from kata_py.sandbox.record import Record, RecordError, program_of
@@ -103,6 +103,7 @@ def _delete_sandbox(invocation: Invocation, directory: str) -> bool:
             raise ShimError(f"sandbox {sandbox_id} is not all gone: {'; '.join(map(str, left))}")
     for path in sockets:
         listener.remove_dead(path)
+        shims.forget(path)
     return True
 
 

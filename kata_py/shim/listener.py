@@ -1,4 +1,4 @@
-"""The shim's listening socket: its name, how it is taken, and how a live one is told from a dead one.
+"""The shim's listening socket: its name, and how it is taken.
 
 On the start path: the standard library's cheap part only. `_socket` is the C half of `socket`, whose Python
 half costs 3 ms; hashlib would load OpenSSL, another 3.
@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import errno
 import os
-from _socket import AF_UNIX, SO_ACCEPTCONN, SO_PEERCRED, SOCK_STREAM, SOL_SOCKET, socket
+from _socket import AF_UNIX, SO_ACCEPTCONN, SOCK_STREAM, SOL_SOCKET, socket
 
 try:
     from _sha256 import sha256  # type: ignore[import-not-found]
 except ImportError:  # since Python 3.12
     from _sha2 import sha256  # type: ignore[import-not-found]
 
+from kata_py.sandbox.shims import probe as probe
+from kata_py.sandbox.shims import remove_dead as remove_dead
 from kata_py.shim.errors import ListenerError
 
 DIRECTORY = "/run/containerd/s"
@@ -37,24 +39,6 @@ def path_of(address: str, namespace: str, sandbox_id: str) -> str:
     if joined.startswith("//"):  # POSIX lets two leading slashes stand, Go's path cleaning does not
         joined = joined[1:]
     return f"{DIRECTORY}/{sha256(joined.encode()).hexdigest()}"
-
-
-def probe(path: str) -> int | None:
-    """The pid of the process that listens at the path, or None when nobody does.
-
-    It is the process that called listen(2) last: the daemon, once it runs; before that the starter.
-    """
-    peer = socket(AF_UNIX, SOCK_STREAM)
-    try:
-        peer.setblocking(False)
-        peer.connect(path)
-        return int.from_bytes(peer.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[:4], "little")
-    except BlockingIOError:  # the backlog is full: alive, if busy, and nobody says who
-        return 0
-    except (FileNotFoundError, ConnectionRefusedError):
-        return None
-    finally:
-        peer.close()
 
 
 def take(path: str) -> socket | None:
@@ -102,15 +86,6 @@ def _bind(listening: socket, path: str) -> bool:
     finally:
         os.umask(umask)
     return True
-
-
-def remove_dead(path: str) -> None:
-    """Remove the socket unless somebody listens on it."""
-    if probe(path) is None:
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
 
 
 def is_listening(fd: int) -> bool:

@@ -94,7 +94,6 @@ class TaskService(task_v2_ttrpc.TaskService):
         shut_down: Called by Shutdown, before it answers.
         load_configuration: Reads a configuration; its argument is what the runtime class names.
         find_driver: Makes the hypervisor driver that a configuration names.
-        swept: Called, in a thread, with namespace and id of each sandbox whose shim died and that was swept up.
         paths: Where sandboxes' files go.
 
     Attributes:
@@ -110,7 +109,6 @@ class TaskService(task_v2_ttrpc.TaskService):
         shut_down: Callable[[], None],
         load_configuration: Callable[[Source], Configuration] = load,
         find_driver: Callable[[Configuration], Hypervisor] = find_driver,
-        swept: Callable[[str, str], None] = lambda namespace, id: None,
         paths: HostPaths | None = None,
     ) -> None:
         self.vacant = asyncio.Event()
@@ -121,7 +119,6 @@ class TaskService(task_v2_ttrpc.TaskService):
         self._shut_down = shut_down
         self._load_configuration = load_configuration
         self._find_driver = find_driver
-        self._swept = swept
         self._paths = paths or HostPaths()
         self._sandbox: Sandbox | None = None
         self._configuration: Configuration | None = None
@@ -424,8 +421,7 @@ class TaskService(task_v2_ttrpc.TaskService):
 
     def _sweep_up(self) -> None:
         try:
-            for namespace, id in sweep(self._paths.records, self._paths.failures):
-                self._swept(namespace, id)
+            sweep(self._paths)
         except OSError as error:  # the next pod's shim tries again
             logger.warning("cannot sweep up after shims that died: %s", error)
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from _socket import socket
 
+from kata_py.sandbox import shims
 from kata_py.shim import bundle, listener
 from kata_py.shim.errors import ListenerError, ShimError
 from kata_py.shim.invocation import Invocation
@@ -41,12 +43,22 @@ def start(invocation: Invocation) -> str:
             raise ListenerError(f"sandbox {sandbox_id} of container {invocation.id} has no live shim at {path}")
     elif not bundle.lock(directory):
         raise ListenerError(f"another process is starting or deleting the shim of {invocation.id} right now")
-    elif (listening := listener.take(path)) is not None:
+    elif (listening := _take(path, sandbox_id, directory)) is not None:
         _start_daemon(invocation, directory, listening.fileno(), address)
         return address
     # A live shim: the pod's, or this very sandbox's, which the manager forgot; Create will tell what it holds.
     bundle.write(directory, bundle.ADDRESS, address)
     return address
+
+
+def _take(path: str, sandbox_id: str, directory: str) -> socket | None:
+    """Listen, unless somebody does already; noted first, so that the socket of a shim that is killed is found."""
+    shims.note(sandbox_id, path, directory)
+    try:
+        return listener.take(path)
+    except BaseException:
+        shims.forget(path)
+        raise
 
 
 def _start_daemon(invocation: Invocation, directory: str, listen_fd: int, address: str) -> None:
@@ -60,7 +72,9 @@ def _start_daemon(invocation: Invocation, directory: str, listen_fd: int, addres
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         bundle.remove(directory, bundle.PID, bundle.ADDRESS)
-        os.unlink(address.removeprefix("unix://"))
+        path = address.removeprefix("unix://")
+        os.unlink(path)
+        shims.forget(path)
         raise
 
 

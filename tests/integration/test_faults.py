@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,8 +20,11 @@ from kata_py.config.load import load
 from kata_py.resource import process
 from kata_py.sandbox.record import ROOT, Record, State
 from kata_py.ttrpc.errors import ConnectionClosed, TtrpcError
+from tests import bundle as bundles
 from tests.faults import TIMEOUT, in_stage, in_state, kill_when, on_record, panic_when
 from tests.integration.conftest import ON_QEMU
+from tests.integration.test_pod import running
+from tests.integration.test_storage import disk, node
 from tests.manager import Container, Manager
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("clean")]
@@ -102,16 +106,9 @@ async def test_a_kill_while_the_sandbox_ends_leaves_nothing(manager: Manager, vi
 
 @ON_QEMU
 @pytest.mark.parametrize("stage", STAGES["qemu"][STAGES["qemu"].index("agent") :])
-async def test_a_guest_that_goes_down_in_a_stage_of_the_start_leaves_nothing(
-    manager: Manager, stage: str, tmp_path: Path
-) -> None:
+async def test_a_guest_that_goes_down_in_a_stage_of_the_start_leaves_nothing(fragile: Manager, stage: str) -> None:
     # In a machine the agent is PID 1, which nobody can kill alone: it goes with its kernel.
-    config = tmp_path / "configuration.toml"
-    config.write_bytes(manager.config.read_bytes())
-    parameters = load(config).hypervisor.kernel_params
-    (tmp_path / "config.d").mkdir()
-    (tmp_path / "config.d" / "10-fragile.toml").write_text(FRAGILE.format(parameters=parameters))
-    async with manager.using(config=config).container(f"panic-{stage}", "sleep", "1000", create=False) as container:
+    async with fragile.container(f"panic-{stage}", "sleep", "1000", create=False) as container:
         async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as group:
             group.create_task(panic_when(container.id, in_stage(stage)))
             group.create_task(start(container))
@@ -124,6 +121,50 @@ async def test_a_guest_that_panics_ends_its_container(manager: Manager) -> None:
         await container.start()
         assert (await container.wait()).status == 255
         assert (await container.state()).status == Status.STOPPED
+
+
+@pytest.fixture
+def fragile(manager: Manager, tmp_path: Path) -> Manager:
+    """A manager whose guests an interrupt from outside brings down."""
+    config = tmp_path / "configuration.toml"
+    config.write_bytes(manager.config.read_bytes())
+    parameters = load(config).hypervisor.kernel_params
+    (tmp_path / "config.d").mkdir()
+    (tmp_path / "config.d" / "10-fragile.toml").write_text(FRAGILE.format(parameters=parameters))
+    return manager.using(config=config)
+
+
+@ON_QEMU
+@pytest.mark.parametrize("victim", ["shim", "virtiofsd", "qemu", "agent"])
+async def test_a_kill_while_a_disk_is_plugged_in_leaves_nothing(fragile: Manager, victim: str, tmp_path: Path) -> None:
+    with disk(tmp_path / "image") as device:
+        block = node(device)
+        bundle = bundles.spec("app", fragile.rootfs, bundles.process(["sleep", "1000"]))
+        bundle["linux"] |= {"devices": block["devices"]}
+        bundle["linux"]["resources"] = {"devices": block["rules"], "memory": {"limit": 256 << 20}}
+        moment = in_stage("create app")
+        async with (
+            running(fragile, "pod") as pod,
+            fragile.container("app", spec=bundles.in_pod(bundle, "pod"), create=False) as app,
+        ):
+            async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as group:
+                group.create_task(panic_when("pod", moment) if victim == "agent" else kill_when("pod", victim, moment))
+                group.create_task(start(app))
+            if victim == "shim":
+                await forsaken(pod, app)
+
+
+async def forsaken(*containers: Container) -> None:
+    """CRI-O removes the bundles, and nobody runs `delete`: `kata-ctl gc` is left."""
+    for each in containers:
+        each.bundle.rename(each.bundle.with_suffix(".away"))
+    program = Path(sys.executable).with_name("kata-ctl")
+    gc = await asyncio.create_subprocess_exec(program, "gc", stdout=subprocess.PIPE)
+    said, _ = await gc.communicate()
+    assert (gc.returncode, containers[0].id in said.decode()) == (0, True)
+    assert not (ROOT / containers[0].id).exists()
+    for each in containers:
+        each.bundle.with_suffix(".away").rename(each.bundle)
 
 
 async def test_delete_ends_the_machine_of_a_killed_shim_even_if_it_is_killed_itself(manager: Manager) -> None:

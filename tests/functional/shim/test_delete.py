@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +15,10 @@ import pytest
 from kata_protos.task_v2_pb2 import DeleteResponse
 from kata_py.resource import mount, process
 from kata_py.resource.undo import KillProcess, RemoveFile, Unmount
+from kata_py.sandbox import shims
+from kata_py.sandbox.paths import HostPaths
 from kata_py.sandbox.record import Record
+from kata_py.sandbox.sweep import sweep
 from tests.functional.shim.conftest import MakeShim, Shim, daemons_of, wait_for_end
 from tests.functional.shim.test_start import connected_pid
 
@@ -35,8 +39,13 @@ def deleted(shim: Shim) -> DeleteResponse:
     return response
 
 
+def noted(shim: Shim) -> list[Path]:
+    return list(Path(shims.ROOT).glob(f"{shim.id}@*"))
+
+
 def assert_gone(shim: Shim) -> None:
     assert not shim.socket.exists()
+    assert noted(shim) == []
     assert daemons_of(shim.id) == []
     if shim.bundle.exists():
         assert [path.name for path in shim.bundle.iterdir()] == ["config.json"]
@@ -56,6 +65,17 @@ def test_a_killed_shim_leaves_nothing_after_delete(shim: Shim) -> None:
     deleted(shim)
     assert_gone(shim)
     deleted(shim)
+
+
+def test_a_shim_that_was_killed_before_its_first_task_is_found_once_its_bundle_is_gone(shim: Shim) -> None:
+    shim.start()
+    shim.kill()
+    sweep(HostPaths())
+    assert shim.socket.exists()
+    assert [path.readlink() for path in noted(shim)] == [shim.bundle]
+    shutil.rmtree(shim.bundle)  # by CRI-O, which runs no delete
+    sweep(HostPaths())
+    assert_gone(shim)
 
 
 def test_what_a_dead_sandboxs_record_names_is_undone(shim: Shim, tmp_path: Path) -> None:
