@@ -44,6 +44,7 @@ ANSWERS_MAX = {
     "GetMetrics": 1 << 20,
     "ReadStderr": READ_SIZE + (1 << 10),
     "ReadStdout": READ_SIZE + (1 << 10),
+    "StatsContainer": 1 << 17,  # a hundred disks
     "UpdateRoutes": 1 << 18,  # thousands of routes
 }
 MESSAGE_MAX = 4000  # characters of what an agent says of an error

@@ -228,7 +228,7 @@ async def test_an_answer_of_more_small_parts_than_it_needs_is_not_even_decoded()
         await write(writer, response(stream_id, parts))
 
     async with agent_that(answers) as agent:
-        with bounded_memory(), pytest.raises(SandboxError, match="StatsContainer of 4194240 bytes, at most 65536"):
+        with bounded_memory(), pytest.raises(SandboxError, match="StatsContainer of 4194240 bytes, at most 131072"):
             await agent.stats_container("c")
 
 
