@@ -25,6 +25,7 @@ from tools import configuration, oci_image
 
 PROGRAMS = ("start", "join", "shim")
 CURES = ("delete", "gc")
+_ATTEMPTS = 3
 _LIFE_TIMEOUT = 90.0  # seconds; more than any death takes
 _SHIM_TIMEOUT = 10.0  # seconds until a shim that was told to end has ended
 # What the shim's programs import when they need it; the forked ones have it.
@@ -82,7 +83,9 @@ class Campaign:
 
 
 def campaign(top: Path, *, workers: int) -> Campaign:
-    """Lead a whole life for each program's steps, and then have the doomed die before and after each of them.
+    """Lead whole lives for the steps that all have, and then have the doomed die before and after each of them.
+
+    A life in which a step does not come, as what runs at the same time took another turn, is led again.
 
     Args:
         top: A directory with a short path.
@@ -90,10 +93,27 @@ def campaign(top: Path, *, workers: int) -> Campaign:
     """
     began = time.monotonic()
     home = _prepare(top)
-    whole = list(_run(home, [Point(Doom(program), "delete") for program in PROGRAMS], workers=workers))
-    steps = {outcome.point.doom.program: outcome.steps for outcome in whole}
-    deaths = _run(home, [point for program in PROGRAMS for point in _points(program, steps[program])], workers=workers)
-    return Campaign(steps, (*whole, *deaths), time.monotonic() - began)
+    outcomes = list(_run(home, [Point(Doom(program), "delete") for program in PROGRAMS] * 2, workers=workers))
+    steps = {program: _common(outcomes, program) for program in PROGRAMS}
+    points = [point for program in PROGRAMS for point in _points(program, steps[program])]
+    for _ in range(_ATTEMPTS):
+        lives = list(_run(home, points, workers=workers))
+        outcomes += lives
+        points = [outcome.point for outcome in lives if not outcome.died]
+    return Campaign(steps, tuple(outcomes), time.monotonic() - began)
+
+
+def _common(whole: Sequence[Outcome], program: str) -> tuple[Step, ...]:
+    """The steps of a program that are in each of its whole lives, in the order of the first."""
+    first, *others = [outcome.steps for outcome in whole if outcome.point.doom.program == program]
+    seen = [Counter(step.what for step in steps) for steps in others]
+    times: Counter[str] = Counter()
+    common = []
+    for step in first:
+        times[step.what] += 1
+        if all(times[step.what] <= each[step.what] for each in seen):
+            common.append(step)
+    return tuple(common)
 
 
 def _points(program: str, steps: Sequence[Step]) -> Iterator[Point]:
