@@ -163,7 +163,7 @@ def _die(job: tuple[_Home, int, Point]) -> Outcome:
     home, number, point = job
     node, manager = _home(*home)
     began = time.monotonic()
-    id = f"p{os.getpid()}-{number}"
+    id = f"p{number}"  # short: stages of its second container have no more than twelve characters of its name
     directory = node.top / id
     directory.mkdir()
     notes = Notes(directory)
