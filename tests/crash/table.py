@@ -49,9 +49,12 @@ class Row:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the program has died on both sides of it, for each cure, and so has the agent."""
+        """Whether the program has died on both sides of it, for each cure, and the agent before it.
+
+        While a pod ends, the agent's own end may be faster than this or that step.
+        """
         needed = [(column, after) for column in range(2) for after in (False, True)]
-        if self.agent and self.program == "shim":
+        if self.agent and self.program == "shim" and self.phase not in PHASES[-2:]:
             needed.append((2, False))
         return all(each in self.left for each in needed)
 
