@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from kata_py.config import effective
+from kata_py.config import effective, toml
 from kata_py.config.errors import ConfigurationError, NoConfiguration
 from kata_py.config.load import DEFAULTS, load, locate, problems
 from kata_py.config.model import Configuration, Source
@@ -29,7 +29,7 @@ from kata_py.http import client
 from kata_py.http.client import ClientError
 from kata_py.node import facts, managers, programs
 from kata_py.node.check import check
-from kata_py.node.environment import environment, toml, version
+from kata_py.node.environment import environment, version
 from kata_py.sandbox import failure, sockets, timeline
 from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.failure import annotations_of
@@ -141,7 +141,7 @@ def parts(
 
 def _node(named: Path | None, paths: HostPaths, root: Path, roots: tuple[Path, ...]) -> Iterator[Part]:
     yield Part("versions.json", partial(_versions, named))
-    yield Part("env.toml", lambda: toml(environment(_loaded(named), root=root)) + "\n")
+    yield Part("env.toml", lambda: toml.dumps(environment(_loaded(named), root=root)))
     yield Part("check.json", lambda: _json([asdict(each) for each in check(named, root=root)]))
     yield Part(
         "doctor.json",

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from kata_py.install import toml
+from kata_py.config import toml
 from kata_py.install.errors import InstallError, NotImportedError
 from kata_py.install.handler import Handler
 

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kata_py.install import toml
+from kata_py.config import toml
 from kata_py.install.errors import InstallError
 from kata_py.install.handler import Handler
 

@@ -6,7 +6,6 @@ that what reads upstream's reads ours; what has no meaning here is left out, and
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -64,17 +63,6 @@ def environment(configuration: Configuration, *, root: Path = Path("/")) -> Tabl
             "Crun": programs.guest_package(hypervisor.image or hypervisor.initrd, "crun"),
         }
     return sections
-
-
-def toml(table: Table, prefix: str = "") -> str:
-    """The text of a table: its values first, then its tables, indented as upstream's encoder does."""
-    indent = "  " * prefix.count(".")
-    values = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
-    lines = [f"{indent}{key} = {_literal(value)}" for key, value in values.items()]
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            lines += ["", f"{indent}[{prefix}{key}]", toml(value, f"{prefix}{key}.")]
-    return "\n".join(lines).strip("\n")
 
 
 def _hypervisor(configuration: Configuration, host: Facts) -> Table:
@@ -168,13 +156,3 @@ def version() -> str:
 
 def _path(path: Path | None) -> str:
     return "" if path is None else str(path)
-
-
-def _literal(value: Value) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(_literal, value))}]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)  # a string of JSON is one of TOML
-    return str(value)

@@ -19,19 +19,20 @@ def command(as_json: bool, output: str, file: Path | None, config: Path | None) 
     """Print the environment."""
     import json
 
+    from kata_py.config import toml
     from kata_py.config.errors import ConfigurationError
     from kata_py.config.load import load
-    from kata_py.node.environment import environment, toml
+    from kata_py.node.environment import environment
 
     try:
         found = environment(load(source(config)))
     except ConfigurationError as error:
         raise CtlError(str(error), "see all that is wrong: kata-ctl config check") from error
-    text = json.dumps(found, indent=2) if as_json or output == "json" else toml(found)
+    text = json.dumps(found, indent=2) + "\n" if as_json or output == "json" else toml.dumps(found).lstrip()
     if file is None:
-        click.echo(text)
+        click.echo(text, nl=False)
         return
     try:
-        file.write_text(f"{text}\n")
+        file.write_text(text)
     except OSError as error:
         raise CtlError(f"{file} cannot be written: {error.strerror}") from error

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from kata_py.install import toml
+from kata_py.config import toml
 
 Table = dict[str, Any]
 

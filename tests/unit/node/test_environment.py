@@ -6,10 +6,11 @@ import json
 import tomllib
 from pathlib import Path
 
+from kata_py.config import toml
 from kata_py.config.load import DEFAULTS, load
 from kata_py.node import programs
 from kata_py.node.eligibility import Verdict
-from kata_py.node.environment import environment, toml
+from kata_py.node.environment import environment
 
 
 def program(path: Path, said: str, code: int = 0) -> Path:
@@ -34,10 +35,10 @@ def test_sections_and_names_are_upstreams_in_toml_and_in_json(tmp_path: Path) ->
         f'image = "{guest}/image"\nkernel_params = "a=\\"b\\""\nenable_annotations = ["x", "y"]\n'
     )
     found = environment(load(file), root=tmp_path)
-    assert tomllib.loads(toml(found)) == found
+    assert tomllib.loads(toml.dumps(found)) == found
     assert json.loads(json.dumps(found)) == found
     assert list(found)[:8] == ["Kernel", "Meta", "Image", "Initrd", "Hypervisor", "Runtime", "Host", "Agent"]
-    told = tomllib.loads(toml(found))
+    told = tomllib.loads(toml.dumps(found))
     assert told["Kernel"]["Parameters"] == 'a="b"'
     assert told["Hypervisor"]["Version"] == "QEMU emulator version 7.2.22"
     assert told["Hypervisor"]["SecurityInfo"]["EnableAnnotations"] == ["x", "y"]
@@ -59,9 +60,9 @@ def test_of_machines_elsewhere_the_adaptors_socket_is_told_and_no_program_is_run
 
 
 def test_the_defaults_are_an_environment_too() -> None:
-    text = toml(environment(load(DEFAULTS)))
+    text = toml.dumps(environment(load(DEFAULTS)))
     assert tomllib.loads(text)["Runtime"]["Config"]["Path"] == ""
-    assert "\n  [Runtime.Version]\n    OCI = " in text
+    assert "\n[Runtime.Version]\nOCI = " in text
 
 
 def test_a_program_that_says_nothing_or_is_none_has_an_unknown_version(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kata_py.install import toml
+from kata_py.config import toml
 
 _TIMES = st.datetimes() | st.dates() | st.times()
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
