@@ -45,6 +45,7 @@ ANSWERS_MAX = {
     "ReadStderr": READ_SIZE + (1 << 10),
     "ReadStdout": READ_SIZE + (1 << 10),
     "StatsContainer": 1 << 17,  # a hundred disks
+    "TakeSpans": 1 << 18,  # a thousand spans, and more are not told
     "UpdateRoutes": 1 << 18,  # thousands of routes
 }
 MESSAGE_MAX = 4000  # characters of what an agent says of an error
