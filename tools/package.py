@@ -22,7 +22,7 @@ from pathlib import Path
 from tools import configuration
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-HOME = Path("/opt/kata-py")  # where the Debian package has the tree, and what the shipped configuration names
+HOME = Path("/opt/kata")  # where the Debian package has the tree, and what the shipped configuration names
 WHEELS = REPOSITORY / "build" / "wheels"
 EXTRAS = "host,monitor,otel,policy"
 PROGRAMS = {
@@ -62,6 +62,15 @@ Depends: python3 (>= {python}), python3 (<< {next_python}), libc6, {qemu}
 Recommends: containerd | cri-o
 Description: Pods in virtual machines for containerd and CRI-O
  The node side of Kata Containers in Python: the shim, kata-ctl and kata-monitor, with the guest that they boot.
+"""
+# dpkg writes over files that it does not know, and kata-deploy puts upstream's there.
+_PREINST = """\
+#!/bin/sh
+set -e
+if [ "$1" = install ] && [ -e "$DPKG_ROOT{shim}" ]; then
+    echo "kata-py: {shim} is there already, of another Kata Containers: remove it, or use the bundle" >&2
+    exit 1
+fi
 """
 _QEMU = {"amd64": "qemu-system-x86, qemu-system-common"}
 
@@ -192,6 +201,9 @@ def _debian(root: Path, version: str, architecture: str) -> None:
             next_python=f"{major}.{minor + 1}",
         )
     )
+    guard = control.with_name("preinst")
+    guard.write_text(_PREINST.format(shim=HOME / "bin" / "containerd-shim-kata-v2"))
+    guard.chmod(0o755)
 
 
 def _link(path: Path, target: Path) -> None:

@@ -1,48 +1,64 @@
-"""CRI-O's drop-in. Source: crio.conf(5), `crio.runtime.runtimes`; CRI-O reads whatever is below the directory."""
+"""CRI-O's drop-ins, one for each handler, by the names that kata and OpenShift give them.
+
+Source: crio.conf(5), `crio.runtime.runtimes`; CRI-O reads whatever is below the directory.
+"""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from kata_py.config import toml
 from kata_py.install.errors import InstallError
-from kata_py.install.handler import Handler
+from kata_py.install.handler import KATA, REMOTE, Handler
 
 NAME = "crio"
 MAIN = Path("/etc/crio/crio.conf")
-DROP_IN = Path("/etc/crio/crio.conf.d/50-kata")
+DIRECTORY = Path("/etc/crio/crio.conf.d")
+LEDGERS = {KATA: NAME, REMOTE: f"{NAME}-remote"}  # each drop-in has one of its own
 RESTART = "systemctl restart crio (the pods that run stay)"
 
 _RUNTIME_ROOT = "/run/vc"
 _HEADER = "# Written by kata-ctl install crio, and taken away by kata-ctl uninstall crio.\n"
 
 
-def drop_in(handlers: Sequence[Handler]) -> str:
-    """The drop-in's text."""
-    runtimes: dict[str, object] = {}
-    for handler in handlers:
-        keys: dict[str, object] = {
-            "runtime_path": str(handler.shim),
-            "runtime_type": "vm",
-            "runtime_root": _RUNTIME_ROOT,
-            "runtime_config_path": str(handler.configuration),
-            "privileged_without_host_devices": True,
-        }
-        if handler.pulls_in_guest:
-            keys |= {"runtime_pull_image": True, "allowed_annotations": ["io.kubernetes.cri-o.Devices"]}
-        runtimes[handler.name] = keys
-    return _HEADER + toml.dumps({"crio": {"runtime": {"runtimes": runtimes}}})
+def path_of(handler: str, directory: Path = DIRECTORY) -> Path:
+    """Where a handler's drop-in goes: `50-kata`, `50-kata-remote`."""
+    return directory / f"50-{handler}"
 
 
-def refuse_others(path: Path, handlers: Sequence[Handler], main: Path = MAIN) -> None:
-    """See to it that no other file has a handler of these names: the later one would win.
+def drop_in(handler: Handler) -> str:
+    """A handler's drop-in."""
+    keys: dict[str, object] = {
+        "runtime_path": str(handler.shim),
+        "runtime_type": "vm",
+        "runtime_root": _RUNTIME_ROOT,
+        "runtime_config_path": str(handler.configuration),
+        "privileged_without_host_devices": True,
+    }
+    if handler.pulls_in_guest:
+        keys |= {"runtime_pull_image": True, "allowed_annotations": ["io.kubernetes.cri-o.Devices"]}
+    return _HEADER + toml.dumps({"crio": {"runtime": {"runtimes": {handler.name: keys}}}})
+
+
+def refuse_others(
+    handlers: Sequence[Handler], ours: Collection[Path] = (), directory: Path = DIRECTORY, main: Path = MAIN
+) -> None:
+    """See to it that nobody else's file has a handler of these names: the later one would win.
+
+    Args:
+        handlers: The handlers.
+        ours: Drop-ins that are on record as ours.
+        directory: Where drop-ins are.
+        main: CRI-O's main file.
 
     Raises:
         InstallError: One has, or is no TOML.
     """
-    for file in _files(path, main):
+    for file in _files(directory, main):
+        if file in ours:
+            continue
         try:
             content = tomllib.loads(file.read_text())
         except (OSError, ValueError) as error:
@@ -56,8 +72,8 @@ def refuse_others(path: Path, handlers: Sequence[Handler], main: Path = MAIN) ->
                 )
 
 
-def _files(path: Path, main: Path) -> Iterator[Path]:
+def _files(directory: Path, main: Path) -> Iterator[Path]:
     if main.exists():
         yield main
-    if path.parent.is_dir():
-        yield from sorted(each for each in path.parent.rglob("*") if each.is_file() and each != path)
+    if directory.is_dir():
+        yield from sorted(each for each in directory.rglob("*") if each.is_file())

@@ -15,7 +15,7 @@ from kata_py.install.errors import InstallError
 SHIM = "containerd-shim-kata-v2"
 KATA, REMOTE = "kata", "kata-remote"
 NAMES = (KATA, REMOTE)
-HOME = Path("/opt/kata-py")
+HOME = Path("/opt/kata")
 
 # Of `kata-remote`, where no tree of ours has one; the second is OpenShift's.
 _REMOTE_SEARCHED = (

@@ -11,6 +11,7 @@ from kata_py.install.errors import InUseError
 from kata_py.install.ledger import STATE, Ledger
 
 RESTARTS = {containerd.NAME: containerd.RESTART, crio.NAME: crio.RESTART}
+LEDGERS = {containerd.NAME: (containerd.NAME,), crio.NAME: tuple(crio.LEDGERS.values())}  # one for each drop-in
 
 
 def restarts(home: Path, state: Path = STATE) -> list[str]:
@@ -48,9 +49,10 @@ def refuse_named(home: Path, state: Path = STATE) -> None:
 
 
 def _drop_ins(state: Path) -> Iterator[tuple[str, Path]]:
-    for name in RESTARTS:
-        if entry := Ledger(name, state).entry():
-            yield name, entry.path
+    for manager, names in LEDGERS.items():
+        for name in names:
+            if entry := Ledger(name, state).entry():
+                yield manager, entry.path
 
 
 def _names(drop_in: Path, home: Path) -> bool:

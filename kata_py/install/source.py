@@ -17,7 +17,7 @@ from kata_py.install.handler import HOME, SHIM
 
 TAR_TIMEOUT = 300.0  # seconds; a bundle is unpacked in two
 
-_TOP = "kata-py"  # the one directory in a bundle
+_TOP = "kata"  # the one directory in a bundle
 _INFO = "kata_py-*.dist-info"
 _GUEST = "share/guest/manifest.json"
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]*")

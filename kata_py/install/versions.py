@@ -1,9 +1,9 @@
 """Versions side by side: a tree for each below `versions`, and the link `current` to the one that new pods get.
 
-    /opt/kata-py/versions/0.1.0/{bin,lib,share}
-    /opt/kata-py/versions/0.2.0/…
-    /opt/kata-py/current   -> versions/0.2.0
-    /opt/kata-py/previous  -> versions/0.1.0     what a roll-back goes to
+    /opt/kata/versions/0.1.0/{bin,lib,share}
+    /opt/kata/versions/0.2.0/…
+    /opt/kata/current   -> versions/0.2.0
+    /opt/kata/previous  -> versions/0.1.0     what a roll-back goes to
 
 A tree appears whole by a rename and never changes; what is current changes by a rename of the link. Kill -9 at any
 point leaves one of the two versions in force, and at most hidden names, which the next change removes.

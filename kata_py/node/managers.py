@@ -20,7 +20,7 @@ CRIO = "etc/crio/crio.conf"
 DROP_INS = ("etc/containerd/conf.d/*.toml", "etc/containerd/config.d/*.toml", "etc/crio/crio.conf.d/*")
 
 _PLUGINS = ("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime")
-_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin", "opt/kata/bin", "opt/kata-py/bin")
+_PATH = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin", "opt/kata/bin")
 _HEAD = 1 << 12  # bytes of a program in which a launcher of ours names what it starts
 _OURS = b"kata_py"
 

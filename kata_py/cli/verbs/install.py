@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack
 
 import click
 
@@ -14,7 +14,9 @@ from kata_py.cli.errors import CtlError
 
 if TYPE_CHECKING:
     from kata_py.install.handler import Handler
-    from kata_py.install.ledger import Change
+    from kata_py.install.ledger import Change, Ledger
+
+DropIn: TypeAlias = "tuple[Ledger, Path, str]"  # where it is put on record, where it goes, what it says
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,7 +72,7 @@ def told(place: Path) -> Iterator[None]:
 
 
 @click.group(
-    help="Tell this node's container manager of our handlers, by a drop-in of its own: no other file is changed."
+    help="Tell this node's container manager of our handlers, by drop-ins of their own: no other file is changed."
 )
 def command() -> None:
     """The group."""
@@ -88,41 +90,48 @@ def containerd(
 ) -> None:
     """Install for containerd."""
     from kata_py.install import containerd as manager
+    from kata_py.install.ledger import Ledger
 
     path = (drop_in or manager.DROP_IN).absolute()
 
-    def text(handlers: list[Handler]) -> str:
+    def drop_ins(handlers: list[Handler], state: Path) -> Iterator[DropIn]:
         node = manager.Containerd((main or manager.MAIN).absolute(), path, program)
-        return node.drop_in(handlers, annotations or manager.ANNOTATIONS)
+        yield Ledger(manager.NAME, state), path, node.drop_in(handlers, annotations or manager.ANNOTATIONS)
 
-    _install(manager.NAME, path, text, wishes)
+    _install(manager.NAME, path, drop_ins, wishes)
 
 
-@command.command(help="Write CRI-O's drop-in.")
+@command.command(help="Write CRI-O's drop-ins, one for each handler: 50-kata and 50-kata-remote.")
 @options(HANDLERS)
 @click.option("--crio-config", "main", type=FILE, help="its main file; /etc/crio/crio.conf by default")
-@click.option("--drop-in", type=FILE, help="the drop-in; /etc/crio/crio.conf.d/50-kata by default")
+@click.option("--drop-ins", "directory", type=FILE, help="their directory; /etc/crio/crio.conf.d by default")
 @options(CHANGES)
-def crio(main: Path | None, drop_in: Path | None, **wishes: Unpack[Wishes]) -> None:
+def crio(main: Path | None, directory: Path | None, **wishes: Unpack[Wishes]) -> None:
     """Install for CRI-O."""
     from kata_py.install import crio as manager
+    from kata_py.install.ledger import Ledger
 
-    path = (drop_in or manager.DROP_IN).absolute()
+    place = (directory or manager.DIRECTORY).absolute()
 
-    def text(handlers: list[Handler]) -> str:
-        manager.refuse_others(path, handlers, main or manager.MAIN)
-        return manager.drop_in(handlers)
+    def drop_ins(handlers: list[Handler], state: Path) -> Iterator[DropIn]:
+        entries = [Ledger(name, state).entry() for name in manager.LEDGERS.values()]
+        manager.refuse_others(handlers, {entry.path for entry in entries if entry}, place, main or manager.MAIN)
+        for handler in handlers:
+            ledger = Ledger(manager.LEDGERS[handler.name], state)
+            yield ledger, manager.path_of(handler.name, place), manager.drop_in(handler)
 
-    _install(manager.NAME, path, text, wishes)
+    _install(manager.NAME, place, drop_ins, wishes)
 
 
-def _install(manager: str, path: Path, text: Callable[[list[Handler]], str], wishes: Wishes) -> None:
+def _install(
+    manager: str, place: Path, drop_ins: Callable[[list[Handler], Path], Iterable[DropIn]], wishes: Wishes
+) -> None:
     from kata_py.install import handler, ledger
 
     names, dry_run = wishes["names"], wishes["dry_run"]
     if unknown := set(names) - set(handler.NAMES):
         raise click.BadParameter(f"{', '.join(sorted(unknown))}: the handlers are {' and '.join(handler.NAMES)}")
-    with told(path):
+    with told(place):
         handlers = handler.find(
             names,
             program=Path(sys.argv[0]),
@@ -130,26 +139,31 @@ def _install(manager: str, path: Path, text: Callable[[list[Handler]], str], wis
             configuration=wishes["configuration"],
             remote_configuration=wishes["remote_configuration"],
         )
-        kept = ledger.Ledger(manager, wishes["state"] or ledger.STATE)
-        change = kept.install(path, text(handlers), force=wishes["force"], dry_run=dry_run)
+        wanted = list(drop_ins(handlers, wishes["state"] or ledger.STATE))
+        changes = [kept.install(path, text, force=wishes["force"], dry_run=True) for kept, path, text in wanted]
+        if not dry_run:  # none is written before all can be
+            changes = [kept.install(path, text, force=wishes["force"]) for kept, path, text in wanted]
     left_out = [name for name in handler.NAMES if name not in {each.name for each in handlers}]
     if left_out and not names:
         click.echo(f"{' and '.join(left_out)} is left out: no configuration for it is found on this node")
-    report(manager, change, dry_run=dry_run)
+    report(manager, changes, dry_run=dry_run)
 
 
-def report(manager: str, change: Change, *, dry_run: bool) -> None:
+def report(manager: str, changes: Sequence[Change], *, dry_run: bool) -> None:
     """Print what changes, and what has to be restarted for it.
 
     Args:
-        manager: Whose drop-in it is.
-        change: What it is.
+        manager: Whose drop-ins they are.
+        changes: What becomes of each.
         dry_run: Whether nothing was done.
     """
     from kata_py.install.managers import RESTARTS
 
-    if change.before == change.after:
-        click.echo(f"{change.path}: nothing changes")
-        return
-    click.echo(change.diff(), nl=False)
-    click.echo(f"{'would be' if dry_run else 'is'} in force after: {RESTARTS[manager]}")
+    real = [change for change in changes if change.before != change.after]
+    for change in changes:
+        if change in real:
+            click.echo(change.diff(), nl=False)
+        else:
+            click.echo(f"{change.path}: nothing changes")
+    if real:
+        click.echo(f"{'would be' if dry_run else 'is'} in force after: {RESTARTS[manager]}")

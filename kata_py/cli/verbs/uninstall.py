@@ -17,12 +17,15 @@ from kata_py.cli.verbs.install import CHANGES, options, report, told
 @options(CHANGES)
 def command(manager: str, dry_run: bool, force: bool, state: Path | None) -> None:
     """Uninstall."""
-    from kata_py.install import ledger
+    from kata_py.install.ledger import STATE, Ledger
+    from kata_py.install.managers import LEDGERS
 
-    place = state or ledger.STATE
+    place = state or STATE
     with told(place):
-        change = ledger.Ledger(manager, place).uninstall(force=force, dry_run=dry_run)
-    if change is None:
-        click.echo(f"nothing is installed for {manager}")
+        kept = [Ledger(name, place) for name in LEDGERS[manager]]
+        planned = [each.uninstall(force=force, dry_run=True) for each in kept]
+        changes = planned if dry_run else [each.uninstall(force=force) for each in reversed(kept)]
+    if done := [change for change in changes if change]:
+        report(manager, done, dry_run=dry_run)
     else:
-        report(manager, change, dry_run=dry_run)
+        click.echo(f"nothing is installed for {manager}")

@@ -25,7 +25,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--plan", "only_plan", is_flag=True, help="only say what would happen")
 @click.option("--rollback", is_flag=True, help="put the version before this one in force again")
 @click.option("--remove", metavar="VERSION", help="remove a version that no sandbox needs")
-@click.option("--home", type=FILE, help="where versions are; /opt/kata-py by default")
+@click.option("--home", type=FILE, help="where versions are; /opt/kata by default")
 @click.option("--state", type=FILE, help="where `install` keeps what was there before")
 @printed.output_option
 def command(

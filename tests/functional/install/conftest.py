@@ -29,7 +29,7 @@ class Node:
 
     def __init__(self, top: Path) -> None:
         self.top = top
-        self.home = top / "opt" / "kata-py"
+        self.home = top / "opt" / "kata"
         self.main = top / "etc" / "containerd" / "config.toml"
         self.bundles = top.with_name(f"{top.name}-bundles")
         self.main.parent.mkdir(parents=True)
@@ -61,7 +61,7 @@ class Node:
         """Run `kata-ctl install`."""
         places = {
             "containerd": ("--containerd-config", self.main, "--drop-in", self.main.parent / "conf.d" / "50-kata.toml"),
-            "crio": ("--drop-in", self.top / "etc" / "crio" / "crio.conf.d" / "50-kata"),
+            "crio": ("--drop-ins", self.top / "etc" / "crio" / "crio.conf.d"),
         }
         files = ("--shim", self.shim, "--configuration", self.configuration)
         remote = ("--remote-configuration", self.configuration.with_name("configuration-remote.toml"))

@@ -30,4 +30,4 @@ def unpacked(packages: Packages, tmp_path: Path) -> Path:
     place = tmp_path / "any place"
     place.mkdir()
     subprocess.run(["tar", "--extract", f"--file={packages.bundle}", f"--directory={place}"], check=True)
-    return place / "kata-py"
+    return place / "kata"

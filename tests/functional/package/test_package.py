@@ -72,16 +72,32 @@ def test_the_debian_package_has_the_tree_and_links_that_lead_into_it(packages: P
     assert VERSION in said(link, "version")
 
 
-def test_dpkg_takes_the_package_in_and_out(packages: Packages, tmp_path: Path):
-    (tmp_path / "var/lib/dpkg").mkdir(parents=True)
-    (tmp_path / "var/lib/dpkg/status").touch()
-    dpkg = ["/usr/bin/dpkg", f"--root={tmp_path}", "--force-depends", "--force-script-chrootless", "--log=/dev/null"]
+def dpkg(root: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run dpkg on a directory of its own."""
+    database = root / "var/lib/dpkg"
+    database.mkdir(parents=True, exist_ok=True)
+    (database / "status").touch()
+    command = ["/usr/bin/dpkg", f"--root={root}", "--force-depends", "--force-script-chrootless", "--log=/dev/null"]
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    subprocess.run([*dpkg, "--install", packages.debian], env=environment, check=True, capture_output=True)
+    return subprocess.run([*command, *words], env=environment, capture_output=True, text=True)
+
+
+def test_dpkg_takes_the_package_in_and_out(packages: Packages, tmp_path: Path):
+    dpkg(tmp_path, "--install", packages.debian).check_returncode()
     assert (tmp_path / HOME.relative_to("/") / "share/guest/vmlinux").is_file()
-    subprocess.run([*dpkg, "--purge", "kata-py"], env=environment, check=True, capture_output=True)
+    dpkg(tmp_path, "--purge", "kata-py").check_returncode()
     assert not (tmp_path / HOME.relative_to("/")).exists()
     assert not (tmp_path / "usr/bin/kata-ctl").is_symlink()
+
+
+def test_dpkg_writes_over_nothing_of_another_kata(packages: Packages, tmp_path: Path):
+    theirs = tmp_path / HOME.relative_to("/") / "bin/containerd-shim-kata-v2"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("upstream's")
+    refused = dpkg(tmp_path, "--install", packages.debian)
+    assert refused.returncode != 0
+    assert "is there already, of another Kata Containers" in refused.stderr
+    assert theirs.read_text() == "upstream's"
 
 
 def test_pip_installs_the_wheel_for_a_host(packages: Packages, tmp_path: Path):
@@ -100,7 +116,7 @@ def test_a_container_runs_in_a_machine_by_the_bundle_alone(packages: Packages, s
     top = short_tmp / "package"
     top.mkdir()
     subprocess.run(["tar", "--extract", f"--file={packages.bundle}", f"--directory={top}"], check=True)
-    home = top / "kata-py"
+    home = top / "kata"
     config = home / "share/configuration.toml"
     text = config.read_text().replace(str(HOME), str(home))
     # A guest under emulation takes its time.

@@ -34,7 +34,7 @@ class Node:
         current = self.home / "current"
         shim, configuration = current / "bin/containerd-shim-kata-v2", current / "share/configuration.toml"
         files = ("--shim", shim, "--configuration", configuration, "--handler", "kata")
-        places = ("--drop-in", self.drop_in, "--crio-config", self.top / "crio.conf")
+        places = ("--drop-ins", self.drop_in.parent, "--crio-config", self.top / "crio.conf")
         return self.says("install", "crio", *files, *places, *words, status=status)
 
     def upgrade(self, *words: object, status: int = 0) -> str:
@@ -65,6 +65,25 @@ def test_install_shows_what_it_changes_and_what_to_restart(node: Node) -> None:
     assert node.says("uninstall", "crio") == "nothing is installed for crio\n"
 
 
+def test_each_handler_of_crios_has_a_drop_in_and_none_is_written_before_all_can_be(node: Node) -> None:
+    before = footprint(node.top)
+    remote = node.drop_in.with_name("50-kata-remote")
+    both = ("--handler", "kata-remote", "--remote-configuration", node.home / "current/share/configuration-remote.toml")
+    node.install(*both)
+    assert "[crio.runtime.runtimes.kata]" in node.drop_in.read_text()
+    assert "[crio.runtime.runtimes.kata-remote]" in remote.read_text()
+    remote.write_text("edited\n")
+    node.drop_in.unlink()
+    assert "50-kata-remote was edited by somebody else" in node.install(*both, status=1)
+    assert not node.drop_in.exists()
+    node.install(*both, "--force")
+    remote.write_text("edited\n")
+    assert "50-kata-remote was edited by somebody else" in node.says("uninstall", "crio", status=1)
+    assert node.drop_in.exists()
+    node.says("uninstall", "crio", "--force")
+    assert footprint(node.top) == before
+
+
 def test_what_cannot_be_done_is_said_with_the_next_step(node: Node) -> None:
     node.install()
     node.drop_in.write_text("edited\n")
@@ -89,7 +108,15 @@ def test_handlers_without_a_configuration_are_said_to_be_left_out(node: Node, mo
         node.home / "current/share/configuration.toml",
     )
     said = node.says(
-        "install", "crio", "--shim", shim, "--configuration", configuration, "--drop-in", node.drop_in, "--dry-run"
+        "install",
+        "crio",
+        "--shim",
+        shim,
+        "--configuration",
+        configuration,
+        "--drop-ins",
+        node.drop_in.parent,
+        "--dry-run",
     )
     assert said.startswith("kata-remote is left out: no configuration for it is found on this node\n")
 

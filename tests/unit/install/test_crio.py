@@ -1,4 +1,4 @@
-"""CRI-O's drop-in, key by key: there is no CRI-O here to read it."""
+"""CRI-O's drop-ins, key by key: there is no CRI-O here to read them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from kata_py.install.handler import Handler
 # CRI-O's own rule for the program of a `vm` runtime.
 NAME = re.compile(r"^containerd-shim-[a-zA-Z0-9\-\+]+$")
 
-SHIM = Path("/opt/kata-py/current/bin/containerd-shim-kata-v2")
+SHIM = Path("/opt/kata/current/bin/containerd-shim-kata-v2")
 HANDLERS = [
-    Handler("kata", SHIM, Path("/opt/kata-py/current/share/configuration.toml")),
+    Handler("kata", SHIM, Path("/opt/kata/current/share/configuration.toml")),
     Handler("kata-remote", SHIM, Path("/opt/kata/configuration-remote.toml")),
 ]
 
 
 def runtimes() -> dict[str, Any]:
-    content = tomllib.loads(crio.drop_in(HANDLERS))
-    assert content.keys() == {"crio"}
-    assert content["crio"].keys() == {"runtime"}
-    assert content["crio"]["runtime"].keys() == {"runtimes"}
-    found: dict[str, Any] = content["crio"]["runtime"]["runtimes"]
+    found: dict[str, Any] = {}
+    for handler in HANDLERS:
+        content = tomllib.loads(crio.drop_in(handler))
+        assert content.keys() == {"crio"}
+        assert content["crio"].keys() == {"runtime"}
+        assert content["crio"]["runtime"].keys() == {"runtimes"}
+        found |= content["crio"]["runtime"]["runtimes"]
     return found
 
 
@@ -38,7 +40,7 @@ def test_each_handler_has_the_keys_of_a_runtime_for_machines() -> None:
             "runtime_path": str(SHIM),
             "runtime_type": "vm",
             "runtime_root": "/run/vc",
-            "runtime_config_path": "/opt/kata-py/current/share/configuration.toml",
+            "runtime_config_path": "/opt/kata/current/share/configuration.toml",
             "privileged_without_host_devices": True,
         },
         "kata-remote": {
@@ -54,38 +56,44 @@ def test_each_handler_has_the_keys_of_a_runtime_for_machines() -> None:
     assert all(NAME.match(Path(keys["runtime_path"]).name) for keys in runtimes().values())
 
 
+def test_each_handlers_drop_in_has_the_name_that_kata_and_openshift_give_it() -> None:
+    paths = [crio.path_of(handler.name) for handler in HANDLERS]
+    assert paths == [Path("/etc/crio/crio.conf.d/50-kata"), Path("/etc/crio/crio.conf.d/50-kata-remote")]
+
+
 @pytest.fixture
-def drop_in(tmp_path: Path) -> Path:
-    path = tmp_path / "crio.conf.d" / "50-kata"
-    path.parent.mkdir()
+def directory(tmp_path: Path) -> Path:
+    path = tmp_path / "crio.conf.d"
+    path.mkdir()
     return path
 
 
-def refuse(drop_in: Path) -> None:
-    crio.refuse_others(drop_in, HANDLERS, drop_in.parent.with_name("crio.conf"))
+def refuse(directory: Path, *ours: Path) -> None:
+    crio.refuse_others(HANDLERS, ours, directory, directory.with_name("crio.conf"))
 
 
 @pytest.mark.parametrize("place", ["crio.conf", "crio.conf.d/50-kata-remote"])
-def test_a_handler_of_somebody_elses_is_not_taken_over(drop_in: Path, place: str) -> None:
-    other = drop_in.parent.parent / place
+def test_a_handler_of_somebody_elses_is_not_taken_over(directory: Path, place: str) -> None:
+    other = directory.parent / place
     other.write_text('[crio.runtime.runtimes.runc]\nruntime_type = "oci"\n')
-    refuse(drop_in)
+    refuse(directory)
     other.write_text('[crio.runtime.runtimes.kata-remote]\nruntime_type = "vm"\n')
     with pytest.raises(InstallError, match=f"{place} has a handler kata-remote already"):
-        refuse(drop_in)
+        refuse(directory)
 
 
-def test_our_own_drop_in_is_not_somebody_elses(drop_in: Path) -> None:
-    refuse(drop_in)
-    drop_in.write_text(crio.drop_in(HANDLERS))
-    refuse(drop_in)
+def test_our_own_drop_ins_are_not_somebody_elses(directory: Path) -> None:
+    ours = [crio.path_of(handler.name, directory) for handler in HANDLERS]
+    for handler, path in zip(HANDLERS, ours, strict=True):
+        path.write_text(crio.drop_in(handler))
+    refuse(directory, *ours)
 
 
 def test_a_directory_that_is_not_there_has_nobody_elses(tmp_path: Path) -> None:
-    refuse(tmp_path / "none" / "50-kata")
+    refuse(tmp_path / "none")
 
 
-def test_what_crio_could_not_read_is_named(drop_in: Path) -> None:
-    drop_in.with_name("10-broken").write_text("[")
+def test_what_crio_could_not_read_is_named(directory: Path) -> None:
+    (directory / "10-broken").write_text("[")
     with pytest.raises(InstallError, match="10-broken cannot be read as TOML"):
-        refuse(drop_in)
+        refuse(directory)

@@ -134,18 +134,18 @@ def test_another_build_of_an_installed_version_is_refused(node: Node) -> None:
 def test_the_configuration_names_the_versions_own_files(node: Node) -> None:
     source = node.source(OLD)
     configuration = source / "share/configuration.toml"
-    configuration.write_text(f'kernel = "/opt/kata-py/share/guest/vmlinux"\nimage = "{source}/share/image"\n')
+    configuration.write_text(f'kernel = "/opt/kata/share/guest/vmlinux"\nimage = "{source}/share/image"\n')
     node.upgrade(OLD)
     lines = (node.tree(OLD) / "share/configuration.toml").read_text().splitlines()
     assert lines == [f'kernel = "{node.tree(OLD)}/share/guest/vmlinux"', f'image = "{node.tree(OLD)}/share/image"']
 
 
 def test_a_bundle_is_a_source_too(node: Node) -> None:
-    tree, bundle = trees.make(node.top / "kata-py", OLD), node.top / "bundle.tar.zst"
+    tree, bundle = trees.make(node.top / "kata", OLD), node.top / "bundle.tar.zst"
     (tree / "share/guest").mkdir()
     (tree / "share/guest/manifest.json").write_text("{}")
     tar = ["tar", "--create", "--use-compress-program=zstd -q", f"--file={bundle}", f"--directory={node.top}"]
-    subprocess.run([*tar, "kata-py"], check=True)
+    subprocess.run([*tar, "kata"], check=True)
     assert node.versions.plan(bundle).unpacked
     node.versions.upgrade(bundle)
     assert not node.versions.plan(bundle).unpacked

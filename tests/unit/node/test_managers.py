@@ -60,7 +60,7 @@ def test_a_handler_of_crios_in_a_drop_in_is_found_by_its_path(root: Path) -> Non
 def test_what_install_writes_is_what_is_found(root: Path) -> None:
     program = root / "usr/bin/containerd-shim-kata-v2"
     (root / "c.toml").touch()
-    (root / "etc/crio/crio.conf.d/50-kata").write_text(crio.drop_in([Handler("kata", program, root / "c.toml")]))
+    (root / "etc/crio/crio.conf.d/50-kata").write_text(crio.drop_in(Handler("kata", program, root / "c.toml")))
     told = found(root)["CRI-O: kata"]
     assert (told.verdict, told.evidence.startswith(f"{program} with {root}/c.toml")) == (Verdict.OK, True)
 
