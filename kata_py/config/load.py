@@ -19,6 +19,7 @@ SEARCHED = (
     Path("/etc/kata-containers/configuration.toml"),
     Path("/usr/share/defaults/kata-containers/configuration.toml"),
     Path("/opt/kata/share/defaults/kata-containers/configuration.toml"),
+    Path("/opt/kata/current/share/configuration.toml"),  # of the installed version that is in force
 )
 
 _AGENT: Key = ("agent", "kata")
