@@ -127,7 +127,7 @@ def parts(
     yield Part("kernel/log.txt", sources.kernel_log)
     yield Part("kernel/command-line.txt", lambda: redaction.kernel_parameters((root / "proc/cmdline").read_text()))
     for name in sources.FILES:
-        yield Part(f"host/{name.rpartition('/')[2]}.txt", (root / name).read_text)
+        yield Part(f"host/{name.rpartition('/')[2]}.txt", partial(sources.file, root / name))
     yield Part("host/processes.txt", partial(sources.processes, root / "proc"))
     yield Part("host/mounts.txt", partial(sources.mounts, root / "proc"))
     listed = (paths.records.parent, paths.shares, root / "opt/cni/bin", root / "var/lib/cni/bin", root / "dev/vfio")

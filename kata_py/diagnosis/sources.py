@@ -64,6 +64,19 @@ class Absent(Exception):
     """The node has no such thing; that is no failure."""
 
 
+def file(path: Path) -> str:
+    """A file of the kernel's or the distribution's.
+
+    Raises:
+        Absent: This node has none: a kernel without modules has no list of them.
+        OSError: It cannot be read.
+    """
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        raise Absent(f"there is no {path}") from None
+
+
 def command(*words: str) -> str:
     """What a command prints, with its errors.
 

@@ -215,3 +215,8 @@ def test_a_listing_tells_names_and_never_content(make: Callable[[Path], None], t
     told = sources.listing(tmp_path, tmp_path / "none")
     assert "content" not in told
     assert f"{tmp_path}/odd" in told
+
+
+def test_a_file_that_a_kernel_has_not_is_absent_and_no_failure(tmp_path: Path) -> None:
+    with pytest.raises(Absent, match=r"there is no .*/proc/modules"):
+        sources.file(tmp_path / "proc/modules")
