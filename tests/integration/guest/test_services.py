@@ -71,7 +71,7 @@ async def test_figures_of_a_running_guest_are_whole_and_can_be_parsed(boot: Boot
 async def test_log_and_shell_are_ports_by_name_where_there_is_no_vsock(boot: Boot) -> None:
     asked = ("agent.log=debug", "agent.log_vport=1025", "agent.debug_console", "agent.debug_console_vport=1026")
     ports = ("agent.log.0", "agent.debug_console.0")
-    boot = replace(boot, ports=ports, parameters=(*boot.parameters, *asked, "agent.trace=true"))
+    boot = replace(boot, ports=ports, parameters=(*boot.parameters, *asked, "agent.passfd_listener_port=1027"))
     async with run(boot) as machine, machine.agent(), asyncio.timeout(CALL):
         log, log_writer = await asyncio.open_unix_connection(machine.sockets / "agent.log.0")
         records = [json.loads(await log.readline()) for _ in range(4)]
@@ -93,7 +93,7 @@ async def test_log_and_shell_are_ports_by_name_where_there_is_no_vsock(boot: Boo
     assert (records[0]["msg"], records[0]["agent-version"]) == ("announce", __version__)
     assert records[0]["config"]["log_vport"] == 1025
     messages = [record["msg"] for record in records]
-    assert "this agent has not what is asked for by agent.trace=true" in messages
+    assert "this agent has not what is asked for by agent.passfd_listener_port=1027" in messages
     assert any(message.startswith(f"kata-agent {__version__} serves virtio-serial") for message in messages)
     console = [text for _, text in machine.console]
     assert not any("serves virtio-serial" in line for line in console)
