@@ -123,13 +123,13 @@ async def test_a_process_that_does_not_read_stops_no_other_call(pod: Pod) -> Non
 
 
 async def test_a_reader_that_stalls_does_not_stop_kill(pod: Pod) -> None:
-    await pod.run("ctr", "yes")
-    await pod.read_until(b"y\n", "ctr")
+    await pod.run("ctr", "sh", "-c", "head -c 50000 /dev/zero; echo written >&2; exec yes")
+    assert await pod.read("ctr", stderr=True) == b"written\n"  # and nobody reads the other output
 
     await pod.signal("ctr", signal.SIGKILL)
 
     assert await pod.wait("ctr") == 137
-    assert await pod.read_all("ctr")
+    assert (await pod.read_all("ctr")).startswith(bytes(50000))
 
 
 async def test_output_can_be_read_long_after_the_end(pod: Pod) -> None:
