@@ -116,6 +116,16 @@ async def test_a_guest_that_goes_down_in_a_stage_of_the_start_leaves_nothing(fra
 
 
 @ON_QEMU
+async def test_a_guest_that_goes_down_while_the_sandbox_ends_leaves_nothing(fragile: Manager) -> None:
+    async with fragile.container("panic-end", "sleep", "1000") as container:
+        await container.start()
+        async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as group:
+            group.create_task(panic_when(container.id, in_state(State.STOPPING)))
+            group.create_task(end(container))
+        await delete(container)
+
+
+@ON_QEMU
 async def test_a_guest_that_panics_ends_its_container(manager: Manager) -> None:
     async with manager.container("panicking", "sh", "-c", "echo c > /proc/sysrq-trigger") as container:
         await container.start()
