@@ -23,7 +23,7 @@ from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.events import EventQueue
 from kata_py.sandbox.record import Record
 from kata_py.sandbox.stdio import StdioOpener
-from kata_py.shim import bundle, post_mortem, process
+from kata_py.shim import bundle, process
 from kata_py.shim.invocation import Invocation
 from kata_py.shim.listener import LISTEN_FD
 from kata_py.shim.log import logging_to, write_as
@@ -172,7 +172,9 @@ def serve(invocation: Invocation) -> NoReturn:
         except BaseException as error:
             logger.critical("the shim ends, and its sandbox with it", exc_info=True)
             if isinstance(error, Exception):
-                post_mortem.keep(invocation, error)
+                from kata_py.shim.post_mortem import keep
+
+                keep(invocation, error)
             _unwind(invocation.id)
             code = 1
         finally:

@@ -13,29 +13,24 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import DecodeError
 
 from kata_protos import events_pb2, task_types_pb2, task_v2_ttrpc
 from kata_protos import task_v2_pb2 as task
-from kata_protos.runtimeoptions_pb2 import Options
 from kata_py.config.annotations import annotated
-from kata_py.config.assets import verify
 from kata_py.config.load import load
 from kata_py.config.model import Configuration, Source
 from kata_py.hypervisor.api import Hypervisor
-from kata_py.hypervisor.vfio import find
 from kata_py.oci.load import load_spec, parse_process, parse_resources
 from kata_py.oci.spec import Spec
 from kata_py.oci.wire import process_to_agent
-from kata_py.sandbox import failure, stats, vfio, volumes
+from kata_py.sandbox import failure, stats
 from kata_py.sandbox.container import Container, timestamp
-from kata_py.sandbox.container_plan import ContainerPlan, guest_process, look_up, plan_container, terminal_size
+from kata_py.sandbox.container_plan import guest_process, terminal_size
 from kata_py.sandbox.driver import find_driver
 from kata_py.sandbox.durations import of_tasks
 from kata_py.sandbox.errors import (
@@ -53,14 +48,12 @@ from kata_py.sandbox.pod import Role
 from kata_py.sandbox.process import LOST, Exit, Status
 from kata_py.sandbox.record import Record
 from kata_py.sandbox.sandbox import Sandbox
-from kata_py.sandbox.sandbox_plan import plan_sandbox, resolv_conf, shm
-from kata_py.sandbox.stdio import StdioOpener, StdioSpec
+from kata_py.sandbox.stdio import StdioOpener
 from kata_py.sandbox.sweep import sweep
-from kata_py.shim import bundle, management
+from kata_py.shim import bundle, management, planning
 from kata_py.shim.errors import UsageError
 from kata_py.shim.status import answered
 from kata_py.shim.tracing import Tracing
-from kata_py.storage.rootfs import RootfsMount
 from kata_py.storage.share import off_loop
 from kata_py.ttrpc.context import Context
 from kata_py.ttrpc.service import Entry, Handler
@@ -69,7 +62,6 @@ from kata_py.ttrpc.trace_context import TraceContext
 logger = logging.getLogger(__name__)
 
 _SPECS = "types.containerd.io/opencontainers/runtime-spec/1/"  # containerd `core/runtime/typeurl.go`
-_OPTIONS = ("runtimeoptions.v1.Options", "cri.runtimeoptions.v1.Options")  # of containerd from 1.7 on, and before
 _SIGNAL_MAX = 64
 
 _ACTIONS = {"CloseIO": "close_io", "ResizePty": "resize_pty"}  # kata's names for calls, where they are not the calls'
@@ -264,7 +256,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         container.add_exec(
             request.exec_id,
             process_to_agent(guest_process(process, terminal=request.terminal)),
-            _stdio(request),
+            planning.stdio_of(request),
             terminal_size(process),
         )
         return Empty()
@@ -370,7 +362,7 @@ class TaskService(task_v2_ttrpc.TaskService):
     ) -> Container:
         spec = load_spec(Path(request.bundle))
         annotations = spec.get("annotations", {})
-        configuration = annotated(self._load_configuration(_config(request.options)), annotations)
+        configuration = annotated(self._load_configuration(planning.source_of(request.options)), annotations)
         with self._tracing.creating_pod(configuration, request.id, annotations, began, caller):
             self._sandbox = await self._started(request, role, configuration, spec, began)
         self._configuration = configuration
@@ -382,20 +374,7 @@ class TaskService(task_v2_ttrpc.TaskService):
     async def _started(
         self, request: task.CreateTaskRequest, role: Role, configuration: Configuration, spec: Spec, began: int
     ) -> Sandbox:
-        if configuration.assets:
-            await asyncio.to_thread(verify, configuration.assets)
-        sandbox_plan = plan_sandbox(
-            configuration,
-            spec,
-            sandbox_id=request.id,
-            role=role,
-            dns=_dns(resolv_conf(spec)),
-            shm_size=_size(shm(spec)),
-            paths=self._paths,
-        )
-        container_plan = await _container_plan(request, configuration, spec, role)
-        cold = vfio.cold_plugged(configuration, container_plan.vfio)
-        sandbox_plan = replace(sandbox_plan, vm=sandbox_plan.vm.having(cold))
+        sandbox_plan, container_plan = await planning.sandbox(request, configuration, spec, role, self._paths)
         return await Sandbox.start(
             sandbox_plan,
             container_plan,
@@ -414,7 +393,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         assert self._configuration is not None  # of the runtime class that the sandbox was made with
         spec = load_spec(Path(request.bundle))
         with self._tracing.creating(request.id, began, caller, self._sandbox):
-            container_plan = await _container_plan(request, self._configuration, spec, role, self._sandbox.id)
+            container_plan = await planning.container(request, self._configuration, spec, role, self._sandbox.id)
             container = await self._sandbox.add(container_plan)
         self._tell_created(request, container)
         return container
@@ -473,57 +452,6 @@ def _json(message: Any, kind: str) -> bytes:
     if message.type_url != _SPECS + kind:
         raise InvalidArgument(f"expected {_SPECS}{kind} as JSON, got {message.type_url or 'nothing'}")
     return message.value
-
-
-def _stdio(request: task.CreateTaskRequest | task.ExecProcessRequest) -> StdioSpec:
-    return StdioSpec(request.stdin, request.stdout, request.stderr, request.terminal)
-
-
-def _config(options: Any) -> Source:
-    """The configuration that the runtime class names, or has itself. Other runtimes' options are not ours to read."""
-    if options.type_url.rpartition("/")[2] not in _OPTIONS:
-        return None
-    try:
-        named = Options.FromString(options.value)
-    except DecodeError as error:
-        raise InvalidArgument(f"the options of the runtime class are no {options.type_url}") from error
-    return Path(named.config_path) if named.config_path else named.config_body or None
-
-
-async def _container_plan(
-    request: task.CreateTaskRequest, configuration: Configuration, spec: Spec, role: Role, sandbox_id: str = ""
-) -> ContainerPlan:
-    nodes = vfio.nodes(spec)
-    rootfs = [RootfsMount(m.type, m.source, tuple(m.options)) for m in request.rootfs]
-    return plan_container(
-        configuration,
-        spec,
-        container_id=request.id,
-        bundle=Path(request.bundle),
-        rootfs=rootfs,
-        stdio=_stdio(request),
-        role=role,
-        sandbox_id=sandbox_id,
-        sources=await off_loop(look_up, spec, rootfs),
-        found=await off_loop(lambda: {node: find(node) for node in nodes}),
-    )
-
-
-def _size(shm: Path | None) -> int:
-    """Bytes that the manager's mount for /dev/shm holds at most."""
-    if shm is not None:
-        with suppress(OSError):
-            status = os.statvfs(shm)
-            return status.f_frsize * status.f_blocks or volumes.SHM_SIZE  # 0 is without a limit
-    return volumes.SHM_SIZE
-
-
-def _dns(resolv_conf: Path | None) -> list[str]:
-    if resolv_conf is None:
-        return []
-    with suppress(OSError):  # what is missing is told when it is to be shared
-        return resolv_conf.read_text(errors="replace").splitlines()
-    return []
 
 
 def _deleted(pid: int, exit: Exit) -> task.DeleteResponse:

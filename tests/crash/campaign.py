@@ -6,14 +6,15 @@ import functools
 import importlib
 import multiprocessing
 import os
+import select
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kata_py.resource import process
 from kata_py.shim.command import NAME
 from tests.conftest import REPOSITORY
 from tests.crash.doom import Doom, Notes, Step
@@ -185,9 +186,12 @@ def _await(node: Node, pid: int) -> None:
     if not pid:
         node.bury(_SHIM_TIMEOUT)
         return
-    deadline = time.monotonic() + DIES_WITHIN
-    while process.start_time(pid) is not None and time.monotonic() < deadline:
-        time.sleep(0.001)
+    with suppress(ProcessLookupError):
+        died = os.pidfd_open(pid)
+        try:
+            select.select([died], [], [], DIES_WITHIN)
+        finally:
+            os.close(died)
 
 
 def _clean_up(cure: str, life: Life, programs: Programs) -> list[str]:

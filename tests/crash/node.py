@@ -80,7 +80,7 @@ class Node:
             left = _children()
             if not left or time.monotonic() > deadline:
                 return left
-            time.sleep(0.001)
+            time.sleep(0.001)  # whose children become ours, and when, nothing tells
 
     def look(self, id: str) -> list[str]:
         """What has come since the last look, but for processes; of cgroups, which are the host's, the sandbox's."""

@@ -12,13 +12,13 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from click.testing import CliRunner
 
 from kata_py.cli.verbs import explain, gc, ps, timeline
@@ -153,8 +153,8 @@ async def test_a_fault_is_explained(
         assert 0 <= verdict["elapsed"] <= verdict["budget"] + SLACK
 
 
-@pytest.fixture
-def journald() -> Iterator[None]:
+@pytest_asyncio.fixture(loop_scope="session")
+async def journald() -> AsyncIterator[None]:
     """A journal of the node."""
     places = top, _ = Path("/run/systemd"), Path("/run/log")
     for place in places:
@@ -162,15 +162,15 @@ def journald() -> Iterator[None]:
     settings, socket = top / "journald.conf.d", top / "journal" / "socket"
     settings.mkdir()
     (settings / "tests.conf").write_text("[Journal]\nStorage=volatile\nAudit=no\nReadKMsg=no\n")  # nothing of the host
-    with subprocess.Popen(["/lib/systemd/systemd-journald"], stderr=subprocess.PIPE) as daemon:
-        try:
-            assert daemon.stderr is not None
-            while not socket.exists():
-                assert daemon.poll() is None, daemon.stderr.read()
-                time.sleep(0.01)
-            yield
-        finally:
+    daemon = await asyncio.create_subprocess_exec("/lib/systemd/systemd-journald", stderr=subprocess.PIPE)
+    try:
+        await until(lambda: socket.exists() or daemon.returncode is not None)
+        assert daemon.returncode is None, await daemon.communicate()
+        yield
+    finally:
+        if daemon.returncode is None:
             daemon.terminate()
+        await daemon.communicate()
     for place in places:
         shutil.rmtree(place)
 

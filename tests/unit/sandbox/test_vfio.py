@@ -92,7 +92,7 @@ async def test_a_containers_devices_are_in_its_machine_before_the_agent_is_told(
     top: Path, hypervisor: FakeHypervisor, opener: MemoryOpener, agent: FakeAgent, port: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("kata_py.shim.service.find", lambda node: FOUND[node])
+    monkeypatch.setattr("kata_py.shim.planning.find", lambda node: FOUND[node])
     spec = {**bundle.spec("c1", "rootfs", bundle.process(["true"]))}
     spec["linux"] = {**spec["linux"], **asking("/dev/vfio/12", "/dev/vfio/vfio")["linux"]}
     configuration = configured(**{port: "root-port"})
