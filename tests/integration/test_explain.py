@@ -159,12 +159,15 @@ async def journald() -> AsyncIterator[None]:
     places = top, _ = Path("/run/systemd"), Path("/run/log")
     for place in places:
         place.mkdir()  # in a room there is none; a host's own would be in the way
-    settings, socket = top / "journald.conf.d", top / "journal" / "socket"
+    settings, journal = top / "journald.conf.d", top / "journal"
+    sockets = [journal / name for name in ("socket", "stdout", "dev-log", "io.systemd.journal")]
     settings.mkdir()
     (settings / "tests.conf").write_text("[Journal]\nStorage=volatile\nAudit=no\nReadKMsg=no\n")  # nothing of the host
+    # systemd raises it when a node boots: else a shim that says much at once has lines dropped by a busy journal.
+    Path("/proc/sys/net/unix/max_dgram_qlen").write_text("512")  # of the room's network
     daemon = await asyncio.create_subprocess_exec("/lib/systemd/systemd-journald", stderr=subprocess.PIPE)
     try:
-        await until(lambda: socket.exists() or daemon.returncode is not None)
+        await until(lambda: all(path.exists() for path in sockets) or daemon.returncode is not None)
         assert daemon.returncode is None, await daemon.communicate()
         yield
     finally:
