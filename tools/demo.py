@@ -29,6 +29,7 @@ BUILD = REPOSITORY / "build"
 SETTLE_TIMEOUT = 3.0  # seconds
 TTY_TIMEOUT = 60.0  # seconds
 OURS = ("demo-", "kata", "containerd", "/run/vc", str(BUILD))  # what else changes on the machine is not our doing
+SIZED = 'until [ "$(stty size 2>/dev/null)" ]; do :; done; stty size'  # ctr gives the size once the process runs
 LAUNCHER = Path(sys.executable).with_name("containerd-shim-kata-v2")
 
 
@@ -82,7 +83,7 @@ def tour(containerd: PrivateContainerd) -> None:
     expect(echoed == text, f"cat gave {echoed!r}")
 
     step("a terminal of 100 columns")
-    size = shown_on_tty(containerd, *containerd.exec_arguments("demo-2", "e3", "stty", "size", options=["-t"]))
+    size = shown_on_tty(containerd, *containerd.exec_arguments("demo-2", "e3", "sh", "-c", SIZED, options=["-t"]))
     expect("40 100" in size, f"the terminal has another size: {size!r}")
 
     step("an exit code comes back")

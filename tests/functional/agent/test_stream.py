@@ -198,7 +198,8 @@ async def test_control_c_on_a_terminal_interrupts(pod: Pod) -> None:
 
 async def test_closing_a_terminals_stdin_does_not_end_its_output(pod: Pod) -> None:
     await pod.run("ctr", "sleep", "1000")
-    await pod.exec("ctr", "x", "sh", "-c", "echo up; sleep 0.2; stty size; echo done", Terminal=True)
+    script = 'echo up; until [ "$(stty size 2>/dev/null)" ]; do :; done; stty size; echo done'
+    await pod.exec("ctr", "x", "sh", "-c", script, Terminal=True)
     await pod.read_until(b"up", "ctr", "x")
 
     await pod.close_stdin("ctr", "x")

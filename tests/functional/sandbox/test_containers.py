@@ -138,10 +138,11 @@ async def test_a_terminal_has_a_size_and_one_stream(tasks: Tasks, output: MakeOu
     assert (await out.read()).replace(b"\r", b"").splitlines()[-1] == b"50 132"
 
 
-async def test_a_terminal_exec_begins_with_the_size_it_was_given(tasks: Tasks, output: MakeOutput) -> None:
+async def test_a_terminal_exec_gets_the_size_that_was_given_before_its_start(tasks: Tasks, output: MakeOutput) -> None:
     out = await output("out")
     await tasks.run(args=["sleep", "600"], stdout="")
-    await tasks.exec("e1", ["sh", "-c", "sleep 0.2; stty size"], stdout=out.path, terminal=True)
+    script = 'until [ "$(stty size 2>/dev/null)" ]; do :; done; stty size'
+    await tasks.exec("e1", ["sh", "-c", script], stdout=out.path, terminal=True)
     await tasks.client.ResizePty(task.ResizePtyRequest(id="c1", exec_id="e1", width=90, height=33))
     await tasks.start(exec_id="e1")
     assert (await out.read()).strip() == b"33 90"
