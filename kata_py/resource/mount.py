@@ -24,12 +24,18 @@ MS_SHARED = 1 << 20
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
+CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 
 _AT_FDCWD = -100  # include/uapi/linux/fcntl.h
 _AT_RECURSIVE = 0x8000
 _MOUNT_ATTR_RDONLY = 1
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+
+# System calls that glibc has names for since 2.36 only; the numbers are those of all architectures.
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -65,6 +71,24 @@ def setns(descriptor: int, kind: int, path: str) -> None:
     _check(_libc.setns(descriptor, kind), path)
 
 
+def clone_tree(path: str, *, recursive: bool = False) -> int:
+    """open_tree(2): a copy of the mount at the path, and perhaps of those below, as an open file; mounted nowhere yet.
+
+    Unlike a bind it can be made in one namespace and mounted in another. The kernel has it since 5.2.
+    """
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
+    descriptor: int = _libc.syscall(ctypes.c_long(_SYS_OPEN_TREE), _AT_FDCWD, os.fsencode(path), flags)
+    _check(0 if descriptor >= 0 else descriptor, path)
+    return descriptor
+
+
+def attach_tree(descriptor: int, target: str) -> None:
+    """move_mount(2): mount at a path what `clone_tree` has copied."""
+    empty, flags = b"", _MOVE_MOUNT_F_EMPTY_PATH
+    number = ctypes.c_long(_SYS_MOVE_MOUNT)
+    _check(_libc.syscall(number, descriptor, empty, _AT_FDCWD, os.fsencode(target), flags), target)
+
+
 def detach(target: str) -> None:
     """Lazily unmount everything stacked at the path; nothing mounted, or no such path, is fine."""
     while True:
@@ -83,9 +107,9 @@ def mount_points() -> list[str]:
 
 
 def fstype_at(path: str) -> str:
-    """The type of the file system mounted last exactly at the path; empty if none is."""
+    """The type of the file system mounted last exactly at the path, as this thread sees it; empty if none is."""
     wanted, found = os.path.realpath(path), ""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 as above
+    with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 as above
         for line in file:
             if _unescape(line.split(" ", 5)[4]) == wanted:
                 found = line.partition(" - ")[2].split(" ", 1)[0]
@@ -95,8 +119,8 @@ def fstype_at(path: str) -> str:
 def make_read_only(path: str) -> None:
     """mount_setattr(2): let nothing be written through the mount at the path, nor through any mount below it."""
     attributes = struct.pack("QQQQ", _MOUNT_ATTR_RDONLY, 0, 0, 0)
-    result = _libc.mount_setattr(_AT_FDCWD, os.fsencode(path), _AT_RECURSIVE, attributes, len(attributes))
-    _check(result, path)
+    number, size = ctypes.c_long(_SYS_MOUNT_SETATTR), ctypes.c_size_t(len(attributes))
+    _check(_libc.syscall(number, _AT_FDCWD, os.fsencode(path), _AT_RECURSIVE, attributes, size), path)
 
 
 def detach_below(path: str) -> None:

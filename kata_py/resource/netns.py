@@ -1,6 +1,5 @@
 """Network namespaces of the host: told apart by their inode, entered by a thread that then ends.
 
-A thread that once entered another namespace is never lent to anybody else, least of all to the event loop.
 The delete path imports this module too.
 """
 
@@ -11,12 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
 from kata_py.resource import mount
+from kata_py.resource.thread import in_thread
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -62,22 +61,12 @@ class NetworkNamespace:
             NamespaceGone: The namespace is gone.
             OSError: It may not be entered; and whatever the function raises.
         """
-        results: list[_T] = []
-        errors: list[BaseException] = []
 
-        def call() -> None:
-            try:
-                self._enter()
-                results.append(function(*args, **kwargs))
-            except BaseException as error:
-                errors.append(error)
+        def call() -> _T:
+            self._enter()
+            return function(*args, **kwargs)
 
-        thread = threading.Thread(target=call, name=f"network namespace {self.inode}")
-        thread.start()
-        thread.join()
-        if errors:
-            raise errors[0]
-        return results[0]
+        return in_thread(f"network namespace {self.inode}", call)
 
     def _enter(self) -> None:
         try:

@@ -22,6 +22,7 @@ from kata_py.network.network import Network, open_network
 from kata_py.oci.spec import LinuxResources
 from kata_py.oci.wire import resources_to_agent
 from kata_py.resource.journal import Journal
+from kata_py.resource.mntns import MountNamespace
 from kata_py.sandbox import agent_log, boots, failure, oom, trace
 from kata_py.sandbox.agent import CALL_TIMEOUT, Agent
 from kata_py.sandbox.container import Container
@@ -100,6 +101,7 @@ class Sandbox:
         *,
         namespace: str,
         planned: tuple[int, int],
+        node: MountNamespace | None = None,
         serve: Serve = lambda parts: nullcontext(),
     ) -> Sandbox:
         """Start a sandbox, up to the creation of its first container.
@@ -112,6 +114,7 @@ class Sandbox:
             events: Where the manager is told.
             namespace: The manager's namespace.
             planned: When planning began and ended, in monotonic nanoseconds.
+            node: Where is seen what the manager mounts; without it in the namespace of this process.
             serve: What is open as long as the sandbox runs, made of its parts.
 
         Raises:
@@ -127,7 +130,8 @@ class Sandbox:
                 async with stages.stage("share"):
                     share: Share | Copies | None = None
                     if plan.shared:
-                        share = await stack.enter_async_context(open_share(plan.id, record, plan.paths.shares))
+                        shares = plan.paths.shares
+                        share = await stack.enter_async_context(open_share(plan.id, record, shares, node=node))
                         await stack.enter_async_context(share.sandbox(plan.bind_mounts))
                     files: dict[str, AsyncExitStack] = {}
                     stack.push_async_callback(_close_all, files)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from kata_py.config.model import Configuration, Source
+from kata_py.resource.mntns import MountNamespace
 from kata_py.sandbox import shims
 from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.events import EventQueue
@@ -64,22 +65,21 @@ class Daemon:
         listening: The socket, listening.
         directory: The sandbox's bundle.
         namespace: The manager's namespace.
-        make_tasks: Makes the Task service.
     """
 
-    def __init__(self, listening: socket.socket, directory: Path, namespace: str, make_tasks: TasksFactory) -> None:
+    def __init__(self, listening: socket.socket, directory: Path, namespace: str) -> None:
         self._listening = listening
         self._path = listening.getsockname()
         self._directory = directory
         self._namespace = namespace
-        self._make_tasks = make_tasks
         self._ending = asyncio.Event()
 
-    async def serve(self, manager: str) -> None:
+    async def serve(self, manager: str, make_tasks: TasksFactory) -> None:
         """Serve until Shutdown, or until the shim has been idle for long.
 
         Args:
             manager: The manager's ttrpc address for events; empty when it takes none.
+            make_tasks: Makes the Task service.
         """
         async with AsyncExitStack() as stack:
             stack.callback(self.end)
@@ -87,7 +87,7 @@ class Daemon:
             publish = await stack.enter_async_context(publisher(manager, self._namespace))
             events = EventQueue(publish)
             await stack.enter_async_context(events.sending())
-            tasks = self._make_tasks(events, opener, self.end)
+            tasks = make_tasks(events, opener, self.end)
             stack.push_async_callback(tasks.drained, DRAIN_TIMEOUT)
             stack.push_async_callback(tasks.aclose)
             server = Server(admit=same_user)
@@ -163,12 +163,12 @@ def serve(invocation: Invocation) -> NoReturn:
     directory = Path(invocation.bundle)
     code = 0
     with logging_to(directory / bundle.LOG, invocation.id, debug=invocation.debug):
-        daemon = Daemon(socket.socket(fileno=LISTEN_FD), directory, invocation.namespace, _task_service(invocation))
+        daemon = Daemon(socket.socket(fileno=LISTEN_FD), directory, invocation.namespace)
         try:
-            process.separate()
+            node = process.separate()
             if sys.version_info < (3, 12):  # the default would wait for each child in a thread
                 asyncio.get_event_loop_policy().set_child_watcher(asyncio.PidfdChildWatcher())
-            asyncio.Runner().run(daemon.serve(os.environ.get("TTRPC_ADDRESS", "")))
+            asyncio.Runner().run(daemon.serve(os.environ.get("TTRPC_ADDRESS", ""), _task_service(invocation, node)))
         except BaseException as error:
             logger.critical("the shim ends, and its sandbox with it", exc_info=True)
             if isinstance(error, Exception):
@@ -182,7 +182,7 @@ def serve(invocation: Invocation) -> NoReturn:
     os._exit(code)  # a thread stuck in the write to a file would be waited for, without end
 
 
-def _task_service(invocation: Invocation) -> TasksFactory:
+def _task_service(invocation: Invocation, node: MountNamespace | None) -> TasksFactory:
     def make(events: EventQueue, open_stdio: StdioOpener, shut_down: Callable[[], None]) -> Tasks:
         from kata_py.shim.service import TaskService
 
@@ -192,6 +192,7 @@ def _task_service(invocation: Invocation) -> TasksFactory:
             open_stdio=open_stdio,
             shut_down=shut_down,
             load_configuration=configuration_of,
+            node=node,
         )
 
     return make

@@ -21,6 +21,7 @@ from kata_py.config.assets import verify
 from kata_py.config.model import Configuration, Source
 from kata_py.hypervisor.vfio import find
 from kata_py.oci.spec import Spec
+from kata_py.resource.mntns import MountNamespace
 from kata_py.sandbox import vfio, volumes
 from kata_py.sandbox.container_plan import ContainerPlan, look_up, plan_container
 from kata_py.sandbox.errors import InvalidArgument
@@ -55,7 +56,12 @@ def stdio_of(request: task.CreateTaskRequest | task.ExecProcessRequest) -> Stdio
 
 
 async def sandbox(
-    request: task.CreateTaskRequest, configuration: Configuration, spec: Spec, role: Role, paths: HostPaths
+    request: task.CreateTaskRequest,
+    configuration: Configuration,
+    spec: Spec,
+    role: Role,
+    paths: HostPaths,
+    node: MountNamespace | None,
 ) -> tuple[SandboxPlan, ContainerPlan]:
     """Plan a sandbox and its first container.
 
@@ -65,6 +71,7 @@ async def sandbox(
         spec: The bundle's.
         role: What the container is to its pod.
         paths: Where the sandbox's files lie.
+        node: Where what the spec names is seen; None for this process's namespace.
 
     Raises:
         ConfigurationError: A file that the configuration names is not what it is said to be.
@@ -81,13 +88,18 @@ async def sandbox(
         shm_size=_size(shm(spec)),
         paths=paths,
     )
-    first = await container(request, configuration, spec, role)
+    first = await container(request, configuration, spec, role, node)
     cold = vfio.cold_plugged(configuration, first.vfio)
     return replace(planned, vm=planned.vm.having(cold)), first
 
 
 async def container(
-    request: task.CreateTaskRequest, configuration: Configuration, spec: Spec, role: Role, sandbox_id: str = ""
+    request: task.CreateTaskRequest,
+    configuration: Configuration,
+    spec: Spec,
+    role: Role,
+    node: MountNamespace | None,
+    sandbox_id: str = "",
 ) -> ContainerPlan:
     """Plan a container.
 
@@ -96,6 +108,7 @@ async def container(
         configuration: The sandbox's.
         spec: The bundle's.
         role: What it is to its pod.
+        node: As for `sandbox`.
         sandbox_id: The sandbox that it is added to; empty for the first container of one.
 
     Raises:
@@ -112,7 +125,7 @@ async def container(
         stdio=stdio_of(request),
         role=role,
         sandbox_id=sandbox_id,
-        sources=await off_loop(look_up, spec, rootfs),
+        sources=await off_loop(lambda: node.run(look_up, spec, rootfs) if node else look_up(spec, rootfs)),
         found=await off_loop(lambda: {node: find(node) for node in nodes}),
     )
 

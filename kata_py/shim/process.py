@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 
 from kata_py.resource import mount
+from kata_py.resource.mntns import MountNamespace
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +40,21 @@ def ignore_signals() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def separate() -> None:
+def separate() -> MountNamespace | None:
     """Take a name, a mount namespace, and a place among the processes. To be called before any thread starts.
 
     What the shim mounts is seen by its children and goes with the last of them; what the host mounts later is
-    seen here. The steps that only tune are skipped with a warning where the kernel refuses them.
+    seen here, unless it is below a private mount. The steps that only tune are skipped with a warning where the
+    kernel refuses them.
+
+    Returns:
+        The namespace that was left, in which all of it is seen; None where the kernel cannot bring mounts from there.
 
     Raises:
         OSError: No mount namespace of its own: not root.
     """
     os.chdir("/")
+    node = _node()
     mount.unshare(mount.CLONE_NEWNS)
     mount.mount("", "/", flags=mount.MS_REC | mount.MS_SLAVE)
     mount.mount("", "/", flags=mount.MS_REC | mount.MS_SHARED)
@@ -57,6 +63,16 @@ def separate() -> None:
             step()
         except OSError as error:
             logger.warning("%s: %s", step.__name__.strip("_").replace("_", " "), error)
+    return node
+
+
+def _node() -> MountNamespace | None:
+    try:
+        os.close(mount.clone_tree("/"))
+    except OSError as error:
+        logger.warning("what the host mounts below private mounts is not seen: %s", error)
+        return None
+    return MountNamespace.own()
 
 
 def _take_name() -> None:

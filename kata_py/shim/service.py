@@ -28,6 +28,7 @@ from kata_py.hypervisor.api import Hypervisor
 from kata_py.oci.load import load_spec, parse_process, parse_resources
 from kata_py.oci.spec import Spec
 from kata_py.oci.wire import process_to_agent
+from kata_py.resource.mntns import MountNamespace
 from kata_py.sandbox import failure, stats
 from kata_py.sandbox.container import Container, timestamp
 from kata_py.sandbox.container_plan import guest_process, terminal_size
@@ -87,6 +88,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         load_configuration: Reads a configuration; its argument is what the runtime class names.
         find_driver: Makes the hypervisor driver that a configuration names.
         paths: Where sandboxes' files go.
+        node: Where is seen what the manager mounts; without it in the namespace of this process.
 
     Attributes:
         vacant: Set while there is no task, none is being created, and nothing is being torn down.
@@ -102,6 +104,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         load_configuration: Callable[[Source], Configuration] = load,
         find_driver: Callable[[Configuration], Hypervisor] = find_driver,
         paths: HostPaths | None = None,
+        node: MountNamespace | None = None,
     ) -> None:
         self.vacant = asyncio.Event()
         self.vacant.set()
@@ -112,6 +115,7 @@ class TaskService(task_v2_ttrpc.TaskService):
         self._load_configuration = load_configuration
         self._find_driver = find_driver
         self._paths = paths or HostPaths()
+        self._node = node
         self._sandbox: Sandbox | None = None
         self._configuration: Configuration | None = None
         self._creations: dict[str, asyncio.Task[Container]] = {}
@@ -374,7 +378,9 @@ class TaskService(task_v2_ttrpc.TaskService):
     async def _started(
         self, request: task.CreateTaskRequest, role: Role, configuration: Configuration, spec: Spec, began: int
     ) -> Sandbox:
-        sandbox_plan, container_plan = await planning.sandbox(request, configuration, spec, role, self._paths)
+        sandbox_plan, container_plan = await planning.sandbox(
+            request, configuration, spec, role, self._paths, self._node
+        )
         return await Sandbox.start(
             sandbox_plan,
             container_plan,
@@ -383,6 +389,7 @@ class TaskService(task_v2_ttrpc.TaskService):
             self._events,
             namespace=self._namespace,
             planned=(began, time.monotonic_ns()),
+            node=self._node,
             serve=partial(management.serving, tasks=self._durations, debug=configuration.runtime.enable_pprof),
         )
 
@@ -393,7 +400,9 @@ class TaskService(task_v2_ttrpc.TaskService):
         assert self._configuration is not None  # of the runtime class that the sandbox was made with
         spec = load_spec(Path(request.bundle))
         with self._tracing.creating(request.id, began, caller, self._sandbox):
-            container_plan = await planning.container(request, self._configuration, spec, role, self._sandbox.id)
+            container_plan = await planning.container(
+                request, self._configuration, spec, role, self._node, self._sandbox.id
+            )
             container = await self._sandbox.add(container_plan)
         self._tell_created(request, container)
         return container

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import stat
 import threading
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -28,6 +29,7 @@ from pathlib import Path
 from kata_py.resource import mount
 from kata_py.resource.blocking import off_loop as off_loop
 from kata_py.resource.journal import Journal, undone
+from kata_py.resource.mntns import MountNamespace
 from kata_py.resource.undo import RemoveTree, Unmount
 from kata_py.storage.errors import StorageError
 from kata_py.storage.rootfs import RootfsMount
@@ -123,11 +125,12 @@ def directory(sandbox_id: str, root: Path = ROOT) -> Path:
 class Share:
     """One sandbox's shared directory; made by `open_share`."""
 
-    def __init__(self, top: Path, journal: Journal, lasting: ExitStack) -> None:
+    def __init__(self, top: Path, journal: Journal, lasting: ExitStack, node: MountNamespace | None) -> None:
         self._mounts = top / "mounts"
         self._private = top / "private"
         self._journal = journal
         self._lasting = lasting
+        self._node = node
         self._lasting_names: set[str] = set()
         self._lock = threading.Lock()  # containers are created at the same time
 
@@ -202,7 +205,7 @@ class Share:
         # aside, private, and appears in the share as it is to stay.
         source, deep = volume.source, mount.MS_REC if volume.recursive else 0
         try:
-            is_directory = stat.S_ISDIR(source.stat().st_mode)
+            is_directory = stat.S_ISDIR((self._node.run(source.stat) if self._node else source.stat()).st_mode)
         except OSError as error:
             raise StorageError(f"cannot share {source} with the guest: {error.strerror}") from error
         aside = self._private / "-".join(target.relative_to(self._mounts).parts)
@@ -215,7 +218,7 @@ class Share:
             made_aside.callback(_forget, aside)
             made_aside.enter_context(undone(self._journal, Unmount(str(aside))))
             try:
-                mount.mount(str(source), str(aside), "", mount.MS_BIND | deep)
+                self._mount(source, aside, recursive=volume.recursive)
                 mount.mount("", str(aside), "", (mount.MS_SLAVE if volume.follows else mount.MS_PRIVATE) | deep)
                 if volume.read_only_below:
                     mount.make_read_only(str(aside))
@@ -224,6 +227,17 @@ class Share:
                 mount.mount(str(aside), str(target), "", mount.MS_BIND | deep)
             except OSError as error:
                 raise StorageError(f"cannot share {source} with the guest: {error.strerror}") from error
+
+    def _mount(self, source: Path, place: Path, *, recursive: bool) -> None:
+        """Mount at a place what the node has at the source."""
+        if self._node is None:
+            mount.mount(str(source), str(place), "", mount.MS_BIND | (mount.MS_REC if recursive else 0))
+            return
+        tree = self._node.run(mount.clone_tree, str(source), recursive=recursive)
+        try:
+            mount.attach_tree(tree, str(place))
+        finally:
+            os.close(tree)
 
 
 def _forget(place: Path) -> None:
@@ -238,13 +252,16 @@ def _forget(place: Path) -> None:
 
 
 @asynccontextmanager
-async def open_share(sandbox_id: str, journal: Journal, root: Path = ROOT) -> AsyncIterator[Share]:
+async def open_share(
+    sandbox_id: str, journal: Journal, root: Path = ROOT, *, node: MountNamespace | None = None
+) -> AsyncIterator[Share]:
     """Make a sandbox's shared directory; leaving removes it with all that is mounted in it.
 
     Args:
         sandbox_id: The sandbox's id, checked before.
         journal: Where the undo of each change is written first.
         root: Where the directories of all sandboxes lie.
+        node: Where sources are found; without it in the namespace of this process.
 
     Raises:
         OSError: It cannot be made.
@@ -253,7 +270,7 @@ async def open_share(sandbox_id: str, journal: Journal, root: Path = ROOT) -> As
     stack = ExitStack()
     try:
         await off_loop(_prepare, stack, top, journal)
-        yield Share(top, journal, stack)
+        yield Share(top, journal, stack, node)
     finally:
         await off_loop(stack.close)
 

@@ -205,7 +205,7 @@ class Pod:
         """
         name = name or f"c{next(_numbers)}"
         log_path = f"{name}-{attempt}.log"
-        config.setdefault("image", cri.ImageSpec(image=oci_image.REFERENCE))
+        config.setdefault("image", cri.ImageSpec(image=oci_image.REFERENCE, user_specified_image=oci_image.REFERENCE))
         request = cri.CreateContainerRequest(
             pod_sandbox_id=self.id,
             config=cri.ContainerConfig(

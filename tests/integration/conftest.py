@@ -83,10 +83,15 @@ async def crio(
         program="the tests", hypervisor=driver, extra='enable_annotations = ["default_memory"]',
     )  # fmt: skip
     crio = Crio(launcher, config, directory, rootfs)
+    home = crio.places["<lib>"]
+    home.mkdir()
+    mount.mount(str(home), str(home), flags=mount.MS_BIND)
+    mount.mount("", str(home), flags=mount.MS_PRIVATE)  # as its storage makes its home
     yield crio
     for container in list(crio.containers.values()):
         if container.id == container.pod:
             await crio.remove_pod(container)
+    mount.unmount(str(home))
     mount.unmount(str(directory))
     directory.rmdir()
 

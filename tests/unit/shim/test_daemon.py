@@ -65,9 +65,9 @@ class Running:
         taken = listener.take(str(self.path))
         assert taken is not None
         listening = socket.socket(fileno=taken.detach())
-        self.daemon = Daemon(listening, directory, "default", self._make_tasks)
+        self.daemon = Daemon(listening, directory, "default")
         self.tasks: Tasks
-        self.serving = asyncio.create_task(self.daemon.serve(""))
+        self.serving = asyncio.create_task(self.daemon.serve("", self._make_tasks))
 
     def _make_tasks(self, *parts: Any) -> Tasks:
         self.tasks = Tasks(*parts)

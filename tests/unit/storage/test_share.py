@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kata_py.resource import mount
+from kata_py.resource.mntns import MountNamespace
 from kata_py.resource.undo import RemoveTree, Unmount
 from kata_py.storage import share as shares
 from kata_py.storage.errors import StorageError
@@ -273,3 +274,42 @@ async def test_what_cannot_be_there_for_all_is_tried_again(
         async with share.container("c2", rootfs, [volume]):
             assert (root / "pod/shared" / volume.name).is_dir()
     assert journal.entries == []
+
+
+async def test_a_rootfs_below_a_private_mount_of_the_manager_is_shared(
+    home: Path, node: MountNamespace, root: Path, journal: ListJournal
+) -> None:
+    async with open_share("pod", journal, root, node=node) as share:
+        shared = shares.directory("pod", root)
+        async with share.container("c1", home / "merged", []):
+            assert (shared / "c1/rootfs/greeting").read_text() == "hello\n"
+            assert list((shared / "c1/rootfs/below").iterdir()) == []  # as of a bind that is not recursive
+            (root / "pod/mounts/c1/rootfs/written").write_text("by the container")
+        assert node.run((home / "merged" / "written").read_text) == "by the container"
+        assert not any("c1" in point for point in mounted_below(root))
+    assert journal.entries == []
+
+
+async def test_volumes_below_it_are_shared_whole_or_read_only_as_they_ask(
+    home: Path, node: MountNamespace, root: Path, journal: ListJournal
+) -> None:
+    whole = Volume.for_container("c1", home / "merged", "/whole", ["rbind", "rro"])
+    file = Volume.for_container("c1", home / "merged" / "greeting", "/file", ["ro"])
+    async with open_share("pod", journal, root, node=node) as share, share.container("c1", None, [whole, file]):
+        shared, mounts = shares.directory("pod", root), root / "pod/mounts"
+        assert (shared / whole.name / "below/file").exists()
+        assert (shared / file.name).read_text() == "hello\n"
+        for place in (mounts / whole.name / "new", mounts / whole.name / "below/new", mounts / file.name):
+            with pytest.raises(OSError, match="Read-only"):
+                place.write_text("no")
+    assert journal.entries == []
+
+
+async def test_a_source_that_is_not_there_either_is_named(
+    home: Path, node: MountNamespace, root: Path, journal: ListJournal
+) -> None:
+    async with open_share("pod", journal, root, node=node) as share:
+        with pytest.raises(StorageError, match=r"cannot share .*/home/nothing with the guest: No such file"):
+            async with share.container("c1", home / "nothing", []):
+                pass
+    assert not any(isinstance(entry, Unmount) for entry in journal.entries)

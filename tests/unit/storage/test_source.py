@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kata_py.resource import mount
+from kata_py.resource.mntns import MountNamespace
 from kata_py.storage.source import Kind, Source, block_device, examine
 
 pytestmark = pytest.mark.root
@@ -65,3 +66,9 @@ def test_a_disk_is_known_by_its_path_and_by_its_number(loop: Path) -> None:
     number = loop.stat().st_rdev
     assert block_device(os.major(number), os.minor(number)) == loop
     assert block_device(4095, 0) is None
+
+
+def test_a_mounted_file_system_is_examined_where_it_is_mounted(home: Path, node: MountNamespace) -> None:
+    assert node.run(examine, home / "merged").fstype == "tmpfs"
+    assert node.run(examine, home / "merged" / "greeting").kind is Kind.FILE
+    assert examine(home / "merged" / "greeting").kind is Kind.MISSING
