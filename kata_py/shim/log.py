@@ -207,6 +207,7 @@ def logging_to(fifo: Path, sandbox: str, *, debug: bool) -> Iterator[None]:
         root.addHandler(handler)
     before = root.level
     root.setLevel(logging.DEBUG if debug else logging.INFO)
+    logging.getLogger("pyroute2").setLevel(logging.INFO)  # at debug it has lines for each message of the kernel's
     try:
         yield
     finally:

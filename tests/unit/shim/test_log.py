@@ -218,3 +218,12 @@ def test_debug_lines_are_written_only_when_asked_for(debug: bool, fifo: Path) ->
     words = re.findall(r'msg="(\w+)"', os.read(fd, 10_000).decode())
     assert words == (["detail"] if debug else []) + ["fact"]
     os.close(fd)
+
+
+def test_debug_has_no_lines_for_each_message_of_the_kernels(fifo: Path) -> None:
+    fd = reader(fifo)
+    with logging_to(fifo, SANDBOX, debug=True):
+        logging.getLogger("pyroute2.netlink.core").debug("message")
+        logging.getLogger("pyroute2.netlink.core").warning("trouble")
+    assert re.findall(r'msg="?(\w+)', os.read(fd, 10_000).decode()) == ["trouble"]
+    os.close(fd)
