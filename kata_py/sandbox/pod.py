@@ -16,6 +16,9 @@ _MANAGERS = (
     ("io.kubernetes.docker.type", "podsandbox", "io.kubernetes.sandbox.id"),
 )
 
+_CRIO_NAMESPACES = "io.kubernetes.cri-o.NamespaceOptions"
+_NODE = 2  # `runtime.v1.NamespaceMode` of the CRI
+
 
 class Role(enum.Enum):
     """What a container is to its sandbox."""
@@ -50,3 +53,16 @@ def membership(annotations: Mapping[str, object], container_id: str) -> tuple[Ro
 def managed_by_crio(annotations: Mapping[str, object]) -> bool:
     """Whether CRI-O runs the pod; it learns of an out-of-memory kill by a file, not by an event."""
     return annotations.get("io.container.manager") == "cri-o"
+
+
+def host_namespaces(annotations: Mapping[str, object]) -> frozenset[str]:
+    """The kinds of namespaces that CRI-O was told to take of the host: of `ipc`, the spec does not say it."""
+    import json
+
+    try:
+        options = json.loads(str(annotations.get(_CRIO_NAMESPACES, "{}")))
+    except ValueError:
+        return frozenset()
+    return (
+        frozenset(kind for kind, mode in options.items() if mode == _NODE) if isinstance(options, dict) else frozenset()
+    )

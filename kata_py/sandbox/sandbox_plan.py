@@ -15,7 +15,7 @@ from kata_py.config.size import SandboxSize
 from kata_py.hypervisor.api import Accelerator, AgentChannel, Boot, SharedDirectory, VmSpec
 from kata_py.network.model import Model, RateLimits
 from kata_py.oci.spec import Spec
-from kata_py.sandbox import confinement, peer, volumes
+from kata_py.sandbox import confinement, peer, pod, volumes
 from kata_py.sandbox.agent import CALL_TIMEOUT
 from kata_py.sandbox.errors import InvalidArgument
 from kata_py.sandbox.paths import HostPaths
@@ -189,7 +189,8 @@ def plan_sandbox(
 def refuse_host_namespaces(spec: Spec, role: Role) -> None:
     """Refuse a sandbox that is to live in namespaces of the host: its processes run under another kernel.
 
-    A manager of pods says so by leaving the namespace out; its other containers follow the sandbox.
+    A manager of pods says so by leaving the namespace out, CRI-O also by an annotation; its other containers follow
+    the sandbox.
 
     Raises:
         InvalidArgument: Names the field of the pod's spec.
@@ -197,7 +198,7 @@ def refuse_host_namespaces(spec: Spec, role: Role) -> None:
     if role is Role.CONTAINER:
         return
     namespaces = spec.get("linux", {}).get("namespaces", [])
-    has = {namespace["type"] for namespace in namespaces}
+    has = {namespace["type"] for namespace in namespaces} - pod.host_namespaces(spec.get("annotations", {}))
     for kind, field in _HOST_FIELDS.items():
         if kind not in has and (kind == "network" or role is Role.SANDBOX):
             raise InvalidArgument(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,16 @@ def test_a_pod_in_a_namespace_of_the_host_is_refused_with_the_fields_name(missin
     with pytest.raises(InvalidArgument, match=f"^{field} is not possible: .* {missing} namespace"):
         sandbox(described, role=Role.SANDBOX)
     container(described, role=Role.CONTAINER)  # it goes where its sandbox is
+
+
+@pytest.mark.parametrize(
+    ("told", "refused"), [('{"ipc":2}', True), ('{"ipc":1,"pid":1}', False), ("[]", False), ("{", False)]
+)
+def test_crios_word_for_the_hosts_namespace_counts_where_the_spec_is_silent(told: str, refused: bool) -> None:
+    described = namespaced(*ALL)
+    described["annotations"] = {"io.kubernetes.cri-o.NamespaceOptions": told}
+    with pytest.raises(InvalidArgument, match="hostIPC") if refused else nullcontext():
+        sandbox(described, role=Role.SANDBOX)
 
 
 def test_a_container_alone_is_refused_the_hosts_network_only() -> None:
