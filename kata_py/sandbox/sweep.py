@@ -1,7 +1,8 @@
 """What sandboxes have left on the node whose shims died, and of which no manager will ever ask again.
 
-containerd runs `delete` for a shim that is gone. CRI-O has nothing of the kind: it removes the bundle, and the record
-with all that is on it stays, and so does the shim's socket, until somebody sweeps.
+containerd runs `delete` for a shim that is gone. CRI-O has nothing of the kind: it removes the bundle, or fails to, as
+it cannot stop a pod whose shim is dead. The record with all that is on it stays, and so does the shim's socket, until
+somebody sweeps.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from kata_py.oci.errors import SpecError
+from kata_py.oci.load import load_spec
 from kata_py.sandbox import failure, shims
 from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.paths import HostPaths
+from kata_py.sandbox.pod import managed_by_crio
 from kata_py.sandbox.record import Record
 
 logger = logging.getLogger(__name__)
 
 
 def sweep(paths: HostPaths) -> None:
-    """Undo what is on record of sandboxes that have neither a shim nor a bundle any more, and remove their sockets.
+    """Undo what is on record of sandboxes without a shim for which nobody will ask, and remove their sockets.
 
     What cannot be undone stays on record, and is told. Blocks.
 
@@ -47,9 +51,17 @@ def sweep(paths: HostPaths) -> None:
 
 
 def is_forsaken(record: Record) -> bool:
-    """Whether a sandbox has neither a shim nor a bundle any more: nobody will ask for its removal.
+    """Whether a sandbox has no shim any more, and nobody will ask for its removal.
 
     Also one that a shim had hardly begun when it was killed, or had all but removed: there is nothing to ask for. Whose
     shim lives and is about to begin it begins anew.
     """
-    return not record.shim.alive and (not record.begun or not Path(record.bundle).exists())
+    return not record.shim.alive and not (record.begun and _is_asked_for(Path(record.bundle)))
+
+
+def _is_asked_for(bundle: Path) -> bool:
+    """Whether a manager will ask for the removal of what goes with a bundle: CRI-O never does, others do."""
+    try:
+        return not managed_by_crio(load_spec(bundle).get("annotations", {}))
+    except SpecError:
+        return bundle.exists()

@@ -64,6 +64,19 @@ def test_what_a_manager_may_still_ask_for_stays(root: Path, tmp_path: Path) -> N
     assert {path.name for path in root.iterdir()} == {"served", "to-be-deleted", "damaged", "a-file"}
 
 
+@pytest.mark.parametrize(
+    ("manager", "goes"), [("cri-o", {"pod"}), ("other", set())], ids=["CRI-O never asks", "others run delete"]
+)
+def test_a_dead_shims_pod_that_its_manager_keeps_stays_only_if_it_will_be_deleted(
+    root: Path, tmp_path: Path, manager: str, goes: set[str]
+) -> None:
+    document = {"ociVersion": "1.0.2", "annotations": {"io.container.manager": manager}}
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    left(root, "pod", tmp_path, RemoveFile(str(tmp_path / "socket")))
+    left(root, "served", tmp_path, alive=True)
+    assert swept(root) == goes
+
+
 def test_a_record_that_a_shim_had_hardly_begun_or_all_but_removed_goes(root: Path, tmp_path: Path) -> None:
     (root / "empty").mkdir(parents=True)
     (root / "partial").mkdir()
