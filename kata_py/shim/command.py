@@ -20,7 +20,7 @@ _USAGE = f"""\
 {NAME} is started by containerd or CRI-O, once for each pod:
   -namespace NS -address GRPC -publish-binary PATH -id ID [-debug] start    start a sandbox's shim
   … [-bundle PATH] delete                                                   clean up after a dead one
-  -info | -v                                                                say what it is
+  -info | -v | features                                                     say what it is, and what it can do
 """
 
 
@@ -54,6 +54,10 @@ def _run(invocation: Invocation) -> int:
         from kata_py.shim.delete import delete
 
         return _print(delete(invocation))
+    if invocation.action == "features":
+        from kata_py.shim import features
+
+        return _print(features.document())
     if not is_listening(LISTEN_FD):
         sys.stderr.write(_USAGE)
         return 2
@@ -74,10 +78,16 @@ def version() -> str:
 
 
 def _info() -> bytes:
-    from kata_protos import introspection_pb2
+    from google.protobuf.any_pb2 import Any
 
-    info = introspection_pb2.RuntimeInfo(name=RUNTIME, version=introspection_pb2.RuntimeVersion(version=version()))
-    return info.SerializeToString()
+    from kata_protos import introspection_pb2
+    from kata_py.shim import features
+
+    return introspection_pb2.RuntimeInfo(
+        name=RUNTIME,
+        version=introspection_pb2.RuntimeVersion(version=version()),
+        features=Any(type_url=features.TYPE, value=features.document()),
+    ).SerializeToString()
 
 
 def _print(answer: bytes) -> int:

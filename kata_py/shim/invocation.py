@@ -13,14 +13,14 @@ from kata_py.shim.errors import UsageError
 
 _TEXTS = ("address", "bundle", "debug-socket", "id", "namespace", "publish-binary", "socket")
 _SWITCHES = ("debug", "info", "v", "version")
-_ACTIONS = ("start", "delete")
+_ACTIONS = ("start", "delete", "features")
 
 
 class Invocation:
     """The command line, read.
 
     Attributes:
-        action: `start`, `delete`, or empty: the daemon.
+        action: `start`, `delete`, `features`, or empty: the daemon.
         rest: The words without the action: what `start` passes on to the daemon.
     """
 

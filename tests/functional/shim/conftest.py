@@ -36,7 +36,7 @@ sys.path.insert(0, {str(REPOSITORY)!r})
 if sys.argv[-1] not in ("start", "delete"):
     from kata_py.shim import daemon
     from tests.functional.shim.occupied import make_tasks
-    daemon._task_service = lambda invocation: make_tasks
+    daemon._task_service = lambda invocation, node: make_tasks
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -231,6 +232,16 @@ def test_info_is_containerds_message(shim: Shim) -> None:
     info = RuntimeInfo.FromString(done.stdout)
     assert info.name == "io.containerd.kata.v2"
     assert info.version.version
+    assert info.features.type_url == "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
+    assert "rro" in json.loads(info.features.value)["mountOptions"]
+
+
+def test_crio_is_told_the_features_that_containerd_is_told(shim: Shim) -> None:
+    said, info = (
+        subprocess.run([shim.launcher, word], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=True)
+        for word in ("features", "-info")
+    )
+    assert said.stdout == RuntimeInfo.FromString(info.stdout).features.value
 
 
 async def test_both_versions_of_the_task_api_are_served(shim: Shim) -> None:
