@@ -51,7 +51,7 @@ def test_all_that_the_programs_import_is_in_the_bundle(unpacked: Path):
 def test_running_it_writes_nothing_below_it(unpacked: Path):
     before = sorted(unpacked.rglob("*"))
     said(unpacked / "bin/kata-ctl", "version")
-    said(unpacked / "bin/containerd-shim-kata-v2", "-info")
+    said(unpacked / "bin/containerd-shim-kata-v2", "features")
     assert sorted(unpacked.rglob("*")) == before
 
 
