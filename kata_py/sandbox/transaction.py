@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
 async def transaction() -> AsyncIterator[AsyncExitStack]:
-    """A stack that a failure undoes to its end: whoever is cancelled meanwhile goes on waiting."""
+    """A stack that a failure undoes to its end: whoever is cancelled meanwhile goes on waiting.
+
+    It is the failure that is raised, whatever its undoing meets with.
+    """
     stack = AsyncExitStack()
     try:
         yield stack
@@ -18,5 +24,6 @@ async def transaction() -> AsyncIterator[AsyncExitStack]:
         while not undoing.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([undoing])
-        undoing.result()
+        if (error := undoing.exception()) is not None:  # it stays on record; what had failed first is the cause
+            logger.warning("not all of it is undone: %s", error)
         raise
