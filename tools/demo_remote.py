@@ -29,7 +29,7 @@ from kata_py.sandbox.timeline import table
 from tests import registry as registries
 from tests.cri import client
 from tests.cri.client import Cri, CriError
-from tests.cri.pods import Container, Pod, Pods
+from tests.cri.pods import Container, Pod, Pods, begin
 from tests.cri.proto import cri_pb2 as cri
 from tests.libvirt import BASE, NETWORK, POOL, Libvirtd, libvirtd
 from tools import oci_image
@@ -250,12 +250,11 @@ async def _pod(manager: Cri, logs: Path, initdata: str) -> AsyncIterator[Pod]:
     """The peer pod; its machine may take longer to boot than the CRI's calls commonly do."""
     config = Pods(manager, HANDLER, logs / "pods").config(NAME, annotations={INITDATA: initdata})
     request = cri.RunPodSandboxRequest(config=config, runtime_handler=HANDLER)
-    pod = Pod(manager, (await manager.run_pod(request, timeout=BOOT_TIMEOUT)).pod_sandbox_id, config)
+    pod = await begin(manager, request, BOOT_TIMEOUT)
     try:
         yield pod
     finally:
-        await pod.stop()
-        await pod.remove()
+        await pod.end()
 
 
 async def _image(registry: registries.Registry, containerd: CriContainerd, logs: Path, machine: str) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from tests.cri import log, streams
-from tests.cri.client import Cri, CriError
+from tests.cri.client import CALL_TIMEOUT, Cri, CriError
 from tests.cri.proto import cri_pb2 as cri
 from tools import oci_image
 
@@ -56,6 +57,26 @@ async def removing(remove: Callable[[], Awaitable[object]], what: str) -> None:
                 raise
         else:
             return
+
+
+async def begin(client: Cri, request: cri.RunPodSandboxRequest, timeout: float = CALL_TIMEOUT) -> Pod:
+    """Run a pod, which the caller ends; whoever is cancelled meanwhile leaves none.
+
+    A manager whose call is cancelled undoes it in its own time, and one that is stopped after that leaves half a pod:
+    so the start is waited for, and what has started is ended.
+
+    Raises:
+        CriError: The manager refused, or the pod has not started within that many seconds.
+    """
+    name = request.config.metadata.name
+    starting = asyncio.create_task(client.run_pod(request, timeout=timeout), name=f"start of {name}")
+    try:
+        return Pod(client, (await asyncio.shield(starting)).pod_sandbox_id, request.config)
+    except asyncio.CancelledError:
+        print(f"\ninterrupted: {name} is ended once it has started", file=sys.stderr)
+        with suppress(CriError):  # it did not start: nothing is there to end
+            await Pod(client, (await starting).pod_sandbox_id, request.config).end()
+        raise
 
 
 def pid_of(command: str) -> str:
@@ -183,6 +204,11 @@ class Pod:
         request = cri.RemovePodSandboxRequest(pod_sandbox_id=self.id)
         await removing(lambda: self._cri.remove_pod(request), f"pod {self.id}")
 
+    async def end(self) -> None:
+        """Stop and remove it."""
+        await self.stop()
+        await self.remove()
+
     async def status(self) -> cri.PodSandboxStatus:
         return (await self._cri.pod_status(cri.PodSandboxStatusRequest(pod_sandbox_id=self.id))).status
 
@@ -267,7 +293,7 @@ class Pods:
     async def start(self, config: cri.PodSandboxConfig) -> Pod:
         """Run a pod, which the caller ends."""
         request = cri.RunPodSandboxRequest(config=config, runtime_handler=self._handler)
-        return Pod(self.cri, (await self.cri.run_pod(request)).pod_sandbox_id, config)
+        return await begin(self.cri, request)
 
     @asynccontextmanager
     async def run(self, name: str = "", **config: Any) -> AsyncIterator[Pod]:
@@ -276,8 +302,7 @@ class Pods:
         try:
             yield pod
         finally:
-            await pod.stop()
-            await pod.remove()
+            await pod.end()
 
     async def all(self) -> list[str]:
         """The ids of all pods there are."""
