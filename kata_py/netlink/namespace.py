@@ -7,14 +7,11 @@ Source: setns(2), unshare(2), ip-netns(8).
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from kata_py.netlink.rtnetlink import Link, Rtnetlink
-
-T = TypeVar("T")
+from kata_py.netlink.thread import in_thread
 
 _OWN = "/proc/thread-self/ns/net"
 _CLONE_NEWNET = 0x40000000
@@ -37,7 +34,7 @@ def connect(path: str | os.PathLike[str]) -> Rtnetlink:
             os.close(descriptor)
         return Rtnetlink()
 
-    return _in_thread(made)
+    return in_thread("network namespace", made)
 
 
 def make_link(
@@ -94,27 +91,8 @@ def make(path: Path) -> bool:
         _call("unshare", os.fspath(path), _CLONE_NEWNET)
         _call("mount", os.fspath(path), _OWN.encode(), os.fsencode(path), None, _MS_BIND, None)
 
-    _in_thread(mount)
+    in_thread("network namespace", mount)
     return True
-
-
-def _in_thread(function: Callable[[], T]) -> T:
-    """Call in a thread of its own, which is never lent to anybody else."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            results.append(function())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=call, name="network namespace")
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
 
 
 def _call(name: str, subject: str, *arguments: object) -> None:

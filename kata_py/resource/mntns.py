@@ -13,8 +13,8 @@ import os
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from kata_py.netlink.thread import in_thread
 from kata_py.resource import mount
-from kata_py.resource.thread import in_thread
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
