@@ -86,6 +86,7 @@ class AgentProxy:
         rewrite: Changes the calls that pod VMs want otherwise; None is by this node's volumes.
         patience: Seconds that calls wait for a lost connection to the machine.
         loss_after: Seconds that it is dialled before it is given up: whoever asks then is told that it is lost.
+        reached: Whether its agent has answered before, to an earlier adaptor: then it does not come up any more.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class AgentProxy:
         rewrite: Rewrite | None = None,
         patience: float = REDIAL_PATIENCE,
         loss_after: float = LOSS_AFTER,
+        reached: bool = False,
     ) -> None:
         self._socket = socket
         self._endpoint = endpoint
@@ -105,7 +107,7 @@ class AgentProxy:
         self._patience = patience
         self._listener: transport.Listener | None = None
         self._inode = 0
-        self._is_ready = False
+        self._is_ready = reached
         self._loss_after = loss_after
         self._loss = ""  # what is told of a machine that was given up
         self._obituary = Server()
