@@ -31,6 +31,34 @@ class Stopped(AdaptorError):
     """The pod was stopped while it started."""
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """That a pod could not be started, for its user.
+
+    Attributes:
+        namespace: The pod's.
+        name: The pod's.
+        message: What went wrong.
+        particulars: What of that is another word at the next try: ids, names and addresses of this one's machine.
+    """
+
+    namespace: str
+    name: str
+    message: str
+    particulars: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, record: PodRecord, error: Exception) -> Failure:
+        """That of a pod on record."""
+        particulars = (record.instance_name, record.sandbox_id, record.instance_id, *record.addresses)
+        return cls(record.namespace, record.name, words(error), tuple(filter(None, particulars)))
+
+
+def words(error: Exception) -> str:
+    """What an error says; one that nobody expects, with its kind."""
+    return str(error) if isinstance(error, AdaptorError) else f"{type(error).__name__}: {error}"
+
+
 class Proxy(Protocol):
     """A pod's agent, as the runtime reaches it through us."""
 
@@ -69,8 +97,8 @@ class Observer(Protocol):
     async def created(self, record: PodRecord) -> None:
         """The cloud has made the machine."""
 
-    async def failed(self, record: PodRecord, error: AdaptorError) -> None:
-        """The pod could not be started."""
+    async def failed(self, failure: Failure) -> None:
+        """A pod could not be started; it may never have been on record."""
 
     async def deleted(self, record: PodRecord) -> None:
         """The cloud has confirmed that nothing is left."""
@@ -186,10 +214,12 @@ class PeerPod:
         except AdaptorError as error:
             if not isinstance(error, Stopped):
                 logger.error("%s cannot run: %s", self.record.instance_name, error)
-                await self._tell(self._parts.observer.failed(self.record, error))
+                await self._tell_failure(error)
             self.stop()
             raise
-        except Exception:
+        except Exception as error:
+            logger.exception("%s cannot run", self.record.instance_name)
+            await self._tell_failure(error)
             self.stop()  # whatever it is, the cloud may have something of it
             raise
         finally:
@@ -288,6 +318,9 @@ class PeerPod:
                 instance_type=instance.instance_type,
             )
         await off_loop(self._parts.records.update, self.record)
+
+    async def _tell_failure(self, error: Exception) -> None:
+        await self._tell(self._parts.observer.failed(Failure.of(self.record, error)))
 
     async def _tell(self, telling: Awaitable[None]) -> None:
         try:

@@ -79,7 +79,13 @@ class RemoteHypervisor(HypervisorService):
     @_answered
     async def CreateVM(self, request: hv.CreateVMRequest, context: Context) -> hv.CreateVMResponse:
         """Announce a pod. Nothing is made yet."""
-        asked = pod_request.read(request.id, request.annotations, request.networkNamespacePath)
+        try:
+            asked = pod_request.read(request.id, request.annotations, request.networkNamespacePath)
+        except InvalidRequest as error:
+            name, namespace = pod_request.pod_of(request.annotations)
+            if name and namespace:
+                await self._pods.refused(namespace, name, error)
+            raise
         socket = await self._pods.create(asked)
         logger.info("sandbox %s is pod %s/%s", request.id, asked.namespace, asked.name)
         return hv.CreateVMResponse(agentSocketPath=str(socket))

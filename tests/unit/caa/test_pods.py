@@ -14,10 +14,18 @@ import pytest
 
 from kata_caa import apf, daemon, deletion, pods
 from kata_caa.credentials import Issued
-from kata_caa.errors import AdaptorError, Fault, InvalidRequest, ProviderError, SandboxExists, UnknownSandbox
+from kata_caa.errors import (
+    AdaptorError,
+    Fault,
+    InvalidRequest,
+    ProviderError,
+    SandboxExists,
+    TunnelError,
+    UnknownSandbox,
+)
 from kata_caa.faults import RetryPolicy
 from kata_caa.orphans import on_record
-from kata_caa.peer import Parts, Stopped
+from kata_caa.peer import Failure, Observer, Parts, Stopped
 from kata_caa.pods import Pods
 from kata_caa.pool.machine import Machine, MachineRecords, Phase
 from kata_caa.providers.api import Finding, Instance, InstanceRequest, InstanceSpec, Owned, Target
@@ -144,12 +152,15 @@ class Credentials:
 class Watcher:
     news: News
     told: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
     async def created(self, record: PodRecord) -> None:
         self.told.append(f"created {record.instance_id}")
 
-    async def failed(self, record: PodRecord, error: AdaptorError) -> None:
-        self.told.append(f"failed {error}")
+    async def failed(self, failure: Failure) -> None:
+        self.failures.append(failure)
+        self.told.append(f"failed {failure.message}")
+        self.news.tell()
 
     async def deleted(self, record: PodRecord) -> None:
         self.told.append("deleted")
@@ -172,6 +183,7 @@ class Node:
         self.netns = directory / "netns"
         self.netns.touch()
         self.watcher = Watcher(self.news)
+        self.observer: Observer | None = None  # in the watcher's place
         self.proxies: list[str] = []
         self.shelf = Shelf()
         self.agent_error: AdaptorError | None = None
@@ -190,8 +202,8 @@ class Node:
     @asynccontextmanager
     async def adaptor(self, *, alone: bool = True) -> AsyncIterator[Pods]:
         parts = Parts(
-            self.cloud, self.tunnel, self.proxy, self.records, Turns(2), self.watcher, lambda record: (("a", "b"),),
-            self.shelf, RetryPolicy(backoffs={}),
+            self.cloud, self.tunnel, self.proxy, self.records, Turns(2), self.observer or self.watcher,
+            lambda record: (("a", "b"),), self.shelf, RetryPolicy(backoffs={}),
         )  # fmt: skip
         adaptor = Pods(
             parts,
@@ -348,6 +360,24 @@ async def test_a_start_that_fails_with_what_nobody_expects_costs_its_machine(
             await adaptor.start("one")
         await node.gone()
     assert node.cloud.machines == {}
+    assert "failed KeyError: 'eth0'" in node.watcher.told
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TunnelError("/run/netns/pod has no default route"), "/run/netns/pod has no default route"),
+        (KeyError("eth0"), "KeyError: 'eth0'"),
+    ],
+)
+async def test_of_a_pod_that_cannot_be_announced_its_user_is_told_too(
+    node: Node, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+):
+    monkeypatch.setattr(node.tunnel, "inspect", _raiser(error))
+    async with node.adaptor() as adaptor:
+        with pytest.raises(type(error)):
+            await adaptor.create(node.request())
+    assert node.watcher.failures == [Failure("shop", "pod-one", said, ("podvm-pod-one-one", "one"))]
 
 
 async def test_sweeps_go_on_after_one_that_fails_with_what_nobody_expects(node: Node, monkeypatch: pytest.MonkeyPatch):

@@ -87,6 +87,16 @@ async def test_what_a_cloud_refuses_reaches_the_runtime_in_words(
     assert caught.value.code is code
 
 
+async def test_a_pod_whose_request_cannot_be_read_is_told_of_it(node: Node, runtime: HypervisorClient):
+    request = announcing(node)
+    request.annotations["io.katacontainers.config.hypervisor.cc_init_data"] = "no TOML"
+    with pytest.raises(StatusError, match=r"annotation .*cc_init_data"):
+        await runtime.CreateVM(request)
+    [failure] = node.watcher.failures
+    assert (failure.namespace, failure.name) == ("shop", "web")
+    assert "cc_init_data" in failure.message
+
+
 async def test_bad_requests_have_their_statuses(node: Node, runtime: HypervisorClient):
     await runtime.CreateVM(announcing(node))
     for call, code in (
