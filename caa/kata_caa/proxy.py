@@ -108,6 +108,7 @@ class AgentProxy:
         self._listener: transport.Listener | None = None
         self._inode = 0
         self._is_ready = reached
+        self._met: _Met | None = None
         self._loss_after = loss_after
         self._loss = ""  # what is told of a machine that was given up
         self._obituary = Server()
@@ -153,7 +154,7 @@ class AgentProxy:
         Raises:
             ProxyError: It did not in time, or is the wrong one.
         """
-        met = _Met()
+        met = self._met = _Met()
         attempts = 0
         try:
             async with asyncio.timeout(self._timeout):
@@ -172,6 +173,11 @@ class AgentProxy:
             ) from None
         self._is_ready = True
         logger.info("%s is ready after %d attempts", self._endpoint, attempts)
+
+    @property
+    def met(self) -> str:
+        """What `ready` has met last, and for how long."""
+        return str(self._met or "it was not dialled yet")
 
     @property
     def stats(self) -> Stats:

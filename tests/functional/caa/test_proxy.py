@@ -563,7 +563,8 @@ async def test_after_a_restart_of_the_adaptor_a_dead_machine_is_given_up_as_soon
     """It was up before, so nobody waits for it to boot."""
     async with machine(tls, up=False) as vm:
         waits = proxied(top, vm.endpoint(dialer(tls)), timeout=3600.0, patience=0.1, loss_after=0.3, reached=True)
-        async with waits:
+        async with waits as made:
+            assert made.met == "it was not dialled yet"
             async with runtime(top) as client, asyncio.timeout(PATIENCE):
                 await client.wait_closed()
             async with runtime(top) as late:
