@@ -142,8 +142,13 @@ class Management:
         return Answer(text.encode(), metrics.CONTENT_TYPE)
 
     def _programs(self) -> dict[str, int]:
-        """The processes that do the sandbox's work, by the names of their programs; blocks."""
+        """The processes that do the sandbox's work, by the names of their programs; blocks.
+
+        No process of this host is the hypervisor of a machine elsewhere: the shim only stands for it.
+        """
         programs = {"shim": self._record.shim.pid, "hypervisor": self._vm.pid}
+        if programs["hypervisor"] == programs["shim"]:
+            del programs["hypervisor"]
         for entry in self._record.undo:
             if isinstance(entry, KillProcess) and entry.name == "virtiofsd":
                 programs.setdefault(entry.name, worker(entry.pid))
@@ -151,7 +156,7 @@ class Management:
 
     async def _pod_overhead(self, programs: Mapping[str, int]) -> str:
         """Empty where it cannot be known: of a machine that is elsewhere, or when the agent does not tell."""
-        if programs["hypervisor"] == programs["shim"]:
+        if "hypervisor" not in programs:
             return ""
         try:
             async with asyncio.timeout(METRICS_TIMEOUT):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from kata_py.ttrpc.context import Context
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
 from tests import bundle
+from tests.drivers.memory import MemoryVm
 from tests.fakes import FakeAgent, FakeHypervisor, MemoryOpener
 from tests.tasks import Tasks, make_configuration, serving
 
@@ -163,6 +165,16 @@ async def test_figures_are_the_programs_and_what_the_agent_may_tell(api: Api) ->
     lines = text.decode().splitlines()
     assert {"kata_agent_go_x 1", "# TYPE kata_shim_threads gauge", "# TYPE kata_hypervisor_io_stat gauge"} <= set(lines)
     assert "kata_shim_fds 9999" not in lines
+
+
+async def test_of_a_machine_elsewhere_the_shims_figures_are_not_told_as_the_hypervisors(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryVm, "pid", os.getpid())
+    _, text = await api.request("GET", "/metrics")
+    families = {line.split()[2] for line in text.decode().splitlines() if line.startswith("# TYPE ")}
+    assert "kata_shim_threads" in families
+    assert not [name for name in families if name.startswith(("kata_hypervisor_", "kata_shim_pod_overhead"))]
 
 
 async def test_the_pods_overhead_is_told_without_what_its_containers_use(
