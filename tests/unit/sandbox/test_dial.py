@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -162,7 +162,7 @@ async def test_an_agent_that_does_not_count_is_not_asked_again_for_bytes_that_ma
     server = await serve(top, foreign)
     async with dial(vm, 5.0, patience=5.0) as reached, asyncio.timeout(10):
         cutting = asyncio.create_task(cut_in(method, foreign, cutter))
-        calls = {
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
             "ReadStdout": partial(reached.read_stdout, "c1", "", 0),
             "ReadStderr": partial(reached.read_stderr, "c1", "", 0),
             "WriteStdin": partial(reached.write_stdin, "c1", "", b"once", 0),
