@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from kata_protos import agent_pb2
+from kata_py.monitor.exposition import Families
 from kata_py.shim import management, overhead
 from kata_py.shim.overhead import Usage
 from kata_py.ttrpc.context import Context
@@ -48,7 +50,8 @@ class Agent(FakeAgent):
         return Empty()
 
     async def GetMetrics(self, request: agent_pb2.GetMetricsRequest, context: Context) -> agent_pb2.Metrics:
-        return agent_pb2.Metrics(metrics="# TYPE go_x gauge\ngo_x 1\nkata_shim_fds 9999\n")
+        told = "# TYPE go_x gauge\ngo_x 1\nkata_shim_fds 9999\nprocess_open_fds 9999\nkata_shim_process_open_fds 9999\n"
+        return agent_pb2.Metrics(metrics=told)
 
 
 class Api:
@@ -163,6 +166,16 @@ async def test_figures_are_the_programs_and_what_the_agent_may_tell(api: Api) ->
     lines = text.decode().splitlines()
     assert {"kata_agent_go_x 1", "# TYPE kata_shim_threads gauge", "# TYPE kata_hypervisor_io_stat gauge"} <= set(lines)
     assert "kata_shim_fds 9999" not in lines
+
+
+async def test_a_monitor_tells_the_shims_process_from_the_agents(api: Api) -> None:
+    _, text = await api.request("GET", "/metrics")
+    families = Families()
+    families.add(text.decode(), {})
+    samples = [line for line in families.text().splitlines() if re.match(r"\w*process_open_fds ", line)]
+    agents, shims = samples
+    assert agents == "kata_agent_process_open_fds 9999"
+    assert re.fullmatch(r"kata_shim_process_open_fds [1-9][0-9]{0,2}", shims)
 
 
 async def test_the_pods_overhead_is_told_without_what_its_containers_use(
