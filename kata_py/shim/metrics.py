@@ -113,8 +113,8 @@ def _process(place: Path, fields: Sequence[str], descriptors: int) -> Iterator[s
 def _netdev(name: str, place: Path) -> Iterator[str]:
     """The interfaces of the pod's network namespace, which the machine is in.
 
-    One that is in the shim's has none of its pod: a machine elsewhere, say, for which the shim stands. Its interfaces
-    are the node's, which are told once by whoever tells of nodes, not again with each sandbox.
+    One that is in the shim's, where pods get none of their own, has the node's interfaces: they are told once by
+    whoever tells of nodes, not again with each sandbox.
     """
     try:
         if (place / "ns" / "net").stat().st_ino == (place.parent / "self" / "ns" / "net").stat().st_ino:

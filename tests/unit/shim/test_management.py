@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from kata_py.ttrpc.context import Context
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
 from tests import bundle
+from tests.drivers.memory import MemoryVm
 from tests.fakes import FakeAgent, FakeHypervisor, MemoryOpener
 from tests.tasks import Tasks, make_configuration, serving
 
@@ -176,6 +178,14 @@ async def test_a_monitor_tells_the_shims_process_from_the_agents(api: Api) -> No
     agents, shims = samples
     assert agents == "kata_agent_process_open_fds 9999"
     assert re.fullmatch(r"kata_shim_process_open_fds [1-9][0-9]{0,2}", shims)
+
+
+async def test_a_machine_elsewhere_has_no_hypervisor_here(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryVm, "pid", property(lambda vm: os.getpid()))  # as `RemoteVm`'s
+    _, text = await api.request("GET", "/metrics")
+    families = {line.split()[2] for line in text.decode().splitlines() if line.startswith("# TYPE ")}
+    assert {"kata_shim_fds", "kata_shim_proc_status", "kata_agent_go_x"} <= families
+    assert not [name for name in families if name.startswith(("kata_hypervisor_", "kata_shim_pod_overhead"))]
 
 
 async def test_the_pods_overhead_is_told_without_what_its_containers_use(
