@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from tests.fakes import FakeAgent, FakeHypervisor, MemoryOpener
 from tests.tasks import Tasks, make_configuration, serving
 
 pytestmark = pytest.mark.root
+
+BOUND = 10.0  # seconds, for what takes none
 
 
 class Agent(FakeAgent):
@@ -168,6 +171,22 @@ async def test_figures_are_the_programs_and_what_the_agent_may_tell(api: Api) ->
     lines = text.decode().splitlines()
     assert {"kata_agent_go_x 1", "# TYPE kata_shim_threads gauge", "# TYPE kata_hypervisor_io_stat gauge"} <= set(lines)
     assert "kata_shim_fds 9999" not in lines
+
+
+_ACTIONS = {
+    *("create", "start", "delete", "exec", "resize_pty", "state", "pause", "resume", "kill", "pids", "close_io"),
+    *("checkpoint", "connect", "shutdown", "stats", "update", "wait"),
+}
+
+
+async def test_each_call_of_the_manager_has_upstreams_label(api: Api) -> None:
+    for name, (_, request, *_) in api.tasks.service.ttrpc_methods().items():
+        with suppress(StatusError):  # nobody is called so, and the call is counted all the same
+            await getattr(api.tasks.client, name)(request(id="nobody"), timeout=BOUND)
+    _, text = await api.request("GET", "/metrics")
+    counted = re.findall(r'^kata_shim_rpc_durations_histogram_milliseconds_count{action="(\w+)"}', text.decode(), re.M)
+    assert set(counted) == _ACTIONS
+    assert len(_ACTIONS) == 17
 
 
 async def test_a_monitor_tells_the_shims_process_from_the_agents(api: Api) -> None:
