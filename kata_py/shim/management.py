@@ -144,11 +144,11 @@ class Management:
     def _programs(self) -> dict[str, int]:
         """The processes that do the sandbox's work, by the names of their programs; blocks.
 
-        No process of this host is the hypervisor of a machine elsewhere: the shim only stands for it.
+        For a machine elsewhere the shim stands: it is told of once, as what it is.
         """
-        programs = {"shim": self._record.shim.pid, "hypervisor": self._vm.pid}
-        if programs["hypervisor"] == programs["shim"]:
-            del programs["hypervisor"]
+        programs = {"shim": self._record.shim.pid}
+        if self._vm.pid != self._record.shim.pid:
+            programs["hypervisor"] = self._vm.pid
         for entry in self._record.undo:
             if isinstance(entry, KillProcess) and entry.name == "virtiofsd":
                 programs.setdefault(entry.name, worker(entry.pid))
