@@ -97,6 +97,7 @@ class Cloud:
         resources: By kind and lower-case name, as trees of the answers.
         bodies: The bodies of all machines that were asked for, as sent.
         shortages: By size and zone ("" for none): what asking for such a machine ends with.
+        spot_shortage: What asking for a spot machine ends with; None for what the others do.
         at_once: Whether a shortage is the answer to the request itself, and not of its operation.
         disk_inherits_tags: Whether a disk gets its machine's tags.
         leaves_parts: Whether a machine's parts stay when it is deleted, against their deleteOption.
@@ -108,6 +109,7 @@ class Cloud:
     resources: dict[str, dict[str, Tree]] = field(default_factory=lambda: {kind: {} for kind in PATHS})
     bodies: list[Tree] = field(default_factory=list)
     shortages: dict[tuple[str, str], Refusal] = field(default_factory=dict)
+    spot_shortage: Refusal | None = None
     at_once: bool = False
     disk_inherits_tags: bool = True
     leaves_parts: bool = False
@@ -164,7 +166,8 @@ class Cloud:
         self.bodies.append(body)
         properties = body["properties"]
         place = (properties["hardwareProfile"]["vmSize"], *body.get("zones", [""]))
-        failure = self.shortages.get((place[0], place[1]))
+        spot = self.spot_shortage if properties.get("priority") == "Spot" else None
+        failure = spot or self.shortages.get((place[0], place[1]))
         if failure is not None and self.at_once:
             raise failure
         interfaces = [

@@ -32,6 +32,8 @@ PLAIN = dataclasses.replace(CONFIG, disable_cvm=True, size="Standard_D2as_v5")
 ROUNDS = RetryPolicy(backoffs={Fault.QUOTA: Backoff(again=1)})
 BOUND = 30.0  # seconds
 SHORTAGE = Refusal(409, "AllocationFailed", "Allocation failed. We do not have sufficient capacity.")
+NO_QUOTA = Refusal(409, "OperationNotAllowed", "exceeding approved standardDASv5Family Cores quota")
+NO_SPOT_QUOTA = Refusal(409, "OperationNotAllowed", "exceeding approved LowPriorityCores quota")
 
 
 @pytest.fixture(scope="session")
@@ -248,10 +250,13 @@ async def test_an_untagged_disk_of_an_owned_machine_is_owned(arm: Server, azure)
     assert ("disk", SANDBOX) in {(each.kind, each.sandbox_id) for each in owned}
 
 
+@pytest.mark.parametrize("refusal", [SHORTAGE, NO_QUOTA], ids=["capacity", "quota"])
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_without_capacity_the_next_zone_and_then_the_next_size_is_taken(arm: Server, azure, at_once):
+async def test_without_capacity_or_quota_the_next_zone_and_then_the_next_size_is_taken(
+    arm: Server, azure, at_once, refusal
+):
     arm.cloud.at_once = at_once
-    arm.cloud.shortages = {("Standard_D2as_v5", zone): SHORTAGE for zone in ("1", "2")}
+    arm.cloud.shortages = {("Standard_D2as_v5", zone): refusal for zone in ("1", "2")}
     config = dataclasses.replace(
         PLAIN, zones=("1", "2"), fallback_sizes=("Standard_D4as_v5", "Standard_DC4as_v5"), use_spot="prefer"
     )
@@ -269,6 +274,35 @@ async def test_without_capacity_the_next_zone_and_then_the_next_size_is_taken(ar
         ]  # fmt: skip
         await provider.delete(TARGET)
     assert arm.cloud.is_empty()
+
+
+async def test_a_used_up_quota_of_spot_machines_leads_to_one_at_full_price(arm: Server, azure):
+    arm.cloud.spot_shortage = NO_SPOT_QUOTA
+    async with azure(dataclasses.replace(PLAIN, use_spot="prefer")) as provider:
+        await provider.create(REQUEST)
+    assert [body["properties"].get("priority") for body in arm.cloud.bodies] == ["Spot", None]
+
+
+async def test_when_there_is_no_way_left_the_error_tells_all_that_was_tried(arm: Server, azure):
+    arm.cloud.shortages = {("Standard_D2as_v5", "1"): NO_QUOTA, ("Standard_D2as_v5", "2"): SHORTAGE}
+    async with azure(dataclasses.replace(PLAIN, zones=("1", "2"))) as provider:
+        with pytest.raises(ProviderError) as caught:
+            await provider.create(REQUEST)
+        await provider.delete(TARGET)
+    assert caught.value.fault is Fault.QUOTA
+    tried = "tried Standard_D2as_v5 in 1: OperationNotAllowed; Standard_D2as_v5 in 2: AllocationFailed"
+    assert tried in str(caught.value)
+    assert len(arm.cloud.bodies) == 4  # quotas are waited for, here once
+
+
+async def test_what_needs_a_person_is_not_tried_elsewhere(arm: Server, azure):
+    arm.cloud.shortages = {("Standard_D2as_v5", "1"): Refusal(409, "RequestDisallowedByPolicy")}
+    async with azure(dataclasses.replace(PLAIN, zones=("1", "2"))) as provider:
+        with pytest.raises(ProviderError) as caught:
+            await provider.create(REQUEST)
+        await provider.delete(TARGET)
+    assert caught.value.fault is Fault.FATAL
+    assert len(arm.cloud.bodies) == 1
 
 
 async def test_a_zone_that_the_subscription_may_not_use_is_not_tried(arm: Server, azure):
