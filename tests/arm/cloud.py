@@ -104,6 +104,8 @@ class Cloud:
         reserved: How often an interface is still reserved when it shall be deleted.
         undeleted: What the next deletions, which begin well, end with.
         looks: How many looks an operation takes.
+        grants: What the caller may do, by the end of a scope's id ("" for all others): of each role, actions and what
+            is taken out of them.
     """
 
     resources: dict[str, dict[str, Tree]] = field(default_factory=lambda: {kind: {} for kind in PATHS})
@@ -122,6 +124,7 @@ class Cloud:
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     addresses: itertools.count[int] = field(default_factory=lambda: itertools.count(4))
     subnet_size: int = 24
+    grants: dict[str, list[tuple[list[str], list[str]]]] = field(default_factory=lambda: {"": [(["*"], [])]})
 
     def is_empty(self) -> bool:
         """Whether nothing is left."""

@@ -460,7 +460,8 @@ async def test_a_check_of_what_is_well_passes_and_changes_nothing(arm: Server, a
     async with azure(config) as provider:
         findings = await provider.check()
     assert [each for each in findings if not each.passed] == []
-    assert len(findings) == 7
+    assert len(findings) == 8
+    assert all(each.seen for each in findings)
     assert arm.cloud.is_empty()
     assert {method for method, _ in arm.calls} == {"GET"}
 
@@ -490,6 +491,51 @@ async def test_a_check_finds_what_is_wrong(azure, config, subject):
         (failed,) = [each for each in await provider.check() if not each.passed]
     assert failed.subject.startswith(subject)
     assert failed.detail
+
+
+ROLE = [
+    "Microsoft.Compute/virtualMachines/*", "microsoft.compute/DISKS/*", "Microsoft.Network/networkInterfaces/*",
+    "Microsoft.Network/*/read", "Microsoft.Network/*/join/action",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("roles", "missing"),
+    [
+        ([(ROLE, [])], ""),
+        ([([action], []) for action in ROLE], ""),
+        ([(ROLE, ["*/virtualMachines/delete"])], "Microsoft.Compute/virtualMachines/delete on /subscriptions/"),
+        ([(ROLE, ["*/virtualMachines/delete"]), (["Microsoft.Compute/*/delete"], [])], ""),
+        ([(ROLE[:3], [])], f"Microsoft.Network/virtualNetworks/subnets/join/action on {SUBNET}"),
+        ([(ROLE[1:], [])], "Microsoft.Compute/virtualMachines/write on /subscriptions/"),
+        ([], "Microsoft.Network/networkInterfaces/join/action"),
+    ],
+)
+async def test_a_check_names_the_actions_that_no_role_allows(arm: Server, azure, roles, missing):
+    arm.cloud.grants = {"": roles}
+    async with azure() as provider:
+        findings = await provider.check()
+    (found,) = [each for each in findings if each.subject == "permissions"]
+    assert (found.passed, found.seen) == (not missing, True)
+    assert missing in found.detail
+    assert [each for each in findings if not each.passed] == ([found] if missing else [])
+
+
+async def test_a_check_asks_for_the_right_to_join_where_the_subnet_and_the_security_group_are(arm: Server, azure):
+    arm.cloud.grants = {"/worker": [(["*/read"], [])], "/nsg": [], "": [(["*"], [])]}
+    async with azure(dataclasses.replace(CONFIG, security_group=SECURITY_GROUP)) as provider:
+        (failed,) = [each for each in await provider.check() if not each.passed]
+    assert failed.detail.startswith(
+        f"Microsoft.Network/virtualNetworks/subnets/join/action on {SUBNET},"
+        f" Microsoft.Network/networkSecurityGroups/join/action on {SECURITY_GROUP}:"
+    )
+
+
+async def test_permissions_that_may_not_be_read_are_told_as_unseen(arm: Server, azure):
+    arm.forbidden = "/Microsoft.Authorization/"
+    async with azure() as provider:
+        findings = await provider.check()
+    assert [(each.subject, each.verdict) for each in findings if each.verdict != "ok"] == [("permissions", "UNSEEN")]
 
 
 async def test_a_check_sees_a_used_up_quota_and_a_full_subnet(arm: Server, azure):
