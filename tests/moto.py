@@ -215,7 +215,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.do_POST()
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.body = body = self.rfile.read(int(self.headers["Content-Length"]))
         if call := ebs.call_of(self.command, self.path):
             self._do_ebs(call, body)
             return
@@ -326,6 +326,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with closing(http.client.HTTPConnection(*self.server.moto, timeout=30)) as moto:
             names = ("Authorization", "Content-Type", "X-Amz-Date", "X-Amz-Target", "User-Agent")
             headers = {name: self.headers[name] for name in names if name in self.headers}
-            moto.request("POST", "/", urlencode(parameters).encode(), headers)
+            as_it_came = "X-Amz-Target" in headers  # Service Quotas has JSON; EC2 has forms
+            moto.request("POST", "/", self.body if as_it_came else urlencode(parameters).encode(), headers)
             answer = moto.getresponse()
             return Answer(answer.status, answer.read())

@@ -33,7 +33,7 @@ from kata_caa.providers.aws.image import Image, describe_image
 from kata_caa.providers.aws.network import SecondInterface, add_interface
 from kata_caa.providers.aws.offers import Offer, describe_types, ways
 from kata_caa.providers.aws.store import AwsImages
-from kata_caa.selection import Candidate, Spot
+from kata_caa.selection import Candidate, Spot, exhausted
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import InstanceTypeDef, ReservationResponseTypeDef, RunInstancesRequestTypeDef
@@ -287,12 +287,7 @@ class AwsProvider(Provider):
                     raise
                 logger.info("%s: no %s: %s", request.target.name, way, error)
                 refused.append((way, error))
-        quotas = [error for _, error in refused if error.fault is Fault.QUOTA]
-        last = quotas[0] if quotas else refused[-1][1]
-        if len(refused) == 1:
-            raise last
-        tried = "; ".join(f"{way}: {error.code}" for way, error in refused)
-        raise ProviderError(last.fault, f"{last.cause}; tried {tried}", code=last.code, hint=last.hint)
+        raise exhausted(refused)
 
     async def _start(self, request: InstanceRequest, way: Candidate, image: Image | None) -> InstanceTypeDef:
         """Make a machine of one candidate."""
