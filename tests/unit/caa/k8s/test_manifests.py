@@ -127,7 +127,9 @@ def test_the_webhook_leaves_the_systems_namespaces_alone():
     (hook,) = configuration["webhooks"]
     (names,) = hook["namespaceSelector"]["matchExpressions"]
     assert (names["key"], names["operator"]) == ("kubernetes.io/metadata.name", "NotIn")
-    assert {"kube-system", "kube-node-lease", "peer-pods-webhook-system", "openshift", NAMESPACE} == set(names["values"])
+    assert set(names["values"]) == {
+        "kube-system", "kube-node-lease", "peer-pods-webhook-system", "openshift", NAMESPACE,
+    }  # fmt: skip
     assert hook["matchConditions"][1]["expression"] == "!request.namespace.startsWith('openshift-')"
     assert hook["rules"][0]["operations"] == ["CREATE"]  # a pod's resources cannot be changed later
     assert (hook["failurePolicy"], hook["reinvocationPolicy"], hook["sideEffects"]) == ("Fail", "IfNeeded", "None")
