@@ -163,6 +163,27 @@ async def test_with_public_addresses_both_interfaces_have_one_and_all_of_it_goes
         assert kinds == {"instance", "volume", "network-interface", "elastic-ip"}
 
 
+@pytest.mark.parametrize("last", ["ModifyNetworkInterfaceAttribute", "AllocateAddress", "AssociateAddress"])
+async def test_a_second_interface_that_an_earlier_try_only_attached_is_completed(ec2: Ec2Server, last: str):
+    request = wanted(multi_nic=True)
+
+    def cut(action: str, call: Mapping[str, str]) -> None:
+        if action == last:
+            raise ConnectionError
+
+    async with opened(ec2, use_public_ip=True) as provider:
+        ec2.before = cut
+        with pytest.raises(ProviderError):
+            await provider.create(request)
+        ec2.before = lambda action, call: None
+        made = await provider.create(request)
+        assert len(set(made.addresses)) == 2
+        (address,) = ec2.api.describe_addresses()["Addresses"]
+        assert address["PrivateIpAddress"] == made.addresses[1]
+        assert ec2.actions.count("CreateNetworkInterface") == 1
+        await provider.delete(request.target)
+
+
 async def test_a_launch_template_says_what_the_machine_is(ec2: Ec2Server):
     data = {"ImageId": ec2.image, "InstanceType": "t3.small"}
     ec2.api.create_launch_template(LaunchTemplateName="kata", LaunchTemplateData=data)  # type: ignore[arg-type]

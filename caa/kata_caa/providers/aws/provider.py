@@ -336,11 +336,12 @@ class AwsProvider(Provider):
         elif not private:
             instance = await self._until(id, lambda seen: bool(_private(seen)), "an address")
             private = _private(instance)
-        if request.spec.multi_nic and by_hand and len(private) < 2:
+        apart = config.use_public_ip or len(private) < 2  # an earlier try may have come no further than to attach it
+        if request.spec.multi_nic and by_hand and apart:
             self._note(request.target.sandbox_id)
             second = await add_interface(self._ec2, self._second(request, instance))
             self._note(request.target.sandbox_id)
-            private = (*private, second)
+            private = (*private[:1], second)
         addresses = (_public(instance), *private[1:]) if config.use_public_ip and by_hand else private
         logger.info("%s is %s, %s", request.target.name, id, instance.get("InstanceType", ""))
         return Instance(id, addresses, instance.get("InstanceType", ""))
