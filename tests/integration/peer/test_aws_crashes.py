@@ -82,6 +82,6 @@ async def test_wherever_the_adaptor_is_killed_nothing_stays_and_the_others_live(
 
 async def test_whichever_call_goes_wrong_nothing_stays_and_the_others_live(short_tmp: Path) -> None:
     async with worlds(short_tmp / "ec2-failing") as world:
-        planned = [(each, what) for each in await points(world) for what in WAYS]
-        planned = [(each, what) for each, what in planned if what != "twice" or changing(each[0])]
+        passed = [each for each in await points(world) if changing(each[0]) or each[1] == 1]  # a look again is no other
+        planned = [(each, what) for each in passed for what in WAYS if what != "twice" or changing(each[0])]
         await tried(world, [Point(*each, "around", what) for each, what in planned])
