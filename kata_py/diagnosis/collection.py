@@ -189,7 +189,13 @@ def _versions(named: Path | None) -> str:
 def _effective(named: Path | None) -> str:
     return _json(
         [
-            asdict(each) | {"value": redaction.setting(each.key, each.value)}
+            # Not "key" and "value": so the variables of containers stand in logs, and are taken out.
+            {
+                "table": each.table,
+                "setting": each.key,
+                "is": redaction.setting(each.key, each.value),
+                "origin": each.origin,
+            }
             for each in effective.effective(_source(named))
         ]
     )
