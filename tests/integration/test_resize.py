@@ -137,6 +137,7 @@ async def test_or_all_in_it(configured: Callable[..., Manager]) -> None:
         assert cgroups.of(qemu) == cgroups.of(first.shim_pid) == {f"/kata-py-tests-{os.getpid()}/kata_pod"}
 
 
+@pytest.mark.alone
 async def test_what_a_pods_containers_use_is_what_its_cgroup_on_the_host_counts(
     configured: Callable[..., Manager],
 ) -> None:

@@ -67,27 +67,33 @@ def patch(pod: Json, rules: Rules) -> list[dict[str, Json]]:
     everyone = [*containers, *(spec.get("initContainers") or [])]
     if _is_ours(everyone, rules):
         return []  # the API server may ask again
-    operations = list(_annotations(pod, everyone))
+    operations = list(_annotations(pod, everyone, rules))
     for key in ("containers", "initContainers"):
         for number, container in enumerate(spec.get(key) or []):
             first = key == "containers" and number == 0
-            operations += _resources(f"/spec/{key}/{number}/resources", container, rules.resource if first else "")
+            operations += _resources(f"/spec/{key}/{number}/resources", container, _machine(rules) if first else None)
     return operations
 
 
 def _is_ours(containers: Sequence[Json], rules: Rules) -> bool:
-    machine = {"requests": {rules.resource: "1"}, "limits": {rules.resource: "1"}}
-    return [each.get("resources") or {} for each in containers] == [machine] + [{}] * (len(containers) - 1)
+    return [each.get("resources") or {} for each in containers] == [_machine(rules)] + [{}] * (len(containers) - 1)
 
 
-def _annotations(pod: Json, containers: Sequence[Json]) -> Iterator[dict[str, Json]]:
+def _machine(rules: Rules) -> Json:
+    return {"requests": {rules.resource: "1"}, "limits": {rules.resource: "1"}}
+
+
+def _annotations(pod: Json, containers: Sequence[Json], rules: Rules) -> Iterator[dict[str, Json]]:
     found = {
         "default_vcpus": math.ceil(_size(containers, "cpu")),
         "default_memory": math.ceil(_size(containers, "memory") / _MIB),
         "default_gpus": math.ceil(_total(containers, "requests", _GPU)),
     }
-    values = {_HYPERVISOR + key: str(number) for key, number in found.items() if number > 0}
     present = pod.get("metadata", {}).get("annotations")
+    if any(each.get("resources") == _machine(rules) for each in containers):
+        # Asked again, as another webhook has put a container in: what it asks for comes on top.
+        found = {key: number and number + _number(present, _HYPERVISOR + key) for key, number in found.items()}
+    values = {_HYPERVISOR + key: str(number) for key, number in found.items() if number > 0}
     if values and present is None:
         yield {"op": "add", "path": "/metadata/annotations", "value": values}
     elif values:
@@ -99,9 +105,16 @@ def _annotations(pod: Json, containers: Sequence[Json]) -> Iterator[dict[str, Js
             }
 
 
-def _resources(path: str, container: Json, machine: str) -> Iterator[dict[str, Json]]:
+def _number(annotations: Mapping[str, str] | None, key: str) -> int:
+    text = (annotations or {}).get(key, "0")
+    if not (text.isascii() and text.isdigit()):
+        raise MalformedConfig(f"the annotation {key} is {text!r}, which is no number")
+    return int(text)
+
+
+def _resources(path: str, container: Json, machine: Json | None) -> Iterator[dict[str, Json]]:
     if machine:
-        yield {"op": "add", "path": path, "value": {"requests": {machine: "1"}, "limits": {machine: "1"}}}
+        yield {"op": "add", "path": path, "value": machine}
     elif container.get("resources"):
         yield {"op": "replace", "path": path, "value": {}}
 
@@ -125,7 +138,8 @@ def _total(containers: Iterable[Json], kind: str, resource: str) -> Decimal:
 def review(request: bytes, rules: Rules) -> bytes:
     """The answer to an AdmissionReview (`admission.k8s.io/v1`).
 
-    A pod that cannot be understood is refused with the reason, so that its owner sees it.
+    A pod that cannot be understood is refused with the reason, so that its owner sees it. One that is there already is
+    left as it is: its resources may not be changed any more. OpenShift's configuration asks of updates, too.
 
     Raises:
         MalformedConfig: It is no AdmissionReview.
@@ -139,7 +153,7 @@ def review(request: bytes, rules: Rules) -> bytes:
         raise MalformedConfig("the request is no AdmissionReview of a pod") from None
     answer: dict[str, Json] = {"uid": uid, "allowed": True}
     try:
-        operations = patch(pod, rules)
+        operations = patch(pod, rules) if asked.get("operation", "CREATE") == "CREATE" else []
     except MalformedConfig as error:
         answer |= {"allowed": False, "status": {"code": 422, "message": str(error)}}
     else:

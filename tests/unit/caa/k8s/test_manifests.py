@@ -109,6 +109,27 @@ def test_the_adaptor_has_what_upstreams_has_of_the_node_and_no_more_privileges()
     assert {each["name"] for each in container["env"]} == {"NODE_NAME", "POD_UID", "POD_NAMESPACE"}
 
 
+def test_whoever_calls_the_cloud_has_the_key_that_opens_qemu_ssh():
+    for name, spec in pod_specs():
+        (container,) = spec["containers"]
+        if any("secretRef" in each for each in container.get("envFrom", ())):
+            mounts = {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+            (volume,) = (each for each in spec["volumes"] if each["name"] == mounts["/root/.ssh"])
+            assert volume["secret"] == {"secretName": "ssh-key-secret", "defaultMode": 0o600, "optional": True}, name
+            assert container["securityContext"]["runAsUser"] == 0, name
+
+
+def test_the_webhook_leaves_the_systems_namespaces_alone():
+    (configuration,) = of_kind("MutatingWebhookConfiguration")
+    (hook,) = configuration["webhooks"]
+    (names,) = hook["namespaceSelector"]["matchExpressions"]
+    assert (names["key"], names["operator"]) == ("kubernetes.io/metadata.name", "NotIn")
+    assert {"kube-system", "kube-node-lease", "peer-pods-webhook-system", "openshift", NAMESPACE} == set(names["values"])
+    assert hook["matchConditions"][1]["expression"] == "!request.namespace.startsWith('openshift-')"
+    assert hook["rules"][0]["operations"] == ["CREATE"]  # a pod's resources cannot be changed later
+    assert (hook["failurePolicy"], hook["reinvocationPolicy"], hook["sideEffects"]) == ("Fail", "IfNeeded", "None")
+
+
 def test_the_webhook_is_called_where_it_serves():
     (configuration,) = of_kind("MutatingWebhookConfiguration")
     (hook,) = configuration["webhooks"]

@@ -73,6 +73,22 @@ def test_a_pod_that_has_been_changed_is_left_alone():
     assert patch(patched(pod(asks("1"), asks("1"))), Rules()) == []
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_another_webhook_adds_afterwards_comes_on_top(place: int):
+    before = patched(pod(asks("3", "8Gi"), asks("1")))
+    before["spec"]["containers"].insert(place, {"name": "sidecar", "resources": asks("100m", "64Mi")})
+    after = patched(before)
+    assert annotations(before) == {"default_vcpus": "5", "default_memory": "8256"}
+    assert [each["resources"] for each in after["spec"]["containers"]] == [MACHINE, {}, {}]
+    assert patch(after, Rules()) == []
+
+
+def test_a_size_that_is_no_number_cannot_be_added_to():
+    before = pod(MACHINE, asks("1"), **{f"{HYPERVISOR}default_vcpus": "many"})
+    with pytest.raises(MalformedConfig, match="default_vcpus is 'many', which is no number"):
+        patch(before, Rules())
+
+
 @pytest.mark.parametrize(
     ("containers", "init", "said"),
     [
@@ -106,8 +122,8 @@ def test_class_and_resource_come_from_the_environment_by_either_name(name):
     assert Rules.of({}) == Rules()
 
 
-def asked(object: object) -> bytes:
-    return json.dumps({"kind": "AdmissionReview", "request": {"uid": "u-1", "object": object}}).encode()
+def asked(object: object, **request: str) -> bytes:
+    return json.dumps({"kind": "AdmissionReview", "request": {"uid": "u-1", "object": object, **request}}).encode()
 
 
 def test_a_review_is_answered_with_the_patch():
@@ -120,6 +136,12 @@ def test_a_review_is_answered_with_the_patch():
 
 def test_a_review_of_another_pod_is_allowed_without_a_patch():
     assert json.loads(review(asked({"spec": {}}), Rules()))["response"] == {"uid": "u-1", "allowed": True}
+
+
+def test_a_pod_that_is_there_already_is_left_as_it_is():
+    assert "patch" in json.loads(review(asked(pod(asks("1")), operation="CREATE"), Rules()))["response"]
+    answer = json.loads(review(asked(pod(asks("1")), operation="UPDATE"), Rules()))
+    assert answer["response"] == {"uid": "u-1", "allowed": True}
 
 
 def test_a_pod_that_cannot_be_understood_is_refused_with_the_reason():
