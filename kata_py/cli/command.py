@@ -6,6 +6,7 @@ A verb is a module of `kata_py.cli.verbs`, imported when it is asked for; the ta
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -74,15 +75,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except CtlError as error:
-        sys.stderr.write(f"{NAME}: {error.cause}\n")
-        if error.hint:
-            sys.stderr.write(f"{NAME}: next: {error.hint}\n")
-        return 1
+        return _failed(error.cause, error.hint)
     except BrokenPipeError:
         return 1
+    except PermissionError as error:
+        cause = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _failed(cause, "run it as root" if os.geteuid() else "")
     except (click.Abort, KeyboardInterrupt):
         return 130
     return code if isinstance(code, int) else 0
+
+
+def _failed(cause: str, hint: str) -> int:
+    sys.stderr.write(f"{NAME}: {cause}\n")
+    if hint:
+        sys.stderr.write(f"{NAME}: next: {hint}\n")
+    return 1
 
 
 def root() -> Verbs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -28,7 +29,11 @@ class Sandbox(click.types.StringParamType):
         """The ids that begin so."""
         from kata_py.cli import shim
 
-        return [CompletionItem(each.sandbox_id) for each in shim.running() if each.sandbox_id.startswith(incomplete)]
+        with contextlib.suppress(OSError):  # a user who may see none is offered none
+            return [
+                CompletionItem(each.sandbox_id) for each in shim.running() if each.sandbox_id.startswith(incomplete)
+            ]
+        return []
 
 
 def sandbox_argument(function: F) -> F:

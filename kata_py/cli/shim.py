@@ -87,7 +87,7 @@ class Shim:
     def _unreachable(self, error: Exception) -> ShimError:
         return ShimError(
             f"the shim of sandbox {self.sandbox_id} cannot be reached at {self._path}: {error}",
-            "is the pod still running? try: crictl pods",
+            "run it as root" if isinstance(error, PermissionError) else "is the pod still running? try: crictl pods",
         )
 
 
@@ -96,6 +96,7 @@ def find(sandbox_id: str, roots: tuple[Path, ...] = ROOTS) -> Shim:
 
     Raises:
         CtlError: There is no such sandbox, or there are several.
+        PermissionError: As `running`.
     """
     found = [shim for shim in running(roots) if shim.sandbox_id.startswith(sandbox_id)]
     exact = [shim for shim in found if shim.sandbox_id == sandbox_id]
@@ -114,7 +115,12 @@ def find(sandbox_id: str, roots: tuple[Path, ...] = ROOTS) -> Shim:
 
 
 def running(roots: tuple[Path, ...] = ROOTS) -> Iterator[Shim]:
-    """The shims of all sandboxes that have a management socket."""
+    """The shims of all sandboxes that have a management socket.
+
+    Raises:
+        PermissionError: This user may not see all of them.
+    """
+    sockets.require_readable(roots)
     for sandbox_id, path in sockets.serving(roots).items():
         yield Shim(sandbox_id, path)
 

@@ -120,8 +120,7 @@ def parts(
     yield from _node(named, paths, root, roots)
     yield from _configuration(named, root)
     yield from _sandboxes(paths, found)
-    for each in failure.load(paths.failures):
-        yield Part(f"failures/{each.sandbox}.json", partial(_json, asdict(judge(each)) | {"failure": asdict(each)}))
+    yield from _failures(paths)
     for name, selection in sources.JOURNALS.items():
         yield Part(f"journal/{name}.log", partial(sources.journal, selection, since))
     yield Part("kernel/log.txt", sources.kernel_log)
@@ -166,6 +165,16 @@ def _sandboxes(paths: HostPaths, found: Iterable[Container]) -> Iterator[Part]:
         yield Part(f"{top}/timeline.txt", partial(timeline.table, record.timeline))
     for each in found:
         yield Part(f"sandboxes/{each.sandbox}/containers/{each.id}.json", partial(_json, redaction.spec(each.spec)))
+
+
+def _failures(paths: HostPaths) -> Iterator[Part]:
+    try:
+        kept = failure.load(paths.failures)
+    except OSError:  # the index is to say why
+        yield Part("failures/kept.txt", lambda: str(failure.load(paths.failures)))
+        return
+    for each in kept:
+        yield Part(f"failures/{each.sandbox}.json", partial(_json, asdict(judge(each)) | {"failure": asdict(each)}))
 
 
 def _versions(named: Path | None) -> str:

@@ -171,6 +171,18 @@ def test_a_configuration_that_can_be_taken_is_told_whole(node: Path, paths: Host
     assert 'Parameters = "quiet x=<redacted>"' in files["env.toml"]
 
 
+def test_failures_that_may_not_be_read_are_told_in_the_index_and_end_nothing(
+    node: Path, paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(root: Path) -> list[Failure]:
+        raise PermissionError(13, "Permission denied", str(root))
+
+    monkeypatch.setattr(failure, "load", denied)
+    [part] = [each for each in collection.parts(node / "c.toml", paths, [], root=node) if "failures/" in each.file]
+    [entry] = archive.write(node / "r.tar.gz", [part], Redactor(), {})
+    assert (entry.state, "Permission denied" in entry.cause) == ("failed", True)
+
+
 def fails() -> str:
     raise RuntimeError("what token=abcdef nobody expected")
 
