@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Sandbox(click.types.StringParamType):
-    """A sandbox, by its id or the beginning of it; a shell completes those that are served."""
+    """A sandbox, by its id or the beginning of it, or its pod's name; a shell completes the ids of those served."""
 
     name = "sandbox"
 
@@ -43,7 +43,7 @@ def sandbox_argument(function: F) -> F:
 
 def sandbox_option(function: F) -> F:
     """Give a verb the option `--sandbox-id`, which is required, as `sandbox`."""
-    help = "its id, or the beginning of it"
+    help = "its id or the beginning of it, or its pod's name"
     return click.option("--sandbox-id", "sandbox", metavar="SANDBOX", type=Sandbox(), required=True, help=help)(
         function
     )
