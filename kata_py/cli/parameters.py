@@ -36,6 +36,32 @@ class Sandbox(click.types.StringParamType):
         return []
 
 
+class Pod(click.types.StringParamType):
+    """A pod, by its name or its sandbox's id; a shell completes the ids on record, and those of kept failures."""
+
+    name = "pod"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The ids that begin so."""
+        from kata_py.diagnosis import evidence
+        from kata_py.sandbox.paths import HostPaths
+
+        with contextlib.suppress(OSError):
+            return [CompletionItem(id) for id in evidence.ids(HostPaths()) if id.startswith(incomplete)]
+        return []
+
+
+class CopyPlace(Sandbox):
+    """One side of a copy; a shell completes sandboxes, and where none begins so, this host's files."""
+
+    name = "place"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The beginnings of places, or that it is a file."""
+        found = super().shell_complete(ctx, param, incomplete)
+        return [CompletionItem(f"{each.value}:") for each in found] or [CompletionItem(incomplete, type="file")]
+
+
 def sandbox_argument(function: F) -> F:
     """Give a verb the argument SANDBOX, as `sandbox`."""
     return click.argument("sandbox", metavar="SANDBOX", type=Sandbox())(function)

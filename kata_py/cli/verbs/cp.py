@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kata_py.cli.errors import CtlError
+from kata_py.cli.parameters import CopyPlace
 
 if TYPE_CHECKING:
     from kata_py.cli.copying import Place
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     "guest itself, which needs the debug console. SANDBOX is an id or the beginning of it, or a pod's name; CONTAINER "
     "likewise. Modes are kept, owners are not. The container needs tar."
 )
-@click.argument("src")
-@click.argument("dst")
+@click.argument("src", type=CopyPlace())
+@click.argument("dst", type=CopyPlace())
 def command(src: str, dst: str) -> None:
     """Copy."""
     from kata_py.cli import copying, shim

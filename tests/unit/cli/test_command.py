@@ -10,6 +10,7 @@ import sys
 import threading
 import tomllib
 from collections.abc import Iterator
+from dataclasses import astuple, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -19,6 +20,9 @@ import pytest
 from kata_py.cli import command, direct_volume, output, shim
 from kata_py.cli.errors import CtlError, ShimError
 from kata_py.config import load
+from kata_py.sandbox import failure
+from kata_py.sandbox.failure import Failure, Pod
+from kata_py.sandbox.paths import HostPaths
 from kata_py.sandbox.record import Record
 from kata_py.sandbox.sockets import SOCKET
 from kata_py.storage import direct
@@ -150,12 +154,26 @@ def test_help_of_all_verbs_imports_none_of_them() -> None:
 
 
 def test_a_shell_completes_verbs_and_the_sandboxes_that_run(
-    shims: Shims, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shims: Shims, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shims.add("aa11")
     shims.add("bb11")
+    (shims.root / "aa-dead").mkdir()
+    gone = Failure("aa-gone", "", "k8s.io", Pod(), 1.0, "create", "kernel", 1.0, 2.0, "no answer")
+    failure.keep(gone, tmp_path / "failures")
+    places = astuple(replace(HostPaths(), records=shims.root, failures=tmp_path / "failures"))
+    monkeypatch.setattr(HostPaths.__init__, "__defaults__", places)
     monkeypatch.setenv("_KATA_CTL_COMPLETE", "bash_complete")
-    for words, offered in (("kata-ctl met", "plain,metrics\n"), ("kata-ctl metrics a", "plain,aa11\n")):
+    told = "plain,aa-dead\nplain,aa-gone\nplain,aa11\n"
+    for words, offered in (
+        ("kata-ctl met", "plain,metrics\n"),
+        ("kata-ctl metrics a", "plain,aa11\n"),
+        ("kata-ctl explain a", told),
+        ("kata-ctl timeline a", told),
+        ("kata-ctl cp a", "plain,aa11:\n"),
+        ("kata-ctl cp file b", "plain,bb11:\n"),
+        ("kata-ctl cp fil", "file,fil\n"),
+    ):
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
         with pytest.raises(SystemExit):
