@@ -129,6 +129,8 @@ def parts(
         yield Part(f"host/{name.rpartition('/')[2]}.txt", partial(sources.file, root / name))
     yield Part("host/processes.txt", partial(sources.processes, root / "proc"))
     yield Part("host/mounts.txt", partial(sources.mounts, root / "proc"))
+    for attribute in ("sriov_numvfs", "sriov_totalvfs"):
+        yield Part(f"host/sys_{attribute}.txt", partial(sources.virtual_functions, attribute, root / "sys"))
     listed = (paths.records.parent, paths.shares, root / "opt/cni/bin", root / "var/lib/cni/bin", root / "dev/vfio")
     yield Part("host/listing.txt", partial(sources.listing, *listed))
     for name, words in sources.COMMANDS.items():

@@ -107,6 +107,10 @@ def node(tmp_path: Path, paths: HostPaths, monkeypatch: pytest.MonkeyPatch) -> P
             'level=info msg="container app started"',
         ]
     )
+    card = tmp_path / "sys/class/net/ens1/device"
+    card.mkdir(parents=True)
+    (card / "sriov_numvfs").write_text("2\n")
+    (tmp_path / "sys/class/net/lo").mkdir()
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "journalctl").write_text(f"#!/bin/sh\ncat <<'EOF'\n{log}\nEOF\n")
@@ -150,6 +154,8 @@ def test_no_secret_of_any_kind_comes_out_and_what_is_needed_does(node: Path, pat
     assert 'msg="container app started"' in files["journal/shim.log"]
     assert files["kernel/log.txt"] == "x Command line: quiet y=<redacted>\nkvm: yes\n"
     assert "qemu-system-x -name n -fw_cfg <redacted>" in files["host/processes.txt"]
+    assert files["host/sys_sriov_numvfs.txt"] == f"{node}/sys/class/net/ens1/device/sriov_numvfs: 2\n"
+    assert index["host/sys_sriov_totalvfs.txt"]["state"] == "absent"
     assert "record.json" in files["host/listing.txt"]
     assert 'jaeger_password = "<redacted>"' in files[f"configuration/files{node}/c.toml.txt"]
     assert 'default_env = ["DATABASE=<redacted>"]' in files["managers/etc/crio/crio.conf.txt"]
