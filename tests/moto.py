@@ -85,6 +85,7 @@ class Ec2Server:
         before: Done before each call, in another thread, with the action and its parameters. A Refusal is answered;
             any other exception cuts the connection.
         after: Done after each call; any exception cuts the connection in the place of the answer.
+        times: Gives how often a call is served, as by a network that repeats it; the last answer counts.
         hidden: How many of the next calls that describe something find nothing.
         remembers: Whether a token whose machine has ended is still known, as EC2 does for a while.
         seen: The calls that came.
@@ -95,6 +96,7 @@ class Ec2Server:
     api: EC2Client
     before: Before = _nothing
     after: Before = _nothing
+    times: Callable[[str, Mapping[str, str]], int] = lambda action, parameters: 1
     hidden: int = 0
     remembers: bool = False
     seen: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
@@ -215,7 +217,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.do_POST()
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.body = body = self.rfile.read(int(self.headers["Content-Length"]))
         if call := ebs.call_of(self.command, self.path):
             self._do_ebs(call, body)
             return
@@ -226,7 +228,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             with self.server.lock:
                 ec2.seen.append((action, parameters))
             ec2.before(action, parameters)
-            answer = self._served(action, parameters)
+            for _ in range(ec2.times(action, parameters)):
+                answer = self._served(action, parameters)
             if action == "RegisterImage" and answer.status == 200:
                 _register(answer, parameters)
             ec2.after(action, parameters)
@@ -326,6 +329,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with closing(http.client.HTTPConnection(*self.server.moto, timeout=30)) as moto:
             names = ("Authorization", "Content-Type", "X-Amz-Date", "X-Amz-Target", "User-Agent")
             headers = {name: self.headers[name] for name in names if name in self.headers}
-            moto.request("POST", "/", urlencode(parameters).encode(), headers)
+            as_it_came = "X-Amz-Target" in headers  # Service Quotas has JSON; EC2 has forms
+            moto.request("POST", "/", self.body if as_it_came else urlencode(parameters).encode(), headers)
             answer = moto.getresponse()
             return Answer(answer.status, answer.read())

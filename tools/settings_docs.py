@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from kata_caa.config import AdaptorConfig
+from kata_caa.k8s.webhook import WebhookConfig
 from kata_caa.providers.aws.config import AwsConfig
 from kata_caa.providers.azure.config import AzureConfig
 from kata_caa.providers.libvirt.config import LibvirtConfig
@@ -56,6 +57,7 @@ PAGES = (
     Page("aws.md", "aws", AwsConfig),
     Page("azure.md", "azure", AzureConfig),
     Page("libvirt.md", "libvirt", LibvirtConfig),
+    Page("peer-pods-kubernetes.md", "peerpods-webhook", WebhookConfig),
 )
 
 

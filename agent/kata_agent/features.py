@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+COUNTED_STREAMS = "kata-py-offset"
+"""Of ours: calls for streams may say how many bytes went before, in metadata of this name."""
+
 
 def extra() -> list[str]:
-    """Upstream's names of the features that are here, in order."""
-    return ["agent-policy", "seccomp"] if find_spec("regorus") is not None else ["seccomp"]
+    """The features that are here, by upstream's names and ours, in order."""
+    policy = ["agent-policy"] if find_spec("regorus") is not None else []
+    return [*policy, COUNTED_STREAMS, "seccomp"]

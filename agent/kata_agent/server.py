@@ -62,7 +62,7 @@ async def serve(
         server = Server()
         server.add_raw("grpc.Health", "Check", _check)
         server.add_raw("grpc.Health", "Version", _version)
-        agent = functools.cache(lambda: _agent(reaper, parameters, ended, marks))
+        agent = functools.cache(lambda: _agent(stack, reaper, parameters, ended, marks))
         server.add_lazy("grpc.AgentService", agent)
         server.add_lazy("katapy.agent.v1.Telemetry", lambda: _telemetry(agent()))
         if listener is not None:
@@ -101,7 +101,13 @@ async def _version(_payload: bytes, _context: Context) -> bytes:
     return _VERSION
 
 
-def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event, marks: Sequence[tuple[str, int]]) -> Agent:
+def _agent(
+    stack: AsyncExitStack,
+    reaper: Reaper,
+    parameters: Parameters,
+    ended: asyncio.Event,
+    marks: Sequence[tuple[str, int]],
+) -> Agent:
     from functools import partial
     from pathlib import Path
 
@@ -126,6 +132,7 @@ def _agent(reaper: Reaper, parameters: Parameters, ended: asyncio.Event, marks: 
     finder = Finder(partial(modules.load, reaper), timeout=parameters.hotplug_timeout)
     devices = DeviceTable(finder, parameters.cdi_timeout)
     workshop = Workshop(finder, reaper, proxies=_proxies(parameters))
+    stack.push_async_callback(workshop.aclose)
     if parameters.pause_bundle:
         workshop.pause_bundle = Path(parameters.pause_bundle)
     sandbox = Sandbox(crun, ended, workshop, devices)

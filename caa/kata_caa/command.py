@@ -109,7 +109,7 @@ class _Serve:
             async with provider as cloud:
                 findings += await cloud.check()
             for each in findings:
-                print(f"{'ok     ' if each.passed else 'MISSING'} {each.subject}: {each.detail}")
+                print(f"{each.verdict:7} {each.subject}: {each.detail}")
             return 0 if all(each.passed for each in findings) else 1
         async with surroundings() as around:
             await daemon.run(config, provider, around)

@@ -12,7 +12,7 @@ from kata_caa.config import AdaptorConfig
 from kata_caa.credentials import Issued
 from kata_caa.pool.machine import Machine
 from kata_caa.proxy import AgentProxy, Endpoint
-from kata_caa.record import PodRecord, PodRecords
+from kata_caa.record import PodRecord, PodRecords, State
 from kata_caa.tls import Profile, Tls
 from kata_py.resource.blocking import off_loop
 
@@ -67,6 +67,7 @@ class Gateway:
             await self._endpoint(record.material, record.instance_name, record.addresses[0]),
             timeout=self._config.proxy_timeout,
             loss_after=self._config.redial_timeout,
+            reached=record.state is State.RUNNING,
         )
 
     async def endpoint(self, machine: Machine) -> Endpoint:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from kata_caa.apf import PodNetwork
 from kata_caa.deletion import insist
-from kata_caa.errors import AdaptorError, ProviderError
+from kata_caa.errors import AdaptorError, Fault, ProviderError
 from kata_caa.faults import CALLS, RetryPolicy, retrying
 from kata_caa.pool.machine import Machine
 from kata_caa.providers.api import Instance, InstanceRequest, InstanceSpec, Provider
@@ -31,6 +31,38 @@ class Stopped(AdaptorError):
     """The pod was stopped while it started."""
 
 
+class Late(AdaptorError):
+    """The pod does not run yet, though whoever asked for it waits no longer: says what it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """That a pod could not be started, for its user.
+
+    Attributes:
+        namespace: The pod's.
+        name: The pod's.
+        message: What went wrong.
+        particulars: What of that is another word at the next try: ids, names and addresses of this one's machine.
+    """
+
+    namespace: str
+    name: str
+    message: str
+    particulars: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, record: PodRecord, error: Exception) -> Failure:
+        """That of a pod on record."""
+        particulars = (record.instance_name, record.sandbox_id, record.instance_id, *record.addresses)
+        return cls(record.namespace, record.name, words(error), tuple(filter(None, particulars)))
+
+
+def words(error: Exception) -> str:
+    """What an error says; one that nobody expects, with its kind."""
+    return str(error) if isinstance(error, AdaptorError) else f"{type(error).__name__}: {error}"
+
+
 class Proxy(Protocol):
     """A pod's agent, as the runtime reaches it through us."""
 
@@ -40,6 +72,10 @@ class Proxy(Protocol):
         Raises:
             AdaptorError: It does not, in time.
         """
+
+    @property
+    def met(self) -> str:
+        """What that has met last, and for how long."""
 
 
 class Tunnel(Protocol):
@@ -69,8 +105,8 @@ class Observer(Protocol):
     async def created(self, record: PodRecord) -> None:
         """The cloud has made the machine."""
 
-    async def failed(self, record: PodRecord, error: AdaptorError) -> None:
-        """The pod could not be started."""
+    async def failed(self, failure: Failure) -> None:
+        """A pod could not be started; it may never have been on record."""
 
     async def deleted(self, record: PodRecord) -> None:
         """The cloud has confirmed that nothing is left."""
@@ -130,20 +166,34 @@ class PeerPod:
         self._starting: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._stop_noted = asyncio.Event()
+        self._stage: Callable[[], str] = lambda: "nothing was done for it yet"
+
+    @property
+    def stage(self) -> str:
+        """What its start waits for now, in words for its user."""
+        return self._stage()
 
     @property
     def started(self) -> bool:
         """Whether somebody has asked for its machine."""
         return self._starting is not None
 
-    async def start(self) -> None:
+    async def start(self, patience: float | None = None) -> None:
         """Have it run; any number of callers. One that gives up leaves the start alone.
+
+        Args:
+            patience: Seconds that the caller waits.
 
         Raises:
             Stopped: It is being stopped.
+            Late: It does not run in time; its start goes on.
             AdaptorError: It cannot run; what was made of it is being deleted.
         """
-        await asyncio.shield(self.begin())
+        starting = self.begin()
+        await asyncio.wait([starting], timeout=patience)
+        if patience is not None and not starting.done():
+            raise Late(f"the pod does not run after {patience:.0f} s: {self.stage}")
+        await starting
 
     def begin(self) -> asyncio.Task[None]:
         """Begin to start it, or to reach it again after a restart of the adaptor."""
@@ -177,19 +227,23 @@ class PeerPod:
                 raise Stopped(f"sandbox {self.record.sandbox_id} is being stopped")
             if self.record.state is not State.RUNNING:
                 await self._obtain()
+                self._at(f"runs as {self.record.instance_id}; this node's end of its tunnel is made")
                 await self._parts.tunnel.set_up(self.record)
             proxy = await self._open.enter_async_context(await self._parts.proxy(self.record))
             if self.record.state is State.RUNNING:
                 return  # the runtime has known the agent for long; the proxy goes on dialling by itself
+            self._stage = lambda: f"runs as {self.record.instance_id}; its forwarder: {proxy.met}"
             await proxy.ready()
             await self._move(state=State.RUNNING)
         except AdaptorError as error:
             if not isinstance(error, Stopped):
                 logger.error("%s cannot run: %s", self.record.instance_name, error)
-                await self._tell(self._parts.observer.failed(self.record, error))
+                await self._tell_failure(error)
             self.stop()
             raise
-        except Exception:
+        except Exception as error:
+            logger.exception("%s cannot run", self.record.instance_name)
+            await self._tell_failure(error)
             self.stop()  # whatever it is, the cloud may have something of it
             raise
         finally:
@@ -208,6 +262,7 @@ class PeerPod:
 
     async def _take(self, user_data: str) -> bool:
         """Take a machine that waits; returns whether there was one."""
+        self._at("a machine is looked for that runs already and can be told of it")
         async with self._parts.pool.taken(self.record.spec, user_data) as machine:
             if machine is None:
                 return False
@@ -227,7 +282,8 @@ class PeerPod:
             spec=self.record.spec,
             tags=self._parts.tags(self.record),
         )
-        async with self._parts.turns.turn():
+        async with self._parts.turns.turn(self._queued):
+            self._at("the cloud makes its machine")
             instance = await retrying(
                 lambda: self._parts.provider.create(request),
                 self._parts.calls,
@@ -240,11 +296,20 @@ class PeerPod:
         if not instance.addresses:
             raise AdaptorError(f"machine {instance.id} has no address")
         await self._move(instance=instance)
+        self._at(f"runs as {instance.id}")
         logger.info("%s runs as %s at %s", self.record.instance_name, instance.id, instance.addresses[0])
         await self._tell(self._parts.observer.created(self.record))
 
     def _noticed(self, error: ProviderError, wait: float) -> None:
         logger.warning("%s: %s; tried again in %.1f s", self.record.instance_name, error, wait)
+        self._at(f"the cloud {'throttles' if error.fault is Fault.THROTTLE else 'fails'}: {error}; it is asked again")
+
+    def _queued(self, before: Callable[[], int]) -> None:
+        turns = self._parts.turns
+        self._stage = lambda: f"waits its turn, {before()} before it and {turns.busy} being made"
+
+    def _at(self, stage: str) -> None:
+        self._stage = lambda: stage
 
     async def _stop(self) -> None:
         try:
@@ -288,6 +353,11 @@ class PeerPod:
                 instance_type=instance.instance_type,
             )
         await off_loop(self._parts.records.update, self.record)
+
+    async def _tell_failure(self, error: Exception) -> None:
+        failure = Failure.of(self.record, error)
+        self._at(failure.message)  # the caller's patience may end while others are told
+        await self._tell(self._parts.observer.failed(failure))
 
     async def _tell(self, telling: Awaitable[None]) -> None:
         try:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from kata_caa.credentials import Credentials
 from kata_caa.errors import InvalidRequest, ProviderError, UnknownSandbox
 from kata_caa.instance import instance_name
 from kata_caa.orphans import orphans, target_of
-from kata_caa.peer import Parts, PeerPod
+from kata_caa.peer import Failure, Late, Parts, PeerPod, words
 from kata_caa.record import PodRecord, RecordError, State
 from kata_caa.request import PodRequest, is_sandbox_id
 from kata_caa.userdata import File, render
@@ -121,6 +121,27 @@ class Pods:
             InvalidRequest: Its network is another pod's.
             AdaptorError: Its network cannot be used, or nothing can be written.
         """
+        try:
+            await self._announce(request)
+        except Exception as error:
+            await self.refused(request.namespace, request.name, error, request.sandbox_id)
+            raise
+        self._expect(request.sandbox_id)
+        return self._parts.records.socket(request.sandbox_id)
+
+    async def refused(self, namespace: str, name: str, error: Exception, sandbox_id: str = "") -> None:
+        """Tell the user of a pod that it cannot even be announced.
+
+        Args:
+            namespace: The pod's.
+            name: The pod's.
+            error: Why.
+            sandbox_id: What the runtime calls it, if that is known to be an id.
+        """
+        particulars = (instance_name(name, sandbox_id), sandbox_id) if sandbox_id else ()
+        await self._tell(Failure(namespace, name, words(error), particulars))
+
+    async def _announce(self, request: PodRequest) -> None:
         auth = await self._pull_secrets.auth_json(request.namespace, request.name)
         name = instance_name(request.name, request.sandbox_id)
         async with self._announcing:  # a tunnel's number is free until it is on record
@@ -147,20 +168,26 @@ class Pods:
             )
             await off_loop(self._parts.records.create, record, config, user_data)
         self._add(record)
-        self._expect(request.sandbox_id)
-        return self._parts.records.socket(request.sandbox_id)
 
-    async def start(self, sandbox_id: str) -> None:
+    async def start(self, sandbox_id: str, patience: float | None = None) -> None:
         """Have a pod's machine run.
+
+        Args:
+            sandbox_id: The pod's sandbox.
+            patience: Seconds that it is waited for.
 
         Raises:
             UnknownSandbox: It was not announced.
+            Late: It does not run in time; its start goes on until it is stopped.
             AdaptorError: It cannot run; says why, and is being deleted.
         """
         pod = await self._find(sandbox_id)
         self._expected(sandbox_id)
         try:
-            await pod.start()
+            await pod.start(patience)
+        except Late as late:  # the caller waits no longer, and not for this either
+            self._begin(self._tell(Failure.of(pod.record, late)), f"news of {pod.record.instance_name}")
+            raise
         finally:
             async with self._news:
                 self._news.notify_all()
@@ -284,9 +311,18 @@ class Pods:
     def _abandon(self, sandbox_id: str) -> None:
         del self._abandoned[sandbox_id]
         if (pod := self._pods.get(sandbox_id)) is not None:
-            task = asyncio.create_task(self._give_up(pod), name=f"end of {pod.record.instance_name}, abandoned")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(self._give_up(pod), f"end of {pod.record.instance_name}, abandoned")
+
+    def _begin(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self, failure: Failure) -> None:
+        try:
+            await self._parts.observer.failed(failure)
+        except Exception:
+            logger.exception("pod %s/%s: its user cannot be told", failure.namespace, failure.name)
 
     async def _give_up(self, pod: PeerPod) -> None:
         with suppress(RecordError):  # then nobody can have gone on with it

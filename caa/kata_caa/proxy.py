@@ -86,6 +86,7 @@ class AgentProxy:
         rewrite: Changes the calls that pod VMs want otherwise; None is by this node's volumes.
         patience: Seconds that calls wait for a lost connection to the machine.
         loss_after: Seconds that it is dialled before it is given up: whoever asks then is told that it is lost.
+        reached: Whether its agent has answered before, to an earlier adaptor: then it does not come up any more.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class AgentProxy:
         rewrite: Rewrite | None = None,
         patience: float = REDIAL_PATIENCE,
         loss_after: float = LOSS_AFTER,
+        reached: bool = False,
     ) -> None:
         self._socket = socket
         self._endpoint = endpoint
@@ -105,7 +107,8 @@ class AgentProxy:
         self._patience = patience
         self._listener: transport.Listener | None = None
         self._inode = 0
-        self._is_ready = False
+        self._is_ready = reached
+        self._met: _Met | None = None
         self._loss_after = loss_after
         self._loss = ""  # what is told of a machine that was given up
         self._obituary = Server()
@@ -151,7 +154,7 @@ class AgentProxy:
         Raises:
             ProxyError: It did not in time, or is the wrong one.
         """
-        met = _Met()
+        met = self._met = _Met()
         attempts = 0
         try:
             async with asyncio.timeout(self._timeout):
@@ -170,6 +173,11 @@ class AgentProxy:
             ) from None
         self._is_ready = True
         logger.info("%s is ready after %d attempts", self._endpoint, attempts)
+
+    @property
+    def met(self) -> str:
+        """What `ready` has met last, and for how long."""
+        return str(self._met or "it was not dialled yet")
 
     @property
     def stats(self) -> Stats:

@@ -53,7 +53,7 @@ def read(sandbox_id: str, annotations: Mapping[str, str], netns: str) -> PodRequ
     """
     if not is_sandbox_id(sandbox_id):
         raise InvalidRequest(f"{sandbox_id!r:.140} is no sandbox id")
-    name, namespace = _pod_name(annotations.get(_NAME, "")), annotations.get(_NAMESPACE, "")
+    name, namespace = pod_of(annotations)
     for value, key in ((name, _NAME), (namespace, _NAMESPACE)):
         if not value:
             raise InvalidRequest(f"annotation {key} is missing: it is not known whose machine this is")
@@ -79,6 +79,11 @@ def read(sandbox_id: str, annotations: Mapping[str, str], netns: str) -> PodRequ
         ),
         base64.b64encode(gzip.compress(initdata.encode(), mtime=0)).decode() if initdata else "",
     )
+
+
+def pod_of(annotations: Mapping[str, str]) -> tuple[str, str]:
+    """The pod's name and its namespace; empty where they are missing."""
+    return _pod_name(annotations.get(_NAME, "")), annotations.get(_NAMESPACE, "")
 
 
 def is_sandbox_id(text: str) -> bool:

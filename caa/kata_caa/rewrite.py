@@ -1,13 +1,12 @@
 """What the adaptor changes in the calls to a pod VM's agent: one of them, which it decodes; no other.
 
-Source: cloud-api-adaptor `pkg/adaptor/proxy/service.go`. Its cloud volumes (annotation
-`io.confidentialcontainers.org.cloud_volumes`) are not made here yet: they need the order in which a provider has
-attached disks to the machine, and no provider attaches any so far.
+Source: cloud-api-adaptor `pkg/adaptor/proxy/service.go`, `pkg/util/cloud.go`. Its cloud volumes (annotation
+`io.confidentialcontainers.org.cloud_volumes`) are refused: they need the order in which a provider has attached disks
+to the machine, and no provider attaches any so far.
 """
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
 import posixpath
@@ -19,6 +18,8 @@ from google.protobuf.message import DecodeError
 
 from kata_protos import agent_pb2, oci_pb2
 from kata_py.resource.blocking import off_loop
+from kata_py.storage import direct
+from kata_py.storage.errors import StorageError
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
 
@@ -27,9 +28,6 @@ logger = logging.getLogger(__name__)
 HOOKED: Final = (("grpc.AgentService", "CreateContainer"),)
 """The calls that are decoded."""
 
-DIRECT_VOLUMES: Final = Path("/run/kata-containers/shared/direct-volumes")
-"""Where storage drivers describe the volumes that they hand to machines."""
-
 TARGET_PATH: Final = "io.confidentialcontainers.org.peerpodvolumes.target_path"
 GPUS: Final = "io.katacontainers.config.hypervisor.default_gpus"
 CDI: Final = "cdi.k8s.io/peer-pods"
@@ -37,6 +35,8 @@ CDI_DEVICES: Final = "nvidia.com/gpu=all"
 GUEST_PULL: Final = "image_guest_pull"
 
 _CSI: Final = "/volumes/kubernetes.io~csi/"
+_CLOUD_VOLUME: Final = "cloud-volume-path"  # of a description's metadata: the disk, in the cloud's words
+_NO_DISK: Final = (Path(), Path("/dev/zero"))  # the latter is what upstream's csi-wrapper says of what it mounts there
 
 
 def rewrite_spec(spec: oci_pb2.Spec, is_direct_volume: Callable[[str], bool]) -> bool:
@@ -69,6 +69,11 @@ def is_csi(source: str) -> bool:
     return _CSI in posixpath.normpath(source)
 
 
+def disk_of(volume: direct.DirectVolume) -> str:
+    """The disk that a direct-assigned volume is on; empty if it is on none."""
+    return volume.metadata.get(_CLOUD_VOLUME) or ("" if volume.device in _NO_DISK else str(volume.device))
+
+
 class Rewrite:
     """The hook of a splice: sees the calls in `HOOKED`.
 
@@ -76,14 +81,14 @@ class Rewrite:
         direct_volumes: Where storage drivers describe volumes.
     """
 
-    def __init__(self, direct_volumes: Path = DIRECT_VOLUMES) -> None:
+    def __init__(self, direct_volumes: Path = direct.ROOT) -> None:
         self._direct_volumes = direct_volumes
 
     async def __call__(self, service: str, method: str, payload: bytes) -> bytes | None:
         """The request as it goes on; None leaves it as it is.
 
         Raises:
-            StatusError: It is malformed.
+            StatusError: It is malformed, or asks for a disk that no machine here can have.
         """
         try:
             request = agent_pb2.CreateContainerRequest.FromString(payload)
@@ -98,5 +103,16 @@ class Rewrite:
         return request.SerializeToString() if changed else None
 
     def _is_direct_volume(self, source: str) -> bool:
-        name = base64.urlsafe_b64encode(source.encode()).decode()
-        return os.path.isdir(self._direct_volumes / name)  # noqa: PTH112 a name too long is none, and no error
+        try:
+            volume = direct.find(Path(source), self._direct_volumes)
+        except StorageError as error:
+            logger.debug("%s", error)
+            volume = None
+        if volume is not None and (disk := disk_of(volume)):
+            name = posixpath.normpath(source).partition(_CSI)[2].partition("/")[0]
+            raise StatusError(
+                Code.FAILED_PRECONDITION,
+                f"volume {name} is on the disk {disk}, and cloud-api-adaptor attaches no disks to pod VMs; give the "
+                "pod a volume of another kind, or a runtime class whose machines run on its own node",
+            )
+        return os.path.isdir(direct.place(source, self._direct_volumes))  # noqa: PTH112 a name too long is none

@@ -155,6 +155,21 @@ def candidates(names: Sequence[str], places: Sequence[str], spot: Spot) -> Itera
                 yield Candidate(name, place, market)
 
 
+def exhausted(refused: Sequence[tuple[Candidate, ProviderError]]) -> ProviderError:
+    """What is to be said when the cloud had no machine by any way: a used-up quota before want of capacity, as
+    somebody can do something about it.
+
+    Args:
+        refused: What was tried, and what the cloud said; of want of capacity and of quotas alone, and not empty.
+    """
+    quotas = [error for _, error in refused if error.fault is Fault.QUOTA]
+    last = quotas[0] if quotas else refused[-1][1]
+    if len(refused) == 1:
+        return last
+    tried = "; ".join(f"{way}: {error.code or error.fault.value}" for way, error in refused)
+    return ProviderError(last.fault, f"{last.cause}; tried {tried}", code=last.code, hint=last.hint)
+
+
 def _permit(name: str, default: str, allowed: Sequence[str]) -> None:
     if not allowed and name != default:
         raise ProviderError(

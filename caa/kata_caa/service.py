@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from kata_caa import request as pod_request
 from kata_caa.errors import AdaptorError, Fault, InvalidRequest, ProviderError, SandboxExists, UnknownSandbox
+from kata_caa.peer import Late
 from kata_caa.pods import Pods
 from kata_protos import hypervisor_pb2 as hv
 from kata_protos import podvminfo_pb2 as info
@@ -24,6 +25,8 @@ from kata_py.ttrpc.status import Code
 
 logger = logging.getLogger(__name__)
 
+AHEAD = 2.0  # seconds before its deadline, or a tenth of the time, that a caller is told why it waits in vain
+
 VERSION = "0.0.0"  # as upstream's adaptor says, whichever it is
 
 _P = ParamSpec("_P")
@@ -33,6 +36,7 @@ _CODES: tuple[tuple[type[AdaptorError], Code], ...] = (
     (InvalidRequest, Code.INVALID_ARGUMENT),
     (UnknownSandbox, Code.NOT_FOUND),
     (SandboxExists, Code.ALREADY_EXISTS),
+    (Late, Code.DEADLINE_EXCEEDED),
 )
 _FAULTS = {
     Fault.FATAL: Code.FAILED_PRECONDITION,
@@ -79,16 +83,26 @@ class RemoteHypervisor(HypervisorService):
     @_answered
     async def CreateVM(self, request: hv.CreateVMRequest, context: Context) -> hv.CreateVMResponse:
         """Announce a pod. Nothing is made yet."""
-        asked = pod_request.read(request.id, request.annotations, request.networkNamespacePath)
+        try:
+            asked = pod_request.read(request.id, request.annotations, request.networkNamespacePath)
+        except InvalidRequest as error:
+            name, namespace = pod_request.pod_of(request.annotations)
+            if name and namespace:
+                await self._pods.refused(namespace, name, error)
+            raise
         socket = await self._pods.create(asked)
         logger.info("sandbox %s is pod %s/%s", request.id, asked.namespace, asked.name)
         return hv.CreateVMResponse(agentSocketPath=str(socket))
 
     @_answered
     async def StartVM(self, request: hv.StartVMRequest, context: Context) -> hv.StartVMResponse:
-        """Have its machine run; answers once the agent does. Asked again, the same start is waited for."""
+        """Have its machine run; answers once the agent does. Asked again, the same start is waited for.
+
+        If it takes longer than the caller waits, the caller is told at which stage it is, a little before it goes.
+        """
         context.cancel_if_abandoned()
-        await self._pods.start(request.id)
+        left = context.remaining()
+        await self._pods.start(request.id, None if left is None else left - min(AHEAD, left / 10))
         return hv.StartVMResponse()
 
     @_answered

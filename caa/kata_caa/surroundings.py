@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Protocol
 
-from kata_caa.errors import AdaptorError
-from kata_caa.peer import Observer
+from kata_caa.peer import Failure, Observer
 from kata_caa.pods import Pods, PullSecrets
 from kata_caa.pool.machine import Machine
 from kata_caa.pool.parts import Observer as PoolObserver
@@ -30,7 +29,7 @@ class Alone:
     async def created(self, record: PodRecord) -> None:
         """Nobody is told."""
 
-    async def failed(self, record: PodRecord, error: AdaptorError) -> None:
+    async def failed(self, failure: Failure) -> None:
         """Nobody is told but the runtime."""
 
     async def deleted(self, record: PodRecord) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+Queued = Callable[[Callable[[], int]], None]
+"""Given, by whoever waits in the queue, what tells how many are before it now."""
 
 
 class Turns:
@@ -36,20 +39,25 @@ class Turns:
         return len(self._queue)
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn; leaving gives it to the next."""
-        await self._take()
+    async def turn(self, queued: Queued = lambda before: None) -> AsyncIterator[None]:
+        """Wait for a turn; leaving gives it to the next.
+
+        Args:
+            queued: Called if the turn does not come at once.
+        """
+        await self._take(queued)
         try:
             yield
         finally:
             self._pass_on()
 
-    async def _take(self) -> None:
+    async def _take(self, queued: Queued) -> None:
         if self.busy < self.limit:  # then nobody waits: a turn that ends goes to the queue's first
             self.busy += 1
             return
         mine = asyncio.get_running_loop().create_future()
         self._queue.append(mine)
+        queued(lambda: self._queue.index(mine) if mine in self._queue else 0)
         try:
             await mine
         except asyncio.CancelledError:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kata_caa.errors import AdaptorError, SettingError
+from kata_caa.peer import Failure
 from kata_caa.pool.machine import Machine
 from kata_caa.record import PodRecord
 from kata_caa.surroundings import Surroundings
@@ -90,9 +91,9 @@ class UsageLog:
         await self._put("begin", record.sandbox_id, record.instance_name, **more)
         await self._observer.created(record)
 
-    async def failed(self, record: PodRecord, error: AdaptorError) -> None:
-        """The pod could not be started."""
-        await self._observer.failed(record, error)
+    async def failed(self, failure: Failure) -> None:
+        """A pod could not be started."""
+        await self._observer.failed(failure)
 
     async def deleted(self, record: PodRecord) -> None:
         """The cloud has confirmed that nothing is left."""

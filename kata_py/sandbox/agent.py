@@ -6,6 +6,7 @@ has none, as they end with the process or the connection.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -20,7 +21,7 @@ from kata_protos.health_ttrpc import HealthClient
 from kata_protos.telemetry_ttrpc import TelemetryClient
 from kata_py.sandbox import durations, errors
 from kata_py.sandbox.durations import Measured
-from kata_py.sandbox.errors import SandboxError, Unavailable
+from kata_py.sandbox.errors import DeadlineExceeded, SandboxError, StreamCut, Unavailable
 from kata_py.sandbox.trace import Traced
 from kata_py.ttrpc.errors import ConnectionClosed, StatusError
 from kata_py.ttrpc.redial import RedialingClient
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
     from kata_protos import oci_pb2
     from kata_py.ttrpc.client import Caller, Client
 
+logger = logging.getLogger(__name__)
+
 CALL_TIMEOUT = 60.0  # seconds
 SIGNAL_TIMEOUT = 10.0
 DESTROY_TIMEOUT = 5.0
 READ_SIZE = 1 << 20  # bytes asked for at once
 SEED_SIZE = 512  # bytes
-_OFFSET = "kata-py-offset"  # metadata of a call that reads or writes a stream; an extension of ours
+_OFFSET = "kata-py-offset"  # metadata of a call that reads or writes a stream, and the feature; an extension of ours
 
 # Bytes that answers may have. A message of small parts takes fifty times its length once it is decoded, and time too.
 ANSWER_MAX = 1 << 16
@@ -73,8 +76,9 @@ class Agent:
     is lost.
 
     Args:
-        client: The connection, which stays its owner's. Over one that is dialled anew when it is lost, bytes of
-            streams are counted, so that none is lost or passed on twice.
+        client: The connection, which stays its owner's. Over one that is dialled anew when it is lost, an agent that
+            counts the bytes of streams (`learn`) loses none and passes none on twice; with another one, a loss in the
+            midst of them is a `StreamCut`.
 
     Attributes:
         durations: How long its calls took.
@@ -83,15 +87,31 @@ class Agent:
     def __init__(self, client: Client | RedialingClient) -> None:
         self.durations = durations.of_agent()
         self._client = client
-        self._counts = isinstance(client, RedialingClient)
+        self._counts = False
         calls = _Bounded(Measured(client, self.durations))
         self._calls = AgentClient(Traced(calls))
         self._telemetry = TelemetryClient(calls)
         self._health = HealthClient(calls)
 
     def _counted(self, offset: int) -> dict[str, str] | None:
-        """Says how many bytes of a stream went before, to an agent of ours; another one passes it over."""
+        """Says how many bytes of a stream went before, to an agent that counts them too."""
         return {_OFFSET: str(offset)} if self._counts else None
+
+    async def _passed(self, call: Awaitable[_T]) -> _T:
+        """The answer of a call that takes a stream further, which is not made again unless bytes are counted."""
+        try:
+            return await _answered(call)
+        except SandboxError as error:
+            cause = error.__cause__
+            lost = isinstance(cause, ConnectionClosed) or (
+                isinstance(cause, StatusError) and cause.code is Code.UNAVAILABLE  # says who is between
+            )
+            if not lost or self._counts or self.gone or not isinstance(self._client, RedialingClient):
+                raise
+            raise StreamCut(
+                "the connection to the agent was lost while bytes were under way: some may be missing or doubled, as"
+                f" this guest's agent does not count them ({_told(str(cause))})"
+            ) from error
 
     @property
     def gone(self) -> bool:
@@ -113,6 +133,29 @@ class Agent:
     async def version(self, timeout: float) -> str:
         """Its version, as it says."""
         return (await _answered(self._health.Version(health_pb2.CheckRequest(), timeout=timeout))).agent_version
+
+    async def learn(self, timeout: float) -> None:
+        """Learn whether the agent counts the bytes of streams; without it, it is taken for one that does not.
+
+        Nothing is asked over a connection whose loss is the agent's.
+
+        Raises:
+            Unavailable, DeadlineExceeded: It does not answer. What else it may say means that it does not count.
+        """
+        if not isinstance(self._client, RedialingClient):
+            return
+        try:
+            details = await _answered(self._calls.GetGuestDetails(agent_pb2.GuestDetailsRequest(), timeout=timeout))
+        except (Unavailable, DeadlineExceeded):
+            raise
+        except SandboxError as error:
+            logger.warning("whether the agent counts the bytes of streams is not known, so it does not: %s", error)
+            return
+        self._counts = _OFFSET in details.agent_details.extra_features
+        if self._counts:
+            self._client.repeat(COUNTED)
+        else:
+            logger.info("the agent does not count the bytes of streams: those under way at a loss may be lost with it")
 
     async def set_clock(self) -> None:
         """Set the guest's clock to the host's."""
@@ -260,9 +303,13 @@ class Agent:
         return (await _answered(self._calls.WaitProcess(request))).status & 0xFF
 
     async def write_stdin(self, container_id: str, exec_id: str, data: bytes, offset: int) -> None:
-        """Pass bytes to a process's stdin, after so many before; returns when it has room for more."""
+        """Pass bytes to a process's stdin, after so many before; returns when it has room for more.
+
+        Raises:
+            StreamCut: Whether it has them is not known.
+        """
         request = agent_pb2.WriteStreamRequest(container_id=container_id, exec_id=exec_id, data=data)
-        await _answered(self._calls.WriteStdin(request, metadata=self._counted(offset)))
+        await self._passed(self._calls.WriteStdin(request, metadata=self._counted(offset)))
 
     async def close_stdin(self, container_id: str, exec_id: str) -> None:
         """End a process's stdin."""
@@ -270,14 +317,18 @@ class Agent:
         await _answered(self._calls.CloseStdin(request, timeout=CALL_TIMEOUT))
 
     async def read_stdout(self, container_id: str, exec_id: str, offset: int) -> bytes:
-        """The next bytes of a process's output, after so many before; empty at its end."""
+        """The next bytes of a process's output, after so many before; empty at its end.
+
+        Raises:
+            StreamCut: Some may be missing before those that are read next.
+        """
         request = agent_pb2.ReadStreamRequest(container_id=container_id, exec_id=exec_id, len=READ_SIZE)
-        return (await _answered(self._calls.ReadStdout(request, metadata=self._counted(offset)))).data
+        return (await self._passed(self._calls.ReadStdout(request, metadata=self._counted(offset)))).data
 
     async def read_stderr(self, container_id: str, exec_id: str, offset: int) -> bytes:
         """As `read_stdout`."""
         request = agent_pb2.ReadStreamRequest(container_id=container_id, exec_id=exec_id, len=READ_SIZE)
-        return (await _answered(self._calls.ReadStderr(request, metadata=self._counted(offset)))).data
+        return (await self._passed(self._calls.ReadStderr(request, metadata=self._counted(offset)))).data
 
     async def resize_terminal(self, container_id: str, exec_id: str, rows: int, columns: int) -> None:
         """Give a process's terminal another size, in characters."""
@@ -333,10 +384,10 @@ class _Bounded:
 
 # What may take effect twice: it is called again where an answer was lost.
 REPEATABLE = frozenset({
-    "Check", "CloseStdin", "GetMetrics", "GetOOMEvent", "PauseContainer", "ReadStderr", "ReadStdout", "ReseedRandomDev",
+    "Check", "CloseStdin", "GetGuestDetails", "GetMetrics", "GetOOMEvent", "PauseContainer", "ReseedRandomDev",
     "ResumeContainer", "SetGuestDateTime", "SignalProcess", "StatsContainer", "UpdateContainer", "WaitProcess",
-    "WriteStdin",
 })  # fmt: skip
+COUNTED = frozenset({"ReadStderr", "ReadStdout", "WriteStdin"})  # and these, by an agent that counts the bytes
 
 
 async def probe(client: Client) -> None:

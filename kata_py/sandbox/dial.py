@@ -75,6 +75,7 @@ async def _dial(vm: Vm, timeout: float, patience: float, connection: AsyncExitSt
             async with AsyncExitStack() as attempt:
                 agent = Agent(await attempt.enter_async_context(_connect(vm.agent, remaining, patience)))
                 await agent.check(remaining)
+                await agent.learn(max(deadline - loop.time(), 0.001))
                 await connection.enter_async_context(attempt.pop_all())
                 return agent
         except (ConnectError, Unavailable, DeadlineExceeded) as error:

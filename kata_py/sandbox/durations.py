@@ -5,6 +5,7 @@ Families, label and buckets are kata's (`pkg/containerd-shim-v2/shim_metrics.go`
 
 from __future__ import annotations
 
+import functools
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,18 +13,12 @@ from contextlib import contextmanager
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from google.protobuf import descriptor_pool
+
 if TYPE_CHECKING:
     from kata_py.ttrpc.client import Caller
 
 BUCKETS = tuple(1 << power for power in range(10))  # milliseconds
-
-# Where a request of the agent's is called otherwise than its method.
-_REQUESTS = {
-    "GetVolumeStats": "VolumeStats",
-    "ReadStderr": "ReadStream",
-    "ReadStdout": "ReadStream",
-    "WriteStdin": "WriteStream",
-}
 
 
 class Histogram:
@@ -110,7 +105,7 @@ class Measured:
 
     Args:
         caller: The connection.
-        durations: Where they are counted, by the name of the request: `grpc.CreateSandboxRequest`.
+        durations: Where they are counted, by the full name of the request: `grpc.CreateSandboxRequest`.
     """
 
     def __init__(self, caller: Caller, durations: Durations) -> None:
@@ -127,5 +122,12 @@ class Measured:
         metadata: Mapping[str, str] | None = None,
     ) -> bytes:
         """As `kata_py.ttrpc.client.Client.call`."""
-        with self._durations.measured(f"grpc.{_REQUESTS.get(method, method)}Request"):
+        with self._durations.measured(_request(service, method)):
             return await self._caller.call(service, method, payload, timeout=timeout, metadata=metadata)
+
+
+@functools.cache
+def _request(service: str, method: str) -> str:
+    """The name of a method's request, which need not be the method's: GetGuestDetails takes a GuestDetailsRequest."""
+    found = descriptor_pool.Default().FindMethodByName(f"{service}.{method}")
+    return found.input_type.full_name

@@ -7,6 +7,7 @@ SandboxError              anything else
 ├── FailedPrecondition    not in this state
 ├── Unimplemented         asked for something we do not do, or not yet
 ├── Unavailable           the machine or its agent is gone
+├── StreamCut             bytes of a stream may be missing, or doubled
 ├── StageFailed           a stage of the sandbox's start failed
 └── DeadlineExceeded      a bound on a wait ran out
 """
@@ -47,6 +48,10 @@ class Unimplemented(SandboxError):
 
 class Unavailable(SandboxError):
     """The virtual machine or its agent is gone."""
+
+
+class StreamCut(SandboxError):
+    """The connection was lost while bytes of a stream were under way; the agent is there still, and does not count."""
 
 
 class DeadlineExceeded(SandboxError):

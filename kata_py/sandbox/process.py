@@ -18,14 +18,15 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 
 from kata_py.sandbox.agent import Agent
-from kata_py.sandbox.errors import FailedPrecondition, NotFound, SandboxError, Unavailable
+from kata_py.sandbox.errors import FailedPrecondition, NotFound, SandboxError, StreamCut, Unavailable
 from kata_py.sandbox.pump import Pump
 from kata_py.sandbox.stdio import Stdio, StdioSpec
 
 logger = logging.getLogger(__name__)
 
-LOST = 255  # the exit status of a process whose end nobody saw
+LOST = 255  # the exit status of a process whose end nobody saw, or whose bytes were not all passed on
 PATIENCE = 5.0  # seconds that outputs wait for a reader that takes nothing, see `Pump`
+_CUT_PAUSE = 0.2  # seconds until a stream that was cut is read on: whoever is between may answer at once
 _ENDING = frozenset({signals.SIGKILL, signals.SIGTERM})
 _STDIN_PIECE = 1 << 20  # bytes
 _OUTPUT_PIECE = 64 << 10  # bytes: what a fifo takes at once
@@ -109,6 +110,7 @@ class Process:
         self._open: Stdio | None = None
         self._outputs: list[Pump] = []
         self._stdin_ended = False
+        self._torn = False  # whether its status may not say that all went well
 
     def __str__(self) -> str:
         return f"exec {self.exec_id} of {self.container_id}" if self.exec_id else f"container {self.container_id}"
@@ -165,7 +167,8 @@ class Process:
                 await self._apply(*self._terminal_size)
             async with asyncio.TaskGroup() as group:
                 copies = [group.create_task(pump.run(), name=pump.name) for pump in self._outputs]
-            exit = Exit(await self._agent.wait_process(*self._names))
+            status = await self._agent.wait_process(*self._names)
+            exit = Exit(LOST if self._torn else status)
             if all(copy.result() for copy in copies):
                 await self._open.drained()
         except SandboxError as error:
@@ -246,31 +249,49 @@ class Process:
         if not self.stdio.terminal:
             streams.append(("stderr", self._agent.read_stderr, stdio.write_stderr))
         return [
-            Pump(f"{name} of {self}", self._reader(read), write, piece=_OUTPUT_PIECE, patience=PATIENCE)
+            Pump(f"{name} of {self}", self._reader(name, read), write, piece=_OUTPUT_PIECE, patience=PATIENCE)
             for name, read, write in streams
         ]
 
-    def _reader(self, read: Callable[[str, str, int], Awaitable[bytes]]) -> Callable[[], Awaitable[bytes]]:
+    def _reader(self, name: str, read: Callable[[str, str, int], Awaitable[bytes]]) -> Callable[[], Awaitable[bytes]]:
         count = 0
 
         async def reader() -> bytes:
             nonlocal count
-            try:
-                data = await read(*self._names, count)
-                count += len(data)
-                return data
-            except SandboxError as error:  # a stream that is gone has ended; WaitProcess tells what happened
-                logger.debug("%s: reading ended: %s", self, error)
-                return b""
+            while True:
+                try:
+                    data = await read(*self._names, count)
+                    count += len(data)
+                    return data
+                except StreamCut as error:  # a process whose outputs nobody reads any more would stand still
+                    self._cut(name, error)
+                    await asyncio.sleep(_CUT_PAUSE)
+                except SandboxError as error:  # a stream that is gone has ended; WaitProcess tells what happened
+                    logger.debug("%s: reading ended: %s", self, error)
+                    return b""
 
         return reader
+
+    def _cut(self, stream: str, error: StreamCut) -> None:
+        """Tell of bytes that may be missing: in the log, and to who waits for the end of what was to pass them on.
+
+        A container whose log has a gap ends as it does: its status is about its work.
+        """
+        logger.error("%s of %s: %s", stream, self, error)
+        self._torn = self._torn or bool(self.exec_id) or stream == "stdin"
 
     async def _feed(self, stdio: Stdio) -> None:
         count = 0
 
         async def write(data: bytes) -> None:
             nonlocal count
-            await self._agent.write_stdin(*self._names, data, count)
+            try:
+                await self._agent.write_stdin(*self._names, data, count)
+            except StreamCut as error:
+                self._cut("stdin", error)
+                if not self.stdio.terminal:  # who types sees what came, and types on
+                    stdio.close_stdin()
+                    raise
             count += len(data)
 
         if stdio.has_stdin:

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from kata_protos import agent_pb2, oci_pb2
 from kata_py.sandbox.agent import Agent
-from kata_py.sandbox.errors import NotFound, SandboxError
+from kata_py.sandbox.errors import NotFound, SandboxError, StreamCut
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ class GuestExec:
 
         Raises:
             _Gone: It has closed the connection.
+            StreamCut: Some of it may be missing or doubled.
         """
         count = 0
         try:
@@ -121,6 +122,8 @@ class GuestExec:
                 count += length
         except asyncio.IncompleteReadError as error:
             raise _Gone("it closed the connection") from error
+        except StreamCut:
+            raise
         except SandboxError as error:  # it does not read any more: its end tells why
             logger.debug("%s: stdin: %s", self._names[1], error)
         with contextlib.suppress(SandboxError):

@@ -142,8 +142,13 @@ class Management:
         return Answer(text.encode(), metrics.CONTENT_TYPE)
 
     def _programs(self) -> dict[str, int]:
-        """The processes that do the sandbox's work, by the names of their programs; blocks."""
-        programs = {"shim": self._record.shim.pid, "hypervisor": self._vm.pid}
+        """The processes that do the sandbox's work, by the names of their programs; blocks.
+
+        For a machine elsewhere the shim stands: it is told of once, as what it is.
+        """
+        programs = {"shim": self._record.shim.pid}
+        if self._vm.pid != self._record.shim.pid:
+            programs["hypervisor"] = self._vm.pid
         for entry in self._record.undo:
             if isinstance(entry, KillProcess) and entry.name == "virtiofsd":
                 programs.setdefault(entry.name, worker(entry.pid))
@@ -151,7 +156,7 @@ class Management:
 
     async def _pod_overhead(self, programs: Mapping[str, int]) -> str:
         """Empty where it cannot be known: of a machine that is elsewhere, or when the agent does not tell."""
-        if programs["hypervisor"] == programs["shim"]:
+        if "hypervisor" not in programs:
             return ""
         try:
             async with asyncio.timeout(METRICS_TIMEOUT):

@@ -6,8 +6,9 @@ Source of the form: Prometheus' "Exposition formats", text-based; of the figures
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +25,8 @@ _NETDEV = (
     *(f"recv_{item}" for item in ("bytes", "packets", "errs", "drop", "fifo", "frame", "compressed", "multicast")),
     *(f"sent_{item}" for item in ("bytes", "packets", "errs", "drop", "fifo", "colls", "carrier", "compressed")),
 )
+_LIMIT = re.compile(r"^Max (open files|address space) +(\w+)", re.MULTILINE)
+_UNLIMITED = (1 << 64) - 1  # as the kernel has it, and Go's client library
 MOST_LINES = 10_000  # of the agent's text: each may become a series, which whoever scrapes has to keep
 _MOST_INTERFACES = 16  # a pod has a few; one whose pod makes hundreds is not to fill the node's figures
 
@@ -62,7 +65,7 @@ def _passed_on(line: str) -> str:
 def _program(prefix: str, name: str, place: Path) -> Iterator[str]:
     try:
         status = _numbers((place / "status").read_text())
-        ticks = (place / "stat").read_text().rpartition(")")[2].split()[11:15]  # from field 14 on
+        fields = (place / "stat").read_text().rpartition(")")[2].split()  # from the third on
         descriptors = sum(1 for _ in (place / "fd").iterdir())
         io = _numbers((place / "io").read_text())
     except OSError:
@@ -71,19 +74,47 @@ def _program(prefix: str, name: str, place: Path) -> Iterator[str]:
     yield from family(f"{prefix}_fds", f"Open descriptors of the {name}.", {"": descriptors})
     memory = {key.lower(): status.get(key, 0) for key in _STATUS}
     yield from family(f"{prefix}_proc_status", f"Memory (KiB) and context switches of the {name}.", memory)
-    times = dict(zip(_STAT, map(int, ticks), strict=True))
+    times = dict(zip(_STAT, map(int, fields[11:15]), strict=True))
     yield from family(f"{prefix}_proc_stat", f"Processor time of the {name} and its children, in ticks.", times)
     moved = {key.replace("_", ""): io.get(key, 0) for key in _IO}
     yield from family(f"{prefix}_io_stat", f"What the {name} has read and written.", moved)
     if name == "hypervisor":
         yield from _netdev(f"{prefix}_netdev", place)
+    if name == "shim":
+        yield from _process(place, fields, descriptors)
+
+
+def _process(place: Path, fields: Sequence[str], descriptors: int) -> Iterator[str]:
+    """What Prometheus' client libraries tell of the process that they are in, by their names.
+
+    A monitor puts `kata_shim_` before them. Source: Prometheus' "Writing client libraries", process metrics.
+    """
+    try:
+        limits = dict(_LIMIT.findall((place / "limits").read_text()))
+        descriptors_max, memory_max = (_limit(limits[key]) for key in ("open files", "address space"))
+        booted = int((place.parent / "stat").read_text().partition("\nbtime ")[2].split(None, 1)[0])
+    except (OSError, LookupError):
+        return
+    second = os.sysconf("SC_CLK_TCK")
+    used = (int(fields[11]) + int(fields[12])) / second
+    resident = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+    for name, help, number in (
+        ("cpu_seconds_total", "Processor time of the shim, in seconds.", used),
+        ("open_fds", "Open descriptors of the shim.", descriptors),
+        ("max_fds", "Descriptors that the shim may have open.", descriptors_max),
+        ("virtual_memory_bytes", "Virtual memory of the shim.", int(fields[20])),
+        ("virtual_memory_max_bytes", "Virtual memory that the shim may have.", memory_max),
+        ("resident_memory_bytes", "Resident memory of the shim.", resident),
+        ("start_time_seconds", "When the shim was started, since 1970.", booted + int(fields[19]) / second),
+    ):
+        yield from family(f"process_{name}", help, {"": number}, "counter" if name.endswith("_total") else "gauge")
 
 
 def _netdev(name: str, place: Path) -> Iterator[str]:
     """The interfaces of the pod's network namespace, which the machine is in.
 
-    One that is in the shim's has none of its pod: a machine elsewhere, say, for which the shim stands. Its interfaces
-    are the node's, which are told once by whoever tells of nodes, not again with each sandbox.
+    One that is in the shim's, where pods get none of their own, has the node's interfaces: they are told once by
+    whoever tells of nodes, not again with each sandbox.
     """
     try:
         if (place / "ns" / "net").stat().st_ino == (place.parent / "self" / "ns" / "net").stat().st_ino:
@@ -99,17 +130,22 @@ def _netdev(name: str, place: Path) -> Iterator[str]:
             yield f'{name}{{interface="{label}",item="{item}"}} {number}\n'
 
 
-def family(name: str, help: str, items: Mapping[str, int | float]) -> Iterator[str]:
-    """A gauge's lines.
+def family(name: str, help: str, items: Mapping[str, int | float], type: str = "gauge") -> Iterator[str]:
+    """A family's lines.
 
     Args:
         name: The family's.
         help: What it is, for Prometheus.
         items: Its values by the label `item`; the one of an empty name has no label.
+        type: As Prometheus calls it.
     """
-    yield f"# HELP {name} {help}\n# TYPE {name} gauge\n"
+    yield f"# HELP {name} {help}\n# TYPE {name} {type}\n"
     for item, number in items.items():
         yield f'{name}{{item="{item}"}} {number}\n' if item else f"{name} {number}\n"
+
+
+def _limit(text: str) -> int:
+    return _UNLIMITED if text == "unlimited" else int(text)
 
 
 def _numbers(text: str) -> dict[str, int]:

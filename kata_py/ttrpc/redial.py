@@ -75,6 +75,10 @@ class RedialingClient:
         """Whether the peer is gone for good; every call fails then."""
         return self._gone.is_set()
 
+    def repeat(self, methods: Collection[str]) -> None:
+        """Call these again as well when their answer was lost, now that the peer is known to allow it."""
+        self._repeatable |= frozenset(methods)
+
     async def wait_closed(self) -> None:
         """Wait until the peer is gone for good."""
         await self._gone.wait()
@@ -113,15 +117,17 @@ class RedialingClient:
             try:
                 return await client.call(service, method, payload, timeout=left, metadata=metadata)
             except ConnectionClosed:
-                if method not in self._repeatable or self.closed:
+                if self.closed:
+                    raise
+                if client is self._client and client.closed:
+                    self._usable.clear()  # we may have seen the loss before the keeper has
+                if method not in self._repeatable:
                     raise
             except StatusError as error:
                 if error.code is not Code.UNAVAILABLE or method not in self._repeatable:
                     raise
                 logger.debug("%s is called again: %s", method, error.message)
                 await asyncio.sleep(PAUSE)
-            if client is self._client and client.closed:
-                self._usable.clear()  # we may have seen the loss before the keeper has
 
     async def _until_usable(self, what: str, deadline: float | None) -> None:
         try:

@@ -97,17 +97,21 @@ class Cloud:
         resources: By kind and lower-case name, as trees of the answers.
         bodies: The bodies of all machines that were asked for, as sent.
         shortages: By size and zone ("" for none): what asking for such a machine ends with.
+        spot_shortage: What asking for a spot machine ends with; None for what the others do.
         at_once: Whether a shortage is the answer to the request itself, and not of its operation.
         disk_inherits_tags: Whether a disk gets its machine's tags.
         leaves_parts: Whether a machine's parts stay when it is deleted, against their deleteOption.
         reserved: How often an interface is still reserved when it shall be deleted.
         undeleted: What the next deletions, which begin well, end with.
         looks: How many looks an operation takes.
+        grants: What the caller may do, by the end of a scope's id ("" for all others): of each role, actions and what
+            is taken out of them.
     """
 
     resources: dict[str, dict[str, Tree]] = field(default_factory=lambda: {kind: {} for kind in PATHS})
     bodies: list[Tree] = field(default_factory=list)
     shortages: dict[tuple[str, str], Refusal] = field(default_factory=dict)
+    spot_shortage: Refusal | None = None
     at_once: bool = False
     disk_inherits_tags: bool = True
     leaves_parts: bool = False
@@ -120,6 +124,7 @@ class Cloud:
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     addresses: itertools.count[int] = field(default_factory=lambda: itertools.count(4))
     subnet_size: int = 24
+    grants: dict[str, list[tuple[list[str], list[str]]]] = field(default_factory=lambda: {"": [(["*"], [])]})
 
     def is_empty(self) -> bool:
         """Whether nothing is left."""
@@ -164,7 +169,8 @@ class Cloud:
         self.bodies.append(body)
         properties = body["properties"]
         place = (properties["hardwareProfile"]["vmSize"], *body.get("zones", [""]))
-        failure = self.shortages.get((place[0], place[1]))
+        spot = self.spot_shortage if properties.get("priority") == "Spot" else None
+        failure = spot or self.shortages.get((place[0], place[1]))
         if failure is not None and self.at_once:
             raise failure
         interfaces = [

@@ -40,6 +40,7 @@ _ACCESS = re.compile(rf"{_GROUP}/disks/([^/]+)/(beginGetAccess|endGetAccess)")
 _IMAGES = re.compile(rf"{_GROUP}/images(?:/([^/]+))?")
 _VERSIONS = re.compile(rf"{re.escape(DEFINITION)}/versions(?:/([^/]+))?")
 _PAGES = re.compile(r"/pages/([^/]+)")
+_PERMISSIONS = re.compile(rf"({_HERE}/resourceGroups/.+)/providers/Microsoft\.Authorization/permissions")
 _OPERATION = re.compile(rf"{_HERE}/providers/Microsoft\.\w+/locations/{REGION}/(operations|results)/(\d+)")
 
 
@@ -271,14 +272,30 @@ class Server:
     def _surroundings(self, request: web.Request) -> web.Response:
         if request.method != "GET":
             raise Refusal(405, "MethodNotAllowed")
+        if asked := _PERMISSIONS.fullmatch(request.path):
+            return self._permissions(request, asked[1])
         model, found = surroundings.find(self.cloud, request.path.removeprefix(_HERE))
         if isinstance(found, list):
             return self._page(request, model, found)
         return self._give(model, found)
 
+    def _permissions(self, request: web.Request, scope: str) -> web.Response:
+        """What the caller may do, in the form of Azure's document, as no library that we have has a model of it."""
+        if request.query["api-version"] != "2022-04-01":
+            raise Refusal(400, "InvalidApiVersionParameter")
+        known = self.cloud.grants
+        roles = next((known[end] for end in known if end and scope.endswith(end)), known[""])
+        return self._part(request, [
+            {"actions": actions, "notActions": taken, "dataActions": [], "notDataActions": []}
+            for actions, taken in roles
+        ])  # fmt: skip
+
     def _page(self, request: web.Request, model: type, trees: list[Tree]) -> web.Response:
         for tree in trees:
             verify(model, tree, sent=False)
+        return self._part(request, trees)
+
+    def _part(self, request: web.Request, trees: list[Tree]) -> web.Response:
         start = int(request.query.get("$skiptoken", "0"))
         answer: Tree = {"value": trees[start : start + _PAGE]}
         if start + _PAGE < len(trees):

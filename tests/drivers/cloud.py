@@ -118,7 +118,10 @@ class MemoryProvider:
             raise ProviderError(Fault.TRANSIENT, str(error)) from error
 
     async def owned(self, owner: str) -> Sequence[Owned]:
-        things = await self._store.list(OWNER_TAG, owner)
+        try:
+            things = await self._store.list(OWNER_TAG, owner)
+        except OSError as error:
+            raise ProviderError(Fault.TRANSIENT, str(error)) from error
         return [Owned(thing.kind, thing.id, dict(thing.tags)[SANDBOX_TAG], thing.name) for thing in things]
 
     async def check(self) -> Sequence[Finding]:

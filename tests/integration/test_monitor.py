@@ -78,7 +78,8 @@ async def test_the_figures_of_running_pods_are_told_under_the_pods_names(
                         "sandbox_id": pod.id, "cri_uid": f"uid-{pod.config.metadata.name}",
                         "cri_name": pod.config.metadata.name, "cri_namespace": "tests",
                     }  # fmt: skip
-                    assert named in [sample.labels for sample in families["kata_shim_fds"].samples]
+                    for of_shim in ("kata_shim_fds", "kata_shim_process_resident_memory_bytes"):
+                        assert named in [sample.labels for sample in families[of_shim].samples]
                     assert {"item": "load1", **named} in [s.labels for s in families["kata_guest_load"].samples]
                 assert reply.value("kata_monitor_running_shim_count") == len(others) + 2
                 assert reply.value("kata_monitor_scrape_failed_count") == 0

@@ -7,6 +7,7 @@ containers-registries.conf(5), containers-certs.d(5) and containers-policy.json(
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -136,6 +137,18 @@ class Registries:
         self._settings = settings
         self._machine = machine
         self._scratch = scratch
+
+    def told(self) -> str:
+        """A digest of what is known of registries now: credentials, mirrors, certificates, policy. It blocks."""
+        settings = self._settings
+        files = [settings.auth, settings.registries, settings.policy]
+        if settings.certificates.is_dir():
+            files += sorted(settings.certificates.iterdir())
+        digest = hashlib.sha256()
+        for file in files:
+            content = file.read_bytes() if file.is_file() else b""
+            digest.update(f"{file} {len(content)}\n".encode() + content)
+        return digest.hexdigest()
 
     async def check(self, reference: str) -> None:
         """Make sure that there is such an image, that we may have it, and that it runs here; nothing large is read.

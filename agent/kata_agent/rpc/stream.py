@@ -7,11 +7,11 @@ from google.protobuf.empty_pb2 import Empty
 from kata_agent.container.process import Process
 from kata_agent.container.stream import OutputStream
 from kata_agent.errors import AgentError, InvalidArgument, NotFound
+from kata_agent.features import COUNTED_STREAMS
 from kata_agent.rpc.boundary import Calls
 from kata_protos import agent_pb2
 from kata_py.ttrpc.context import Context
 
-OFFSET = "kata-py-offset"  # metadata of a call
 _READ_MAX = 1 << 20  # bytes; a frame holds four times as much
 
 
@@ -69,9 +69,9 @@ def _offset(context: Context) -> int | None:
 
     A caller whose connection may be lost and made anew counts, and nothing is lost or written twice.
     """
-    values = context.metadata.get(OFFSET)
+    values = context.metadata.get(COUNTED_STREAMS)
     if not values:
         return None
     if not values[0].isdecimal():
-        raise InvalidArgument(f"{OFFSET}: {values[0]!r:.40} is no number of bytes")
+        raise InvalidArgument(f"{COUNTED_STREAMS}: {values[0]!r:.40} is no number of bytes")
     return int(values[0])

@@ -35,6 +35,11 @@ class Workshop:
     pause_bundle: Path = Path("/pause_bundle")
     images: ImageStore | None = None
 
+    async def aclose(self) -> None:
+        """End what goes on by itself."""
+        if self.images is not None:
+            await self.images.aclose()
+
 
 class Context(NamedTuple):
     """For one storage.

@@ -18,11 +18,11 @@ from typing import TypeVar
 from lightkube.resources.core_v1 import Node, NodeStatus, Pod, Secret, ServiceAccount
 
 from kata_caa.config import AdaptorConfig
-from kata_caa.errors import AdaptorError
 from kata_caa.k8s import news, peerpod, probe
 from kata_caa.k8s.api import Api, ClusterError, connected
 from kata_caa.k8s.peerpod import PeerPod, PeerPodObject
 from kata_caa.k8s.secrets import auth_json
+from kata_caa.peer import Failure
 from kata_caa.pods import Pods
 from kata_caa.pool.machine import Machine
 from kata_caa.record import PodRecord, State
@@ -129,12 +129,12 @@ class Cluster:
         if not await self._put_down(record):
             self._put_down_later(record)
 
-    async def failed(self, record: PodRecord, error: AdaptorError) -> None:
+    async def failed(self, failure: Failure) -> None:
         """Tell the pod's user, by an event."""
-        async with _bounded(record.instance_name, "its failure cannot be told"):
-            pod = await self._api.get(Pod, record.name, record.namespace)
+        async with _bounded(f"pod {failure.namespace}/{failure.name}", "its failure cannot be told"):
+            pod = await self._api.get(Pod, failure.name, failure.namespace)
             now = datetime.datetime.now(datetime.UTC)
-            await news.warn(self._api, self._place.node, pod, record, str(error), now)
+            await news.warn(self._api, self._place.node, pod, failure, now)
 
     async def deleted(self, record: PodRecord) -> None:
         """Let the pod's objects go: nothing of the machine is left."""

@@ -13,7 +13,7 @@ from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Event, Pod
 
 from kata_caa.k8s.api import Api, ClusterError
-from kata_caa.record import PodRecord
+from kata_caa.peer import Failure
 
 COMPONENT = "cloud-api-adaptor"
 FAILED = "PeerPodFailed"
@@ -23,7 +23,7 @@ _NAME_MAX = 253
 _TRIES = 5
 
 
-async def warn(api: Api, node: str, pod: Pod, record: PodRecord, message: str, now: datetime.datetime) -> None:
+async def warn(api: Api, node: str, pod: Pod, failure: Failure, now: datetime.datetime) -> None:
     """Tell a pod's user what went wrong.
 
     The same words about the same pod are one event, whichever try they are of: its name is made of them, so that this
@@ -33,38 +33,37 @@ async def warn(api: Api, node: str, pod: Pod, record: PodRecord, message: str, n
         api: The API server.
         node: The node's name.
         pod: The pod, as the API server knows it.
-        record: The pod, as we do: what differs from try to try.
-        message: What went wrong.
+        failure: What went wrong.
         now: The time, in UTC.
 
     Raises:
         ClusterError: The event cannot be written.
     """
     assert pod.metadata is not None
-    name = _name(pod, _general(message, record))
+    name, message = _name(pod, _general(failure)), _cut(failure.message)
     now = now.replace(microsecond=0)
     for _ in range(_TRIES):
         try:
-            await api.create(_event(name, node, pod, _cut(message), now), record.namespace)
+            await api.create(_event(name, node, pod, message, now), failure.namespace)
             return
         except ClusterError as error:
             if not error.conflicting:
                 raise
         try:
-            known = await api.get(Event, name, record.namespace)
+            known = await api.get(Event, name, failure.namespace)
             assert known.metadata is not None
             change = {
                 "metadata": {"resourceVersion": known.metadata.resourceVersion},
                 "count": (known.count or 1) + 1,
-                "message": _cut(message),
+                "message": message,
                 "lastTimestamp": now.isoformat().replace("+00:00", "Z"),
             }
-            await api.merge(Event, name, change, record.namespace)
+            await api.merge(Event, name, change, failure.namespace)
             return
         except ClusterError as lost:
             if not (lost.conflicting or lost.missing):  # another adaptor counts, or it has expired
                 raise
-    raise ClusterError(f"event {record.namespace}/{name} was changed by others {_TRIES} times in a row", 409)
+    raise ClusterError(f"event {failure.namespace}/{name} was changed by others {_TRIES} times in a row", 409)
 
 
 def _event(name: str, node: str, pod: Pod, message: str, now: datetime.datetime) -> Event:
@@ -97,9 +96,10 @@ def _name(pod: Pod, message: str) -> str:
     return f"{str(pod.metadata.name)[: _NAME_MAX - 17].rstrip('-.')}.{digest}"
 
 
-def _general(message: str, record: PodRecord) -> str:
+def _general(failure: Failure) -> str:
     """A message without what is another one at the next try."""
-    for part in filter(None, (record.instance_name, record.sandbox_id, record.instance_id, *record.addresses)):
+    message = failure.message
+    for part in failure.particulars:
         message = message.replace(part, "*")
     return message
 

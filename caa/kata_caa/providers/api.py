@@ -115,13 +115,22 @@ class Finding:
 
     Attributes:
         subject: What was looked at: `image ami-0abc`, `subnet`, `quota of vCPUs`.
-        passed: Whether a pod can start with it.
+        passed: Whether a pod can start with it, as far as is known.
         detail: What was seen, and if it did not pass, what to do.
+        seen: Whether it could be looked at; what is unseen may be well, and keeps nothing from starting.
     """
 
     subject: str
     passed: bool
     detail: str = ""
+    seen: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """In a word: ok, MISSING, or UNSEEN for what could not be looked at."""
+        if not self.passed:
+            return "MISSING"
+        return "ok" if self.seen else "UNSEEN"
 
 
 class Provider(Protocol):

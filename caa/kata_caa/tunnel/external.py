@@ -6,6 +6,7 @@ Runs in the guest. Source: cloud-api-adaptor `docs/external-network.md`, `pkg/po
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from typing import Final, NamedTuple
 
@@ -16,6 +17,8 @@ from kata_py.netlink.rtnetlink import ARPHRD_ETHER, IFF_LOOPBACK, Address, Link,
 _OTHERS: Final = ("veth", "lo", "docker", "podman", "br-", "cni", "tunl", "tun", "tap")  # what is no cloud's interface
 _KINDS: Final = (vxlan.KIND, "gretap", "erspan")  # the pod's own, and what some modules put into each namespace
 _FREE_NAME: Final = "external"
+
+_LOG = logging.getLogger(__name__)
 
 
 class Secondary(NamedTuple):
@@ -33,7 +36,9 @@ class Secondary(NamedTuple):
 
 
 def divert(own: Rtnetlink, pod: Rtnetlink, namespace: int, tunnel: int) -> None:
-    """Move the second interface to the pod, and the pod's default route of IPv4 to it; done already is done.
+    """Move the second interface to the pod, and the pod's default routes to it; done already is done.
+
+    That of IPv6 stays with the tunnel if the interface has no way out for it.
 
     Args:
         own: The machine's network.
@@ -47,7 +52,16 @@ def divert(own: Rtnetlink, pod: Rtnetlink, namespace: int, tunnel: int) -> None:
     """
     if external_link(pod.links()) is not None:
         return
-    found = secondary(own.links(), own.addresses(), own.routes(socket.AF_INET), tunnel)
+    addresses = own.addresses()
+    found = secondary(own.links(), addresses, own.routes(socket.AF_INET), tunnel)
+    ways = {socket.AF_INET: (found.address, found.gateway)}
+    if (more := way_out(found.link, socket.AF_INET6, addresses, own.routes(socket.AF_INET6))) is not None:
+        ways[socket.AF_INET6] = more
+    elif defaults(pod.routes(socket.AF_INET6)):
+        _LOG.warning(
+            "IPv6 traffic that leaves the cluster goes through the tunnel: %s has no IPv6 address and gateway",
+            found.link.name,
+        )
     if any(link.name == found.link.name for link in pod.links()):
         own.set_link(found.link, up=False)
         own.set_link(found.link, name=_FREE_NAME)
@@ -55,11 +69,12 @@ def divert(own: Rtnetlink, pod: Rtnetlink, namespace: int, tunnel: int) -> None:
     given = external_link(pod.links())
     if given is None:
         raise TunnelError(f"the interface {found.link.name} has gone on its way to the pod")
-    pod.add_address(given, found.address)
     pod.set_link(given, up=True)
-    for route in defaults(pod.routes(socket.AF_INET)):
-        pod.delete_route(route)
-    pod.add_route(Route(socket.AF_INET, gateway=found.gateway, link=given.number))
+    for family, (address, gateway) in ways.items():
+        pod.add_address(given, address)
+        for route in defaults(pod.routes(family)):
+            pod.delete_route(route)
+        pod.add_route(Route(family, gateway=gateway, link=given.number))
 
 
 def external_link(links: list[Link]) -> Link | None:
@@ -90,23 +105,36 @@ def secondary(links: list[Link], addresses: list[tuple[int, Address]], routes: l
     ways = defaults(routes)
     if not ways:
         raise TunnelError("the pod VM has no default route, so its primary interface is unknown")
-    primary = ways[0]
-    home = [_network(address) for number, address in addresses if number == primary.link and _is_v4(address)]
     for link in links:
-        if link.number in (primary.link, tunnel) or link.name.startswith(_OTHERS) or link.kind == vxlan.KIND:
+        if link.number in (ways[0].link, tunnel) or link.name.startswith(_OTHERS) or link.kind == vxlan.KIND:
             continue
-        for number, address in addresses:
-            if number != link.number or not _is_v4(address):
-                continue
-            own = next((route for route in ways if route.link == link.number), None)
-            via = own or (primary if _network(address) in home else None)
-            if via is not None and via.gateway is not None:
-                return Secondary(link, address, via.gateway)
+        if (way := way_out(link, socket.AF_INET, addresses, routes)) is not None:
+            return Secondary(link, *way)
     raise TunnelError("the pod VM has no second interface with an IPv4 address and a way out")
 
 
-def _is_v4(address: Address) -> bool:
-    return address.family == socket.AF_INET
+def way_out(
+    link: Link, family: int, addresses: list[tuple[int, Address]], routes: list[Route]
+) -> tuple[Address, bytes] | None:
+    """An address of an interface, and the gateway to be reached from it: its own, or the primary interface's.
+
+    Args:
+        link: The interface.
+        family: AF_INET or AF_INET6.
+        addresses: The machine's, each with the number of its link.
+        routes: Its main table, of that family.
+    """
+    ways = defaults(routes)
+    if not ways:
+        return None
+    home = [_network(address) for number, address in addresses if number == ways[0].link]
+    own = next((route for route in ways if route.link == link.number), None)
+    for number, address in addresses:
+        if number == link.number and address.family == family and not _network(address).is_link_local:
+            via = own or (ways[0] if _network(address) in home else None)
+            if via is not None and via.gateway is not None:
+                return address, via.gateway
+    return None
 
 
 def _network(address: Address) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -197,13 +197,14 @@ def _is_there(network: PodNetwork, wanted: list[_Wanted], pod: Rtnetlink) -> boo
             return False
         if vxlan.tunnel(link) != each.tunnel or not {(link.number, ip) for ip in each.addresses} <= set(addresses):
             return False
-    numbers, diverted = _numbers(network, links.values()), external.external_link(list(links.values())) is not None
-    routes = {_key(route) for family in (socket.AF_INET, socket.AF_INET6) for route in pod.routes(family)}
+    numbers, given = _numbers(network, links.values()), external.external_link(list(links.values()))
+    found = [route for family in (socket.AF_INET, socket.AF_INET6) for route in pod.routes(family)]
+    routes = {_key(route) for route in found}
+    diverted = {route.family for route in external.defaults(found) if given is not None and route.link == given.number}
     known = {each._replace(flags=0) for each in pod.neighbours()}
     wanted_routes = (_kernel_route(route, numbers) for route in network.routes)
     return all(
-        _key(route) in routes or (diverted and route.family == socket.AF_INET and not route.prefix)
-        for route in wanted_routes
+        _key(route) in routes or (route.family in diverted and not route.prefix) for route in wanted_routes
     ) and all(_kernel_neighbour(each, numbers) in known for each in network.neighbors)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,7 +250,10 @@ async def test_whenever_a_creation_is_cancelled_nothing_is_left_after_the_deleti
     assert number > 2
 
 
-async def test_a_deletion_that_fails_at_one_call_after_another_is_completed_in_the_end(cloud: Cloud) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+async def test_a_deletion_that_fails_at_one_call_after_another_is_completed_in_the_end(
+    cloud: Cloud, late: bool
+) -> None:
     before = cloud.objects()
     calls, number, deleted = 0, 0, True
 
@@ -264,16 +268,40 @@ async def test_a_deletion_that_fails_at_one_call_after_another_is_completed_in_t
             if deleted:  # a provider may go over a single failure
                 await provider.create(request())
             calls, number = 0, number + 1
-            cloud.calls = Calls(before=count)
+            cloud.calls = Calls(after=count) if late else Calls(before=count)
             try:
                 await provider.delete(request().target)
                 deleted = True
                 assert cloud.objects() == before, f"call {number}"
             except ProviderError:
                 deleted = False
+                cloud.calls = Calls()
                 assert await provider.owned(OWNER) or cloud.objects() == before, (
                     f"call {number}"
                 )  # nothing is forgotten
             cloud.calls = Calls()
     assert deleted
     assert number > 2
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
+async def test_a_list_of_what_is_owned_is_whole_or_an_error_whichever_call_fails(cloud: Cloud, late: bool) -> None:
+    calls, number = 0, 0
+
+    def count(call: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            raise cloud.broken()
+
+    async with cloud.open() as provider:
+        await provider.create(request())
+        whole = await provider.owned(OWNER)
+        while calls >= number:
+            calls, number = 0, number + 1
+            cloud.calls = Calls(after=count) if late else Calls(before=count)
+            with suppress(ProviderError):
+                assert await provider.owned(OWNER) == whole, f"call {number}"
+            cloud.calls = Calls()
+        await provider.delete(request().target)
+    assert number > 1

@@ -16,9 +16,11 @@ import pytest_asyncio
 from kata_protos import agent_pb2 as agent
 from kata_py.ttrpc.errors import StatusError
 from tests import registry as registries
+from tests.dripping import DrippingRegistry, dripping
 from tests.drivers.pod import TIMEOUT, Pod
 from tests.drivers.pod import pod as make_pod
 from tests.registry import DIRECTORY, Entry, Registry, digest_of, layer
+from tests.tasks import until
 
 pytestmark = pytest.mark.root
 
@@ -84,11 +86,11 @@ async def run(pod: Pod, name: str, reference: str, *argv: str, metadata: dict[st
     await pod.start(name)
 
 
-async def refused(pod: Pod, reference: str, *, timeout: float = TIMEOUT) -> str:
-    """Why an image is not pulled; nothing of the container is left."""
+async def refused(pod: Pod, reference: str, *, timeout: float = TIMEOUT, goes_on: bool = False) -> str:
+    """Why an image is not pulled; nothing of the container is left, nor of its pull unless that goes on."""
     with pytest.raises(StatusError) as caught:
         await pod.calls.CreateContainer(request(pod, "refused", reference), timeout=timeout)
-    assert [each for each in left(pod) if "refused" in each or "pulls" in each] == []
+    assert [each for each in left(pod) if "refused" in each or ("pulls" in each and not goes_on)] == []
     return caught.value.message
 
 
@@ -329,12 +331,70 @@ async def test_a_host_that_waits_no_longer_is_told_how_far_it_was(pod: Pod, regi
     reference = await registry.push("lib/busybox:1", layer({"a": Entry(b"a")}))
     os.kill(registry.pid, signal.SIGSTOP)
     try:
-        why = await refused(pod, reference, timeout=2.0)
+        why = await refused(pod, reference, timeout=2.0, goes_on=True)
     finally:
         os.kill(registry.pid, signal.SIGCONT)
 
     assert f"image {reference}: it was not there after " in why
     assert "raise create_container_timeout" in why
+
+
+@pytest_asyncio.fixture
+async def slow(
+    pod: Pod, registry: Registry, tmp_path: Path, busybox: tuple[bytes, str]
+) -> AsyncIterator[DrippingRegistry]:
+    """A registry whose one layer has a hundred pieces, beside another one."""
+    netns, piece = Path(f"/proc/{pod.agent_pid}/ns/net"), -(-len(busybox[0]) // 100)
+    async with dripping(tmp_path / "slow", [busybox], netns=netns, piece=piece) as slow:
+        tell(pod, "registries.conf", registry.configuration + slow.configuration)
+        yield slow
+
+
+async def test_a_layer_that_takes_longer_than_hosts_wait_is_there_for_who_asks_again(
+    pod: Pod, slow: DrippingRegistry
+) -> None:
+    for number in (1, 2):
+        slow.let(30)
+        why = await refused(pod, slow.reference, timeout=2.0, goes_on=True)
+        assert "MiB have come meanwhile, and its pull goes on for who asks next: raise create_container_timeout" in why
+        assert (slow.asked, slow.passed) == (1, 30 * number)
+    slow.let(40)
+
+    await run(pod, "one", slow.reference)
+
+    assert (slow.asked, slow.passed) == (1, 100)
+    assert await said(pod, "one", "echo here") == "here\n"
+    assert not any("pulls" in each for each in left(pod))
+
+
+async def test_a_pull_that_nobody_waits_for_holds_up_no_other_one_and_ends_with_the_agent(
+    pod: Pod, slow: DrippingRegistry, registry: Registry, busybox: tuple[bytes, str]
+) -> None:
+    reference = await registry.push("lib/busybox:1", busybox)
+    slow.let(30)
+    await refused(pod, slow.reference, timeout=2.0, goes_on=True)
+
+    await run(pod, "one", reference)
+
+    assert (slow.asked, slow.passed) == (1, 30)
+    await pod.calls.DestroySandbox(agent.DestroySandboxRequest(), timeout=TIMEOUT)
+    async with asyncio.timeout(TIMEOUT):
+        await pod.vm.wait()
+
+
+async def test_who_comes_with_other_credentials_does_not_join_a_pull_that_is_under_way(
+    pod: Pod, slow: DrippingRegistry
+) -> None:
+    slow.let(30)
+    await refused(pod, slow.reference, timeout=2.0, goes_on=True)
+    assert slow.asked == 1
+    tell(pod, "auth.json", json.dumps({"auths": {}}))
+
+    running = asyncio.create_task(run(pod, "one", slow.reference))
+
+    await until(lambda: slow.asked == 2)
+    slow.let(200)
+    await running
 
 
 async def test_a_storage_without_what_it_needs_is_refused(pod: Pod) -> None:

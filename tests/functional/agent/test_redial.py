@@ -37,7 +37,9 @@ async def agent(cutter: Cutter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(agents, "READ_SIZE", PIECE)
     address = UnixAddress(str(tmp_path / "between.sock"))
     async with redialling(address, probe, timeout=5, patience=20, repeatable=REPEATABLE) as client:
-        yield Agent(client)
+        agent = Agent(client)
+        await agent.learn(timeout=5)
+        yield agent
 
 
 async def read_all(agent: Agent, cutter: Cutter | None = None) -> bytes:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib.metadata import entry_points
 
 import pytest
+from moto.servicequotas.models import ServiceQuotasBackend
 
 from kata_caa.errors import Fault, ProviderError
 from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG, Instance, InstanceRequest, InstanceSpec, Resolves, Target
@@ -160,6 +161,27 @@ async def test_with_public_addresses_both_interfaces_have_one_and_all_of_it_goes
         assert len(ec2.api.describe_addresses()["Addresses"]) == 1
         kinds = {thing.kind for thing in await provider.owned(OWNER)}
         assert kinds == {"instance", "volume", "network-interface", "elastic-ip"}
+
+
+@pytest.mark.parametrize("last", ["ModifyNetworkInterfaceAttribute", "AllocateAddress", "AssociateAddress"])
+async def test_a_second_interface_that_an_earlier_try_only_attached_is_completed(ec2: Ec2Server, last: str):
+    request = wanted(multi_nic=True)
+
+    def cut(action: str, call: Mapping[str, str]) -> None:
+        if action == last:
+            raise ConnectionError
+
+    async with opened(ec2, use_public_ip=True) as provider:
+        ec2.before = cut
+        with pytest.raises(ProviderError):
+            await provider.create(request)
+        ec2.before = lambda action, call: None
+        made = await provider.create(request)
+        assert len(set(made.addresses)) == 2
+        (address,) = ec2.api.describe_addresses()["Addresses"]
+        assert address["PrivateIpAddress"] == made.addresses[1]
+        assert ec2.actions.count("CreateNetworkInterface") == 1
+        await provider.delete(request.target)
 
 
 async def test_a_launch_template_says_what_the_machine_is(ec2: Ec2Server):
@@ -460,17 +482,32 @@ async def test_all_pages_are_read(ec2: Ec2Server, monkeypatch: pytest.MonkeyPatc
         await asyncio.gather(*(provider.delete(wanted(sandbox).target) for sandbox in sandboxes))
 
 
+@pytest.fixture
+def quota(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """The account's quotas by their codes; moto has none of EC2."""
+    values = {"L-1216C47A": 32.0, "L-34B43A08": 32.0}
+    monkeypatch.setattr(
+        ServiceQuotasBackend,
+        "get_service_quota",
+        lambda self, service_code, quota_code: {"ServiceCode": service_code, "Value": values[quota_code]},
+    )
+    return values
+
+
+@pytest.mark.usefixtures("quota")
 async def test_a_check_makes_nothing_and_names_what_it_saw(ec2: Ec2Server):
     async with opened(ec2) as provider:
         findings = await provider.check()
-    assert [finding for finding in findings if not finding.passed] == []
+    assert [finding for finding in findings if finding.verdict != "ok"] == []
     subjects = " ".join(finding.subject for finding in findings)
     for word in (
         "image ami-",
         "subnet subnet-",
         "security group sg-",
         "instance type m6a.large",
-        "permission",
+        "permission to start machines",
+        "permission to end machines",
+        "permission to see each volume",
         "quota",
     ):
         assert word in subjects
@@ -494,6 +531,79 @@ async def test_a_check_tells_what_is_wrong_and_what_to_do(ec2: Ec2Server, change
         failed = [finding for finding in await provider.check() if not finding.passed]
     assert subject in [finding.subject for finding in failed]
     assert all(finding.detail for finding in failed)
+
+
+@pytest.mark.parametrize(
+    ("action", "subject"),
+    [
+        ("RunInstances", "permission to start machines"),
+        ("TerminateInstances", "permission to end machines"),
+        ("DescribeVolumes", "permission to see each volume"),
+        ("DescribeAddresses", "permission to see each elastic-ip"),
+    ],
+)
+@pytest.mark.usefixtures("quota")
+async def test_a_check_tells_what_the_adaptor_may_not_do(ec2: Ec2Server, action: str, subject: str):
+    def forbidden(called: str, call: Mapping[str, str]) -> None:
+        if called == action:
+            raise Refusal("UnauthorizedOperation", "You are not authorized", 403)
+
+    ec2.before = forbidden
+    async with opened(ec2) as provider:
+        failed = [finding for finding in await provider.check() if not finding.passed]
+    assert [finding.subject for finding in failed] == [subject]
+    assert "may not do this" in failed[0].detail
+
+
+async def test_a_machine_that_is_not_there_is_enough_to_try_whether_machines_may_be_ended(ec2: Ec2Server):
+    def missing(action: str, call: Mapping[str, str]) -> None:
+        if action == "TerminateInstances":
+            raise Refusal("InvalidInstanceID.NotFound", "The instance ID does not exist")
+
+    ec2.before = missing
+    async with opened(ec2) as provider:
+        verdicts = {finding.subject: finding.verdict for finding in await provider.check()}
+    assert verdicts["permission to end machines"] == "ok"
+
+
+async def test_to_try_whether_machines_may_be_ended_one_of_an_adaptors_is_taken_and_stays(ec2: Ec2Server):
+    async with opened(ec2) as provider, machine(provider, wanted()) as made:
+        ec2.seen.clear()
+        await provider.check()
+        (tried,) = [call for action, call in ec2.seen if action == "TerminateInstances"]
+        assert (tried["InstanceId.1"], tried["DryRun"]) == (made.id, "true")
+        assert made.id in [thing.id for thing in await provider.owned(OWNER)]
+
+
+@pytest.mark.parametrize(("spot", "code"), [("no", "L-1216C47A"), ("only", "L-34B43A08")])
+async def test_what_runs_already_counts_against_its_own_quota(
+    ec2: Ec2Server, quota: dict[str, float], spot: str, code: str
+):
+    quota[code] = 2.0
+    async with opened(ec2, use_spot="no") as full_price, opened(ec2, use_spot=spot) as provider:
+        assert [finding for finding in await provider.check() if not finding.passed] == []
+        async with machine(full_price, wanted()):
+            failed = [finding for finding in await provider.check() if not finding.passed]
+            if spot == "only":
+                assert failed == []
+            else:
+                (short,) = failed
+                assert short.subject == "quota of on-demand vCPUs"
+                assert "2 of 2 vCPUs run in the account, m6a.large has 2" in short.detail
+
+
+async def test_a_quota_that_is_too_low_for_one_machine_is_told(ec2: Ec2Server, quota: dict[str, float]):
+    quota["L-1216C47A"] = 1.0
+    async with opened(ec2) as provider:
+        (failed,) = [finding for finding in await provider.check() if not finding.passed]
+    assert "0 of 1 vCPUs run in the account, m6a.large has 2" in failed.detail
+
+
+async def test_a_quota_that_cannot_be_looked_at_is_told_as_unseen(ec2: Ec2Server):
+    async with opened(ec2) as provider:
+        (unseen,) = [finding for finding in await provider.check() if finding.verdict != "ok"]
+    assert (unseen.subject, unseen.verdict) == ("quota of on-demand vCPUs", "UNSEEN")
+    assert "could not be looked at" in unseen.detail
 
 
 async def test_without_a_region_it_does_not_open(monkeypatch: pytest.MonkeyPatch, ec2: Ec2Server):

@@ -32,6 +32,8 @@ PLAIN = dataclasses.replace(CONFIG, disable_cvm=True, size="Standard_D2as_v5")
 ROUNDS = RetryPolicy(backoffs={Fault.QUOTA: Backoff(again=1)})
 BOUND = 30.0  # seconds
 SHORTAGE = Refusal(409, "AllocationFailed", "Allocation failed. We do not have sufficient capacity.")
+NO_QUOTA = Refusal(409, "OperationNotAllowed", "exceeding approved standardDASv5Family Cores quota")
+NO_SPOT_QUOTA = Refusal(409, "OperationNotAllowed", "exceeding approved LowPriorityCores quota")
 
 
 @pytest.fixture(scope="session")
@@ -248,10 +250,13 @@ async def test_an_untagged_disk_of_an_owned_machine_is_owned(arm: Server, azure)
     assert ("disk", SANDBOX) in {(each.kind, each.sandbox_id) for each in owned}
 
 
+@pytest.mark.parametrize("refusal", [SHORTAGE, NO_QUOTA], ids=["capacity", "quota"])
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_without_capacity_the_next_zone_and_then_the_next_size_is_taken(arm: Server, azure, at_once):
+async def test_without_capacity_or_quota_the_next_zone_and_then_the_next_size_is_taken(
+    arm: Server, azure, at_once, refusal
+):
     arm.cloud.at_once = at_once
-    arm.cloud.shortages = {("Standard_D2as_v5", zone): SHORTAGE for zone in ("1", "2")}
+    arm.cloud.shortages = {("Standard_D2as_v5", zone): refusal for zone in ("1", "2")}
     config = dataclasses.replace(
         PLAIN, zones=("1", "2"), fallback_sizes=("Standard_D4as_v5", "Standard_DC4as_v5"), use_spot="prefer"
     )
@@ -269,6 +274,35 @@ async def test_without_capacity_the_next_zone_and_then_the_next_size_is_taken(ar
         ]  # fmt: skip
         await provider.delete(TARGET)
     assert arm.cloud.is_empty()
+
+
+async def test_a_used_up_quota_of_spot_machines_leads_to_one_at_full_price(arm: Server, azure):
+    arm.cloud.spot_shortage = NO_SPOT_QUOTA
+    async with azure(dataclasses.replace(PLAIN, use_spot="prefer")) as provider:
+        await provider.create(REQUEST)
+    assert [body["properties"].get("priority") for body in arm.cloud.bodies] == ["Spot", None]
+
+
+async def test_when_there_is_no_way_left_the_error_tells_all_that_was_tried(arm: Server, azure):
+    arm.cloud.shortages = {("Standard_D2as_v5", "1"): NO_QUOTA, ("Standard_D2as_v5", "2"): SHORTAGE}
+    async with azure(dataclasses.replace(PLAIN, zones=("1", "2"))) as provider:
+        with pytest.raises(ProviderError) as caught:
+            await provider.create(REQUEST)
+        await provider.delete(TARGET)
+    assert caught.value.fault is Fault.QUOTA
+    tried = "tried Standard_D2as_v5 in 1: OperationNotAllowed; Standard_D2as_v5 in 2: AllocationFailed"
+    assert tried in str(caught.value)
+    assert len(arm.cloud.bodies) == 4  # quotas are waited for, here once
+
+
+async def test_what_needs_a_person_is_not_tried_elsewhere(arm: Server, azure):
+    arm.cloud.shortages = {("Standard_D2as_v5", "1"): Refusal(409, "RequestDisallowedByPolicy")}
+    async with azure(dataclasses.replace(PLAIN, zones=("1", "2"))) as provider:
+        with pytest.raises(ProviderError) as caught:
+            await provider.create(REQUEST)
+        await provider.delete(TARGET)
+    assert caught.value.fault is Fault.FATAL
+    assert len(arm.cloud.bodies) == 1
 
 
 async def test_a_zone_that_the_subscription_may_not_use_is_not_tried(arm: Server, azure):
@@ -426,7 +460,8 @@ async def test_a_check_of_what_is_well_passes_and_changes_nothing(arm: Server, a
     async with azure(config) as provider:
         findings = await provider.check()
     assert [each for each in findings if not each.passed] == []
-    assert len(findings) == 7
+    assert len(findings) == 8
+    assert all(each.seen for each in findings)
     assert arm.cloud.is_empty()
     assert {method for method, _ in arm.calls} == {"GET"}
 
@@ -456,6 +491,51 @@ async def test_a_check_finds_what_is_wrong(azure, config, subject):
         (failed,) = [each for each in await provider.check() if not each.passed]
     assert failed.subject.startswith(subject)
     assert failed.detail
+
+
+ROLE = [
+    "Microsoft.Compute/virtualMachines/*", "microsoft.compute/DISKS/*", "Microsoft.Network/networkInterfaces/*",
+    "Microsoft.Network/*/read", "Microsoft.Network/*/join/action",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("roles", "missing"),
+    [
+        ([(ROLE, [])], ""),
+        ([([action], []) for action in ROLE], ""),
+        ([(ROLE, ["*/virtualMachines/delete"])], "Microsoft.Compute/virtualMachines/delete on /subscriptions/"),
+        ([(ROLE, ["*/virtualMachines/delete"]), (["Microsoft.Compute/*/delete"], [])], ""),
+        ([(ROLE[:3], [])], f"Microsoft.Network/virtualNetworks/subnets/join/action on {SUBNET}"),
+        ([(ROLE[1:], [])], "Microsoft.Compute/virtualMachines/write on /subscriptions/"),
+        ([], "Microsoft.Network/networkInterfaces/join/action"),
+    ],
+)
+async def test_a_check_names_the_actions_that_no_role_allows(arm: Server, azure, roles, missing):
+    arm.cloud.grants = {"": roles}
+    async with azure() as provider:
+        findings = await provider.check()
+    (found,) = [each for each in findings if each.subject == "permissions"]
+    assert (found.passed, found.seen) == (not missing, True)
+    assert missing in found.detail
+    assert [each for each in findings if not each.passed] == ([found] if missing else [])
+
+
+async def test_a_check_asks_for_the_right_to_join_where_the_subnet_and_the_security_group_are(arm: Server, azure):
+    arm.cloud.grants = {"/worker": [(["*/read"], [])], "/nsg": [], "": [(["*"], [])]}
+    async with azure(dataclasses.replace(CONFIG, security_group=SECURITY_GROUP)) as provider:
+        (failed,) = [each for each in await provider.check() if not each.passed]
+    assert failed.detail.startswith(
+        f"Microsoft.Network/virtualNetworks/subnets/join/action on {SUBNET},"
+        f" Microsoft.Network/networkSecurityGroups/join/action on {SECURITY_GROUP}:"
+    )
+
+
+async def test_permissions_that_may_not_be_read_are_told_as_unseen(arm: Server, azure):
+    arm.forbidden = "/Microsoft.Authorization/"
+    async with azure() as provider:
+        findings = await provider.check()
+    assert [(each.subject, each.verdict) for each in findings if each.verdict != "ok"] == [("permissions", "UNSEEN")]
 
 
 async def test_a_check_sees_a_used_up_quota_and_a_full_subnet(arm: Server, azure):

@@ -12,19 +12,21 @@ from pathlib import Path
 
 import pytest
 
+from kata_caa import command
 from kata_caa.disk import BLOCK, Disk, examine
 from kata_caa.errors import DiskError, Fault, ProviderError, SettingError
 from kata_caa.faults import Backoff, RetryPolicy
 from kata_caa.providers.api import IMAGE_TAG, StoredImage, UploadsImages
+from kata_caa.providers.azure import store
 from kata_caa.providers.azure.client import Connection
 from kata_caa.providers.azure.config import AzureConfig
 from kata_caa.providers.azure.factory import Azure
 from kata_caa.providers.azure.store import AzureImages, version_of
 from tests.arm import tls
-from tests.arm.cloud import Refusal
+from tests.arm.cloud import GROUP, REGION, SUBSCRIPTION, Refusal
 from tests.arm.config import CONFIG
 from tests.arm.images import DEFINITION, SIGNATURE
-from tests.arm.server import Credential, Server, serve
+from tests.arm.server import Credential, Server, serve, serve_aside
 
 PLAIN = dataclasses.replace(CONFIG, disable_cvm=True, subnet="", image="")
 CONFIDENTIAL = dataclasses.replace(PLAIN, disable_cvm=False, gallery_image=DEFINITION)
@@ -213,3 +215,34 @@ def test_what_is_missing_is_told(change: dict[str, object], cause: str) -> None:
     assert isinstance(factory, UploadsImages)
     with pytest.raises(SettingError, match=cause):
         factory.images()
+
+
+@pytest.mark.parametrize("gallery", ["", DEFINITION], ids=["plain", "gallery"])
+def test_the_command_prints_what_to_set(
+    certificates: tuple[ssl.SSLContext, ssl.SSLContext],
+    disk: Disk,
+    gallery: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # Who is trusted, and Entra ID, are the world's; all else is what a user has.
+    monkeypatch.setattr(store, "Connection", lambda: Connection(Credential(), certificates[1], backoff=0.001))
+    with serve_aside(certificates[0]) as arm:
+        environment = {
+            "AZURE_SUBSCRIPTION_ID": SUBSCRIPTION,
+            "AZURE_REGION": REGION,
+            "AZURE_RESOURCE_GROUP": GROUP,
+            "AZURE_GALLERY_IMAGE": gallery,
+            "DISABLECVM": "" if gallery else "true",
+        }
+        flags = ["-arm-endpoint", arm.url, "-azure-poll-interval=10ms"]
+        assert command.main(["azure", "image", "upload", *flags, str(disk.path)], environment) == 0
+        out, told = capsys.readouterr()
+        key, _, value = out.strip().partition("=")
+        assert key == "AZURE_IMAGE_ID"
+        assert arm.images.contents[value.lower()].startswith(disk.path.read_bytes())
+        assert "uploading: 100 %" in told
+        assert command.main(["azure", "image", "list", *flags], environment) == 0
+        name = value.rpartition("/")[2]
+        assert f"AZURE_IMAGE_ID={value}\t{name}\t{disk.digest}\n" in capsys.readouterr().out
+        assert arm.cloud.is_empty()

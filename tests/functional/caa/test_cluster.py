@@ -16,23 +16,32 @@ import pytest
 from lightkube import KubeConfig
 from lightkube.resources.core_v1 import Pod
 
-from kata_caa.errors import AdaptorError, Fault, ProviderError
+from kata_caa.apf import PodNetwork
+from kata_caa.errors import AdaptorError, Fault, ProviderError, TunnelError
 from kata_caa.k8s import cluster as cluster_module
 from kata_caa.k8s import peerpod, probe
 from kata_caa.k8s.api import Api, ClusterError, connected
 from kata_caa.k8s.cluster import OWNER, RESOURCE, Cluster, Place
 from kata_caa.k8s.peerpod import FINALIZER, SANDBOX_ANNOTATION
+from kata_caa.peer import Failure
 from kata_caa.pool.machine import Machine
 from kata_caa.providers.api import InstanceSpec
 from kata_caa.record import PodRecord, State
+from kata_caa.service import RemoteHypervisor
+from kata_protos import hypervisor_pb2 as hv
+from kata_protos.hypervisor_ttrpc import HypervisorClient
+from kata_py.ttrpc.errors import StatusError
+from kata_py.ttrpc.testing import channel
 from tests.kube import things
 from tests.kube.rbac import rules_of
 from tests.kube.server import Hook, KubeServer, kind_of, kube_server
 from tests.kube.store import Refused
+from tests.unit.caa.test_pods import Node
 
 PLACE = Place(node=things.NODE, uid="uid-of-this-adaptor", provider="aws", limit=10)
 WAITING = Machine("7" * 32, InstanceSpec(), "material", "token", instance_id="i-7")
 NO_PODS = SimpleNamespace(records=())
+NO_CAPACITY = Failure(things.NAMESPACE, "web", "no capacity")
 NOW = datetime.datetime(2026, 6, 1, tzinfo=datetime.UTC)
 
 
@@ -328,7 +337,7 @@ async def test_a_peerpod_that_others_change_meanwhile_is_released_all_the_same(k
 async def test_a_failure_is_an_event_of_the_pod(kube: KubeServer, cluster: Cluster):
     pod = await kube.seed(things.pod())
     error = ProviderError(Fault.FATAL, "image ami-0 does not exist", code="InvalidAMIID", hint="set PODVM_AMI_ID")
-    await cluster.failed(things.record(), error)
+    await cluster.failed(Failure.of(things.record(), error))
     (event,) = kube.things("events")
     assert (event["type"], event["reason"], event["count"]) == ("Warning", "PeerPodFailed", 1)
     assert event["message"] == "image ami-0 does not exist [InvalidAMIID] (set PODVM_AMI_ID)"
@@ -337,12 +346,36 @@ async def test_a_failure_is_an_event_of_the_pod(kube: KubeServer, cluster: Clust
     assert event["reportingComponent"] == "cloud-api-adaptor"
 
 
+async def test_a_pod_that_cannot_even_be_announced_has_an_event_too(
+    kube: KubeServer, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    await kube.seed(things.pod())
+    node = Node(tmp_path)
+    node.observer = cluster
+
+    async def inspect(netns: Path) -> PodNetwork:
+        raise TunnelError(f"{netns} has no default route")
+
+    monkeypatch.setattr(node.tunnel, "inspect", inspect)
+    async with node.adaptor() as pods, channel(RemoteHypervisor(pods)) as client:
+        request = hv.CreateVMRequest(id="1" * 64, networkNamespacePath=str(node.netns))
+        request.annotations["io.kubernetes.cri.sandbox-name"] = "web"
+        request.annotations["io.kubernetes.cri.sandbox-namespace"] = things.NAMESPACE
+        for text in ("", "no TOML"):
+            request.annotations["io.katacontainers.config.hypervisor.cc_init_data"] = text
+            with pytest.raises(StatusError):
+                await HypervisorClient(client).CreateVM(request)
+    route, initdata = sorted(each["message"] for each in kube.things("events"))  # a path goes before a word
+    assert initdata.startswith("annotation io.katacontainers.config.hypervisor.cc_init_data: initdata is no TOML")
+    assert route == f"{node.netns} has no default route"
+
+
 async def test_the_same_failure_of_another_try_is_counted_and_another_failure_is_not(kube: KubeServer, api: Api):
     await kube.seed(things.pod())
     for number in range(3):
         record = things.record(f"i-{number}", f"{number}" * 64)
-        await Cluster(api, PLACE).failed(record, AdaptorError(f"{record.instance_name} has no address"))
-    await Cluster(api, PLACE).failed(things.record(), AdaptorError("no capacity"))
+        await Cluster(api, PLACE).failed(Failure.of(record, AdaptorError(f"{record.instance_name} has no address")))
+    await Cluster(api, PLACE).failed(NO_CAPACITY)
     assert sorted((each["count"], each["message"]) for each in kube.things("events")) == [
         (1, "no capacity"),
         (3, "podvm-web-22222222 has no address"),
@@ -358,16 +391,16 @@ async def test_an_event_that_another_adaptor_counts_meanwhile_is_counted_once_mo
         event["count"] += 1
         await kube.store.update(kind, things.NAMESPACE, event["metadata"]["name"], event)
 
-    await cluster.failed(things.record(), AdaptorError("no capacity"))
+    await cluster.failed(NO_CAPACITY)
     kube.hooks.append(Hook("patch", "events", count))
-    await cluster.failed(things.record(), AdaptorError("no capacity"))
+    await cluster.failed(NO_CAPACITY)
     (event,) = kube.things("events")
     assert event["count"] == 3
 
 
 async def test_a_long_message_is_cut_where_kubernetes_would_refuse_it(kube: KubeServer, cluster: Cluster):
     await kube.seed(things.pod())
-    await cluster.failed(things.record(), AdaptorError("ä" * 5000))
+    await cluster.failed(replace(NO_CAPACITY, message="ä" * 5000))
     (event,) = kube.things("events")
     assert len(event["message"].encode()) <= 1024
     assert event["message"].endswith("ä…")
@@ -394,7 +427,7 @@ async def test_a_pod_without_pull_secrets_has_none(kube: KubeServer, cluster: Cl
 def _asks(cluster: Cluster) -> list[Callable[[], Awaitable[Any]]]:
     return [
         lambda: cluster.created(things.record()),
-        lambda: cluster.failed(things.record(), AdaptorError("x")),
+        lambda: cluster.failed(NO_CAPACITY),
         lambda: cluster.deleted(things.record()),
         lambda: cluster.auth_json(things.NAMESPACE, "web"),
     ]
@@ -448,7 +481,7 @@ async def test_the_role_allows_what_the_adaptor_asks_for_and_nothing_else(kube: 
         await cluster.auth_json(things.NAMESPACE, "web")
         await cluster.created(things.record())
         for _ in range(2):
-            await cluster.failed(things.record(), AdaptorError("no"))
+            await cluster.failed(NO_CAPACITY)
         kube.hooks.append(Hook("patch", "peerpods", lambda: refuse(409)))
         await cluster.deleted(things.record())
         await cluster.waits(WAITING)

@@ -191,10 +191,11 @@ async def proxied(
     patience: float = PATIENCE,
     loss_after: float = 60.0,
     rewrite: Rewrite | None = None,
+    reached: bool = False,
 ) -> AsyncIterator[AgentProxy]:
     socket = top / "agent.ttrpc"
     options = {"timeout": timeout, "patience": patience, "loss_after": loss_after}
-    async with AgentProxy(socket, endpoint, rewrite=rewrite, **options) as made:
+    async with AgentProxy(socket, endpoint, rewrite=rewrite, reached=reached, **options) as made:
         yield made
 
 
@@ -556,6 +557,19 @@ async def test_a_machine_that_stays_away_is_told_to_be_lost(top: Path, tls: Tls)
         async with runtime(top) as late:
             with pytest.raises(StatusError, match=r"the pod VM is lost: .* has not been reached for 0\.3 s"):
                 await probe(late)
+
+
+async def test_after_a_restart_of_the_adaptor_a_dead_machine_is_given_up_as_soon(top: Path, tls: Tls) -> None:
+    """It was up before, so nobody waits for it to boot."""
+    async with machine(tls, up=False) as vm:
+        waits = proxied(top, vm.endpoint(dialer(tls)), timeout=3600.0, patience=0.1, loss_after=0.3, reached=True)
+        async with waits as made:
+            assert made.met == "it was not dialled yet"
+            async with runtime(top) as client, asyncio.timeout(PATIENCE):
+                await client.wait_closed()
+            async with runtime(top) as late:
+                with pytest.raises(StatusError, match=r"the pod VM is lost: .* has not been reached for 0\.3 s"):
+                    await probe(late)
 
 
 async def test_a_directory_that_is_not_there_is_an_error(top: Path, tls: Tls) -> None:

@@ -397,6 +397,40 @@ async def test_traffic_that_leaves_the_cluster_takes_the_machines_second_interfa
     await vxlan.tear_down(tunnel)
 
 
+async def test_ipv6_takes_it_too_where_the_machine_has_ipv6_there(cloud: Node) -> None:
+    plain, peer, vm = cloud.add_pod(10), cloud.add_pod(11), cloud.add_vm(2)
+    vm.ip("route add default via 10.99.0.1")
+    cloud.add_vm(7, "cloud0", "eth1", of=vm)
+    ip("-6 addr add fd00:99::1/64 dev cloud0 nodad")
+    vm.ip("-6 addr add fd00:99::7/64 dev eth1 nodad")
+    vm.ip("-6 route add default via fd00:99::1 dev eth1")
+
+    tunnel, inside = await connected(cloud, peer, vm, cloud.address(2), external_via_pod_vm=True)
+
+    defaults = [line for line in inside.ip("-6 route").splitlines() if line.startswith("default")]
+    assert [line.split()[:5] for line in defaults] == [["default", "via", "fd00:99::1", "dev", "eth1"]]
+    ping(inside, "fd00:99::1")
+    transfer(plain, inside, "fd00:244::11")
+    before = namespace_state(inside)
+    network = await inspection.inspect(peer.path, external_via_pod_vm=True)
+    cloud.start_forwarder(vm, replace(network, vxlan_id=tunnel.vni))
+    assert namespace_state(inside) == before
+    await vxlan.tear_down(tunnel)
+
+
+async def test_ipv6_takes_the_tunnel_where_the_machine_has_none_and_this_is_told(cloud: Node) -> None:
+    peer, vm = cloud.add_pod(11), cloud.add_vm(2)
+    vm.ip("route add default via 10.99.0.1")
+    cloud.add_vm(7, "cloud0", "eth1", of=vm)
+    network = replace(await inspected(peer, external_via_pod_vm=True))
+    path = cloud.namespace(vm)
+    done = await asyncio.to_thread(cloud.begin_forwarder, vm, network, path, 10.0)
+    said, _ = await asyncio.to_thread(done.communicate, timeout=20)
+    assert "IPv6 traffic that leaves the cluster goes through the tunnel: eth1 has no IPv6 address" in said
+    assert "default via 10.99.0.1 dev eth1" in Room(path).ip("route")
+    assert "default via fd00:244::1 dev eth0" in Room(path).ip("-6 route")
+
+
 async def test_without_a_second_interface_it_takes_the_tunnel(cloud: Node) -> None:
     peer, vm = cloud.add_pod(11), cloud.add_vm(2)
     vm.ip("route add default via 10.99.0.1")

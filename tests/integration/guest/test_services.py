@@ -146,7 +146,7 @@ async def test_a_policy_is_put_in_force_and_decides(boot: Boot) -> None:
         with pytest.raises(StatusError, match="AddSwapRequest: internal error"):
             await agent.AddSwap(AddSwapRequest(PCIPath=[1]), timeout=CALL)
 
-    assert list(details.agent_details.extra_features) == ["agent-policy", "seccomp"]
+    assert list(details.agent_details.extra_features) == ["agent-policy", "kata-py-offset", "seccomp"]
 
 
 async def test_files_are_taken_where_nothing_is_shared(boot: Boot) -> None:

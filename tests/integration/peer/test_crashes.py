@@ -5,8 +5,6 @@ Another pod lives through all of it.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,35 +17,9 @@ from kata_py.ttrpc.address import UnixAddress
 from kata_py.ttrpc.client import connect
 from kata_py.ttrpc.errors import ConnectionClosed
 from tests.drivers.faults import Point
-from tests.integration.peer.world import BOUND, BYSTANDER, SWEEPS, World, worlds
+from tests.integration.peer.world import BOUND, BYSTANDER, points, tried, worlds
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("bridges")]
-
-
-async def points(world: World) -> list[tuple[str, int]]:
-    """All that a pod's life passes, in order; of sweeps one."""
-    world.faults.plan(None)
-    assert await world.life("first") == ("ran", [])
-    return list(dict.fromkeys((place, 1 if place in SWEEPS else number) for place, number in world.faults.seen()))
-
-
-async def tried(world: World, planned: Sequence[Point]) -> None:
-    """Have a pod live through each, and tell of it."""
-    bad = []
-    for number, point in enumerate(planned):
-        world.faults.plan(point)
-        began = time.monotonic()
-        outcome, wrong = await world.life(f"victim-{number}", point)
-        if world.faults.pending():
-            wrong.append("it never happened")
-        print(f"{point!s:45} {time.monotonic() - began:5.2f} s  {outcome}")
-        for each in wrong:
-            print(f"    {each}")
-        if wrong:
-            bad.append((str(point), wrong))
-    print(f"{len(planned)} points")
-    assert bad == []
-    await world.calm()
 
 
 async def test_wherever_the_adaptor_is_killed_nothing_stays_and_the_others_live(short_tmp: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from kata_py.http import client as http
 from kata_py.sandbox.record import ROOT
 from kata_py.ttrpc.errors import StatusError
 from tests.adaptor import Adaptor
@@ -42,6 +43,13 @@ async def test_containers_run_in_a_machine_elsewhere(peers: Manager, image: str,
             assert net.address.encode() in links
             assert code == 0
             assert first.pid == app.pid  # the shim's: no process of this node is the machine
+            for each in (first, app):
+                usage = await each.usage()
+                assert min(usage.memory, usage.cpu_time, usage.processes) > 0, each.id
+            socket = str(ROOT / "peer" / "shim-monitor.sock")
+            figures = (await http.get(socket, "/metrics", timeout=20, limit=1 << 20)).body
+            assert b"kata_shim_threads" in figures
+            assert b"kata_hypervisor_" not in figures  # nor are the shim's figures the machine's
             await app.kill(signal.SIGKILL)
             assert (await app.wait()).status == 137
 

@@ -181,6 +181,79 @@ async def test_a_registry_that_sends_nothing_is_given_up(
     assert list((tmp_path / "images" / "pulls").iterdir()) == []
 
 
+async def given_up(store: ImageStore, reference: str) -> str:
+    """What is told at a deadline that has come."""
+    with pytest.raises(PullError) as caught:
+        await store.pull(reference, asyncio.get_running_loop().time() + 0.2)
+    return str(caught.value)
+
+
+async def lines(path: Path, count: int) -> list[str]:
+    """The lines of a file, once there are so many."""
+    await until(lambda: path.exists() and len(path.read_text().splitlines()) >= count)
+    return path.read_text().splitlines()
+
+
+async def test_pulls_that_nobody_waits_for_end_with_the_store(
+    reaper: Reaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, f"echo $$ > {tmp_path}/pid; exec sleep 1000", monkeypatch)
+    store = ImageStore(reaper, Settings(), tmp_path / "images")
+    assert "its pull goes on for who asks next" in await given_up(store, "r/a:1")
+    [pid] = await lines(tmp_path / "pid", 1)
+    assert Path("/proc", pid).exists()
+
+    await store.aclose()
+
+    assert not Path("/proc", pid).exists()
+    assert list((tmp_path / "images" / "pulls").iterdir()) == []
+
+
+async def test_a_pull_that_fails_when_nobody_waits_for_it_is_told_of_in_the_log(
+    reaper: Reaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    stand_in(tmp_path, f"read line < {gate}; echo 'manifest unknown' >&2; exit 1", monkeypatch)
+    store = ImageStore(reaper, Settings(), tmp_path / "images")
+    await given_up(store, "r/a:1")
+    await asyncio.to_thread(gate.write_text, "go\n")
+    await until(
+        lambda: "r/a:1: its pull, which nobody waited for, has failed: image r/a:1: the registry" in caplog.text
+    )
+
+
+async def test_two_pulls_have_begun_at_most_and_one_that_has_not_ends_with_who_waits_for_it(
+    reaper: Reaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, f"echo $* >> {tmp_path}/asked; exec sleep 1000", monkeypatch)
+    store = ImageStore(reaper, Settings(), tmp_path / "images")
+    for name in ("r/a:1", "r/b:1", "r/a:1"):
+        assert "its pull goes on" in await given_up(store, name)
+
+    assert "other images are pulled before it" in await given_up(store, "r/c:1")
+
+    asked = await lines(tmp_path / "asked", 2)
+    assert [line.rpartition("//")[2] for line in asked] == ["r/a:1", "r/b:1"]
+    await store.aclose()
+
+
+async def test_credentials_that_have_changed_end_a_pull_that_nobody_waits_for(
+    reaper: Reaper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, f"echo $$ >> {tmp_path}/pids; exec sleep 1000", monkeypatch)
+    store = ImageStore(reaper, Settings(auth=tmp_path / "auth.json"), tmp_path / "images")
+    await given_up(store, "r/a:1")
+    [former] = await lines(tmp_path / "pids", 1)
+    (tmp_path / "auth.json").write_text("{}")
+    await given_up(store, "r/a:1")
+
+    _, latter = await lines(tmp_path / "pids", 2)
+    await until(lambda: not Path("/proc", former).exists())
+    assert Path("/proc", latter).exists()
+    await store.aclose()
+
+
 # ---- the pause
 
 

@@ -10,6 +10,37 @@ import pytest
 
 from kata_caa.config import AdaptorConfig
 from kata_caa.errors import SettingError
+from kata_caa.settings import settings_of
+
+UPSTREAM = {
+    ("socket", "REMOTE_HYPERVISOR_ENDPOINT"): "/run/peerpod/hypervisor.sock",
+    ("pods-dir", "PODS_DIR"): "/run/peerpod/pods",
+    ("pause-image", "PAUSE_IMAGE"): "",
+    ("forwarder-port", "FORWARDER_PORT"): 15150,
+    ("ca-cert-file", "CACERT_FILE"): "",
+    ("cert-file", "CERT_FILE"): "",
+    ("cert-key", "CERT_KEY"): "",
+    ("tls-skip-verify", "TLS_SKIP_VERIFY"): False,
+    ("tls-min-version", "TLS_MIN_VERSION"): "",
+    ("tls-cipher-suites", "TLS_CIPHER_SUITES"): "",
+    ("proxy-timeout", "PROXY_TIMEOUT"): 300.0,
+    ("tunnel-type", "TUNNEL_TYPE"): "vxlan",
+    ("vxlan-port", "VXLAN_PORT"): 4789,
+    ("initdata", "INITDATA"): "",
+    ("cloud-config-verify", "CLOUD_CONFIG_VERIFY"): False,
+    ("peerpods-limit-per-node", "PEERPODS_LIMIT_PER_NODE"): 10,
+    ("enable-scratch-space", "ENABLE_SCRATCH_SPACE"): False,
+    ("ext-network-via-podvm", "EXTERNAL_NETWORK_VIA_PODVM"): False,
+    ("pod-subnet-cidrs", "POD_SUBNET_CIDRS"): (),
+    ("disable-tls", ""): False,
+    ("host-interface", ""): "",
+    ("vxlan-min-id", ""): 555000,
+}
+
+
+def test_every_flag_and_variable_of_upstreams_is_there_with_its_default():
+    ours = {(how.flag, how.environment): field.default for field, how in settings_of(AdaptorConfig)}
+    assert UPSTREAM.items() <= ours.items()
 
 
 def test_the_defaults_can_be():

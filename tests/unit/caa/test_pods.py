@@ -14,16 +14,25 @@ import pytest
 
 from kata_caa import apf, daemon, deletion, pods
 from kata_caa.credentials import Issued
-from kata_caa.errors import AdaptorError, Fault, InvalidRequest, ProviderError, SandboxExists, UnknownSandbox
-from kata_caa.faults import RetryPolicy
+from kata_caa.errors import (
+    AdaptorError,
+    Fault,
+    InvalidRequest,
+    ProviderError,
+    SandboxExists,
+    TunnelError,
+    UnknownSandbox,
+)
+from kata_caa.faults import Backoff, RetryPolicy
 from kata_caa.orphans import on_record
-from kata_caa.peer import Parts, Stopped
+from kata_caa.peer import Failure, Late, Observer, Parts, Stopped
 from kata_caa.pods import Pods
 from kata_caa.pool.machine import Machine, MachineRecords, Phase
 from kata_caa.providers.api import Finding, Instance, InstanceRequest, InstanceSpec, Owned, Target
 from kata_caa.record import PodRecord, PodRecords, RecordError, State
 from kata_caa.request import PodRequest
 from kata_caa.turns import Turns
+from tests.tasks import until
 
 BOUND = 10.0  # seconds that anything here may take
 WAITING = Machine(
@@ -133,6 +142,13 @@ class Proxy:
     async def ready(self) -> None:
         if self._node.agent_error is not None:
             raise self._node.agent_error
+        if self._node.agent_gate is not None:
+            self._node.news.tell()
+            await self._node.agent_gate.wait()
+
+    @property
+    def met(self) -> str:
+        return "connection refused, for 80.0 s"
 
 
 class Credentials:
@@ -144,12 +160,15 @@ class Credentials:
 class Watcher:
     news: News
     told: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
 
     async def created(self, record: PodRecord) -> None:
         self.told.append(f"created {record.instance_id}")
 
-    async def failed(self, record: PodRecord, error: AdaptorError) -> None:
-        self.told.append(f"failed {error}")
+    async def failed(self, failure: Failure) -> None:
+        self.failures.append(failure)
+        self.told.append(f"failed {failure.message}")
+        self.news.tell()
 
     async def deleted(self, record: PodRecord) -> None:
         self.told.append("deleted")
@@ -172,9 +191,13 @@ class Node:
         self.netns = directory / "netns"
         self.netns.touch()
         self.watcher = Watcher(self.news)
+        self.observer: Observer | None = None  # in the watcher's place
+        self.calls = RetryPolicy(backoffs={})
+        self.turns = Turns(2)
         self.proxies: list[str] = []
         self.shelf = Shelf()
         self.agent_error: AdaptorError | None = None
+        self.agent_gate: asyncio.Event | None = None
 
     async def proxy(self, record: PodRecord) -> AbstractAsyncContextManager[Proxy]:
         return self._proxy(record)
@@ -190,8 +213,8 @@ class Node:
     @asynccontextmanager
     async def adaptor(self, *, alone: bool = True) -> AsyncIterator[Pods]:
         parts = Parts(
-            self.cloud, self.tunnel, self.proxy, self.records, Turns(2), self.watcher, lambda record: (("a", "b"),),
-            self.shelf, RetryPolicy(backoffs={}),
+            self.cloud, self.tunnel, self.proxy, self.records, self.turns, self.observer or self.watcher,
+            lambda record: (("a", "b"),), self.shelf, self.calls,
         )  # fmt: skip
         adaptor = Pods(
             parts,
@@ -348,6 +371,55 @@ async def test_a_start_that_fails_with_what_nobody_expects_costs_its_machine(
             await adaptor.start("one")
         await node.gone()
     assert node.cloud.machines == {}
+    assert "failed KeyError: 'eth0'" in node.watcher.told
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TunnelError("/run/netns/pod has no default route"), "/run/netns/pod has no default route"),
+        (KeyError("eth0"), "KeyError: 'eth0'"),
+    ],
+)
+async def test_of_a_pod_that_cannot_be_announced_its_user_is_told_too(
+    node: Node, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+):
+    monkeypatch.setattr(node.tunnel, "inspect", _raiser(error))
+    async with node.adaptor() as adaptor:
+        with pytest.raises(type(error)):
+            await adaptor.create(node.request())
+    assert node.watcher.failures == [Failure("shop", "pod-one", said, ("podvm-pod-one-one", "one"))]
+
+
+async def test_whoever_waits_no_longer_is_told_which_stage_the_start_has_come_to(node: Node):
+    node.cloud.failures = [ProviderError(Fault.THROTTLE, "slow down", code="RequestLimitExceeded")]
+    node.calls = RetryPolicy(backoffs={Fault.THROTTLE: Backoff(again=1)})
+    node.agent_gate = asyncio.Event()
+    async with node.adaptor() as adaptor:
+        for id in "abcd":
+            await adaptor.create(node.request(id))
+        starting = []
+        for id, asked, waiting in (("a", 2, 0), ("b", 3, 0), ("c", 3, 1), ("d", 3, 2)):
+            starting.append(asyncio.create_task(adaptor.start(id)))
+            await node.asked_for(asked)
+            await until(lambda waiting=waiting: node.turns.waiting == waiting)
+        for id, stage in (
+            ("a", r"the cloud throttles: slow down \[RequestLimitExceeded\]; it is asked again"),
+            ("b", "the cloud makes its machine"),
+            ("c", "waits its turn, 0 before it and 2 being made"),
+            ("d", "waits its turn, 1 before it and 2 being made"),
+        ):
+            with pytest.raises(Late, match=f"the pod does not run after 0 s: {stage}"):
+                await adaptor.start(id, 0.01)
+        node.cloud.gate.set()
+        await node.news.until(lambda: len(node.proxies) == 4)
+        with pytest.raises(Late, match=r"runs as i-d; its forwarder: connection refused, for 80\.0 s"):
+            await adaptor.start("d", 0.01)
+        await node.news.until(lambda: len(node.watcher.failures) == 5)
+        assert {each.name for each in node.watcher.failures} == {"pod-a", "pod-b", "pod-c", "pod-d"}
+        node.agent_gate.set()
+        await asyncio.gather(*starting)  # a start goes on nevertheless
+        assert {record.state for record in adaptor.records} == {State.RUNNING}
 
 
 async def test_sweeps_go_on_after_one_that_fails_with_what_nobody_expects(node: Node, monkeypatch: pytest.MonkeyPatch):

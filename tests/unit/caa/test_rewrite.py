@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import logging
+from pathlib import Path
 
 import pytest
 
 from kata_caa.rewrite import CDI, GPUS, TARGET_PATH, Rewrite, is_csi, rewrite_spec
 from kata_protos import agent_pb2, oci_pb2
+from kata_py.storage import direct
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
 
@@ -83,6 +85,34 @@ async def test_a_volume_that_a_driver_has_described_is_for_the_machine(tmp_path)
     answer = await rewritten(tmp_path, sent.SerializeToString())
     sent.OCI.Annotations[TARGET_PATH] = CSI
     assert agent_pb2.CreateContainerRequest.FromString(answer) == sent
+
+
+@pytest.mark.parametrize(
+    ("metadata", "disk"), [({"cloud-volume-path": "vol-0a1b", "csi": "x"}, "vol-0a1b"), ({}, "/dev/sdb")]
+)
+async def test_a_volume_on_a_disk_is_refused_at_once_as_no_machine_can_have_it(tmp_path, metadata, disk):
+    direct.add(CSI, direct.DirectVolume(Path("/dev/sdb"), "ext4", metadata=metadata), tmp_path)
+    with pytest.raises(StatusError, match=f"volume pvc-1 is on the disk {disk}, and .* attaches no disks") as caught:
+        await rewritten(tmp_path, request(OCI=spec(CSI)).SerializeToString())
+    assert caught.value.code is Code.FAILED_PRECONDITION
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"Device": "/dev/zero", "fstype": "ext4"}',  # upstream's csi-wrapper, in Go's liberty with letters
+        '{"device": "/dev/zero", "fstype": "ext4"}',
+        '{"device": "", "fstype": ""}',
+        "[]",
+        "",
+    ],
+)
+async def test_a_volume_that_is_mounted_in_the_machine_is_waited_for_there(tmp_path, text):
+    place = direct.place(CSI, tmp_path)
+    place.mkdir()
+    (place / "mountInfo.json").write_text(text)
+    answer = await rewritten(tmp_path, request(OCI=spec(CSI)).SerializeToString())
+    assert agent_pb2.CreateContainerRequest.FromString(answer).OCI.Annotations[TARGET_PATH] == CSI
 
 
 async def test_a_name_too_long_for_a_file_is_no_volume(tmp_path):

@@ -14,10 +14,15 @@ from kata_protos import hypervisor_pb2 as hv
 from kata_protos import podvminfo_pb2 as info
 from kata_protos.hypervisor_ttrpc import HypervisorClient
 from kata_protos.podvminfo_ttrpc import PodVMInfoClient
+from kata_py.config.model import Configuration, HypervisorConfig
+from kata_py.hypervisor import remote
+from kata_py.hypervisor.api import Boot, HypervisorError, VmSpec
 from kata_py.ttrpc.client import Client
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
 from kata_py.ttrpc.testing import channel
+from tests.drivers.adaptor import serving
+from tests.drivers.journal import ListJournal
 from tests.unit.caa.test_pods import BOUND, Node
 
 POD = {"io.kubernetes.cri.sandbox-name": "web", "io.kubernetes.cri.sandbox-namespace": "shop"}
@@ -85,6 +90,40 @@ async def test_what_a_cloud_refuses_reaches_the_runtime_in_words(
     with pytest.raises(StatusError, match=r"no machines today \[Closed\] \(come back tomorrow\)") as caught:
         await runtime.StartVM(hv.StartVMRequest(id="one"))
     assert caught.value.code is code
+
+
+async def test_a_runtime_hears_why_it_waits_in_vain_before_its_patience_ends(node: Node, runtime: HypervisorClient):
+    await runtime.CreateVM(announcing(node))
+    with pytest.raises(StatusError, match=r"the pod does not run after 2 s: the cloud makes its machine") as caught:
+        await runtime.StartVM(hv.StartVMRequest(id="one"), timeout=2)
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+    await node.news.until(lambda: bool(node.watcher.told))
+    assert node.watcher.told == ["failed the pod does not run after 2 s: the cloud makes its machine"]
+    await runtime.StopVM(hv.StopVMRequest(id="one"))  # which it sends then
+    await node.gone()
+    assert node.cloud.machines == {}
+
+
+async def test_a_shim_s_error_has_these_words(node: Node, short_tmp: Path):
+    socket = short_tmp / "adaptor.sock"
+    config = HypervisorConfig("remote", remote_hypervisor_socket=socket, remote_hypervisor_timeout=2)
+    spec = VmSpec("one", Path("/nowhere"), Boot(Path("kernel")), annotations=POD, network_namespace=node.netns)
+    async with node.adaptor() as pods, serving(socket, RemoteHypervisor(pods)):
+        driver = remote.RemoteHypervisor(Configuration(config, Path("/etc/kata-containers/configuration-remote.toml")))
+        with pytest.raises(HypervisorError, match=r"^adaptor: the pod does not run after 2 s: the cloud makes its"):
+            async with driver.launch(spec, ListJournal()):
+                raise AssertionError("it was started")
+        await node.gone()
+
+
+async def test_a_pod_whose_request_cannot_be_read_is_told_of_it(node: Node, runtime: HypervisorClient):
+    request = announcing(node)
+    request.annotations["io.katacontainers.config.hypervisor.cc_init_data"] = "no TOML"
+    with pytest.raises(StatusError, match=r"annotation .*cc_init_data"):
+        await runtime.CreateVM(request)
+    [failure] = node.watcher.failures
+    assert (failure.namespace, failure.name) == ("shop", "web")
+    assert "cc_init_data" in failure.message
 
 
 async def test_bad_requests_have_their_statuses(node: Node, runtime: HypervisorClient):

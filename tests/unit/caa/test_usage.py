@@ -12,6 +12,7 @@ import pytest
 
 from kata_caa import command, usage
 from kata_caa.errors import AdaptorError, SettingError
+from kata_caa.peer import Failure
 from kata_caa.pool.machine import Machine
 from kata_caa.providers.api import InstanceSpec
 from kata_caa.surroundings import Alone
@@ -42,8 +43,8 @@ class Told(Alone):
     async def created(self, record: object) -> None:
         self.heard.append("created")
 
-    async def failed(self, record: object, error: AdaptorError) -> None:
-        self.heard.append(f"failed: {error}")
+    async def failed(self, failure: Failure) -> None:
+        self.heard.append(f"failed: {failure.message}")
 
     async def deleted(self, record: object) -> None:
         self.heard.append("deleted")
@@ -85,7 +86,7 @@ async def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path, caplog:
     told = Told()
     log = UsageLog(tmp_path / "file" / "usage.jsonl", told)
     await log.created(MACHINE)
-    await log.failed(MACHINE, AdaptorError("no"))
+    await log.failed(Failure.of(MACHINE, AdaptorError("no")))
     await log.deleted(MACHINE)
     assert told.heard == ["created", "failed: no", "deleted"]
     assert "the begin of podvm-web-id is not put down" in caplog.text

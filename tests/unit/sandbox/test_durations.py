@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from kata_protos import agent_pb2, health_pb2
 from kata_py.sandbox.durations import BUCKETS, Durations, Measured, of_agent
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
@@ -39,6 +41,41 @@ def test_calls_are_counted_in_upstreams_buckets_by_action() -> None:
     assert found["_count", "create", ""] == 3
     assert found["_sum", "create", ""] == pytest.approx(702.5)
     assert found["_bucket", "state", "1"] == 1
+
+
+# What the agent's service takes, as upstream calls its actions; where nothing is said, the method and `Request`.
+_REQUESTS = {
+    "GetGuestDetails": "GuestDetailsRequest",
+    "GetVolumeStats": "VolumeStatsRequest",
+    "MemAgentCompactSet": "MemAgentCompactConfig",
+    "MemAgentMemcgSet": "MemAgentMemcgConfig",
+    "ReadStderr": "ReadStreamRequest",
+    "ReadStdout": "ReadStreamRequest",
+    "Version": "CheckRequest",
+    "WriteStdin": "WriteStreamRequest",
+}
+
+
+class Answering:
+    """A connection whose calls succeed."""
+
+    async def call(
+        self, service: str, method: str, payload: bytes, *, timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> bytes:  # fmt: skip
+        return b""
+
+
+@pytest.mark.parametrize("module", [agent_pb2, health_pb2])
+async def test_each_call_to_the_agent_has_upstreams_label(module: ModuleType) -> None:
+    (service,) = module.DESCRIPTOR.services_by_name.values()
+    assert service.methods
+    for method in service.methods:
+        durations = of_agent()
+        await Measured(Answering(), durations).call(service.full_name, method.name, b"")
+        assert {action for _, action, _ in samples(durations)} == {
+            f"grpc.{_REQUESTS.get(method.name, f'{method.name}Request')}"
+        }
 
 
 class Failing:

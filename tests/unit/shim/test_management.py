@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +15,20 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from kata_protos import agent_pb2
+from kata_py.monitor.exposition import Families
 from kata_py.shim import management, overhead
 from kata_py.shim.overhead import Usage
 from kata_py.ttrpc.context import Context
 from kata_py.ttrpc.errors import StatusError
 from kata_py.ttrpc.status import Code
 from tests import bundle
+from tests.drivers.memory import MemoryVm
 from tests.fakes import FakeAgent, FakeHypervisor, MemoryOpener
 from tests.tasks import Tasks, make_configuration, serving
 
 pytestmark = pytest.mark.root
+
+BOUND = 10.0  # seconds, for what takes none
 
 
 class Agent(FakeAgent):
@@ -48,7 +55,8 @@ class Agent(FakeAgent):
         return Empty()
 
     async def GetMetrics(self, request: agent_pb2.GetMetricsRequest, context: Context) -> agent_pb2.Metrics:
-        return agent_pb2.Metrics(metrics="# TYPE go_x gauge\ngo_x 1\nkata_shim_fds 9999\n")
+        told = "# TYPE go_x gauge\ngo_x 1\nkata_shim_fds 9999\nprocess_open_fds 9999\nkata_shim_process_open_fds 9999\n"
+        return agent_pb2.Metrics(metrics=told)
 
 
 class Api:
@@ -163,6 +171,40 @@ async def test_figures_are_the_programs_and_what_the_agent_may_tell(api: Api) ->
     lines = text.decode().splitlines()
     assert {"kata_agent_go_x 1", "# TYPE kata_shim_threads gauge", "# TYPE kata_hypervisor_io_stat gauge"} <= set(lines)
     assert "kata_shim_fds 9999" not in lines
+
+
+_ACTIONS = {
+    *("create", "start", "delete", "exec", "resize_pty", "state", "pause", "resume", "kill", "pids", "close_io"),
+    *("checkpoint", "connect", "shutdown", "stats", "update", "wait"),
+}
+
+
+async def test_each_call_of_the_manager_has_upstreams_label(api: Api) -> None:
+    for name, (_, request, *_) in api.tasks.service.ttrpc_methods().items():
+        with suppress(StatusError):  # nobody is called so, and the call is counted all the same
+            await getattr(api.tasks.client, name)(request(id="nobody"), timeout=BOUND)
+    _, text = await api.request("GET", "/metrics")
+    counted = re.findall(r'^kata_shim_rpc_durations_histogram_milliseconds_count{action="(\w+)"}', text.decode(), re.M)
+    assert set(counted) == _ACTIONS
+    assert len(_ACTIONS) == 17
+
+
+async def test_a_monitor_tells_the_shims_process_from_the_agents(api: Api) -> None:
+    _, text = await api.request("GET", "/metrics")
+    families = Families()
+    families.add(text.decode(), {})
+    samples = [line for line in families.text().splitlines() if re.match(r"\w*process_open_fds ", line)]
+    agents, shims = samples
+    assert agents == "kata_agent_process_open_fds 9999"
+    assert re.fullmatch(r"kata_shim_process_open_fds [1-9][0-9]{0,2}", shims)
+
+
+async def test_a_machine_elsewhere_has_no_hypervisor_here(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryVm, "pid", property(lambda vm: os.getpid()))  # as `RemoteVm`'s
+    _, text = await api.request("GET", "/metrics")
+    families = {line.split()[2] for line in text.decode().splitlines() if line.startswith("# TYPE ")}
+    assert {"kata_shim_fds", "kata_shim_proc_status", "kata_agent_go_x"} <= families
+    assert not [name for name in families if name.startswith(("kata_hypervisor_", "kata_shim_pod_overhead"))]
 
 
 async def test_the_pods_overhead_is_told_without_what_its_containers_use(

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
+from prometheus_client import ProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from kata_py.shim import metrics
@@ -49,6 +51,12 @@ _ITEMS = {
 }
 
 
+_PROCESS = (
+    *("cpu_seconds", "open_fds", "max_fds", "virtual_memory_bytes", "virtual_memory_max_bytes"),
+    *("resident_memory_bytes", "start_time_seconds"),
+)
+
+
 @pytest.mark.parametrize("program", ["shim", "hypervisor", "virtiofsd"])
 def test_families_labels_and_items_are_upstreams(program: str, tmp_path: Path) -> None:
     found: dict[str, set[str]] = {}
@@ -58,8 +66,9 @@ def test_families_labels_and_items_are_upstreams(program: str, tmp_path: Path) -
         found[name] = {sample.labels.get("item", "") for sample in family.samples}
         labels[name] = {label for sample in family.samples for label in sample.labels}
     items = {name: set(text.split()) for name, text in _ITEMS.items() if name != "netdev" or program == "hypervisor"}
-    assert found == {"threads": {""}, "fds": {""}, **items}
-    expected = {"threads": set[str](), "fds": set[str](), "netdev": {"interface", "item"}}
+    single = {"threads", "fds", *(f"process_{name}" for name in _PROCESS if program == "shim")}
+    assert found == {**{name: {""} for name in single}, **items}
+    expected = {**{name: set[str]() for name in single}, "netdev": {"interface", "item"}}
     assert labels == {name: expected.get(name, {"item"}) for name in found}
 
 
@@ -93,8 +102,29 @@ def test_interfaces_of_the_shims_own_namespace_are_not_told_as_the_pods() -> Non
 
 def test_this_process_has_figures() -> None:
     families = list(text_string_to_metric_families(metrics.of_programs({"shim": os.getpid()})))
-    assert {family.type for family in families} == {"gauge"}
+    assert {family.name for family in families if family.type != "gauge"} == {"process_cpu_seconds"}
     assert families[0].samples[0].value >= 1
+
+
+def test_a_shim_tells_of_its_process_as_prometheus_client_libraries_do(tmp_path: Path) -> None:
+    place = elsewhere(tmp_path)
+    text = metrics.of_programs({"shim": 7}, place)
+    found = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+    for family in ProcessCollector(registry=None).collect():
+        for sample in family.samples:
+            assert found[sample.name] == pytest.approx(sample.value, rel=0.2), sample.name
+    assert f"\nprocess_max_fds {resource.getrlimit(resource.RLIMIT_NOFILE)[0]}\n" in text
+
+
+@pytest.mark.parametrize(("limit", "told"), [("unlimited", 2**64 - 1), ("4096", 4096)])
+def test_memory_without_a_limit_is_told_as_go_does(limit: str, told: int, tmp_path: Path) -> None:
+    place = elsewhere(tmp_path)
+    (place / "7" / "limits").unlink()
+    kinds = f"Max open files  9  10  files\nMax address space  {limit}  {limit}  bytes\n"
+    (place / "7" / "limits").write_text(f"Limit  Soft Limit  Hard Limit  Units\n{kinds}")
+    text = metrics.of_programs({"shim": 7}, place)
+    assert f"\nprocess_virtual_memory_max_bytes {told}\n" in text
+    assert "\nprocess_max_fds 9\n" in text
 
 
 @pytest.mark.parametrize(

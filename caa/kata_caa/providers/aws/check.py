@@ -8,22 +8,27 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, Protocol, TypedDict, cast
 
 from kata_caa.errors import ProviderError
-from kata_caa.providers.api import SANDBOX_TAG, Finding, InstanceRequest, InstanceSpec, Target
-from kata_caa.providers.aws import launch
+from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG, Finding, InstanceRequest, InstanceSpec, Target
+from kata_caa.providers.aws import inventory, launch
 from kata_caa.providers.aws.client import Ec2, settings_of_calls
 from kata_caa.providers.aws.config import AwsConfig
+from kata_caa.providers.aws.errors import is_missing
 from kata_caa.providers.aws.image import describe_image
 from kata_caa.providers.aws.offers import Offer, describe_types, offered_zones, ways
 from kata_caa.selection import Candidate, Spot
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import SubnetTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, SubnetTypeDef
 
 _QUOTAS: Final = {False: ("L-1216C47A", "on-demand"), True: ("L-34B43A08", "spot")}
 """Service Quotas' codes: vCPUs of the standard families (A, C, D, H, I, M, R, T, Z) that may run."""
 
 _PERMISSION: Final = "permission to start machines"
+_TO_END: Final = "permission to end machines"
+_DRY_RUN: Final = "DryRunOperation"  # the answer to a call with DryRun that would have been done
+_NOBODY: Final = "i-00000000000000000"  # of the form of an instance's id
 _STANDARD: Final = frozenset("acdhimrtz")
+_NOT_STANDARD: Final = ("dl", "hpc", "inf", "mac", "trn")  # families with quotas of their own
 
 
 async def check(ec2: Ec2, config: AwsConfig, spot: Spot) -> list[Finding]:
@@ -34,8 +39,10 @@ async def check(ec2: Ec2, config: AwsConfig, spot: Spot) -> list[Finding]:
         config: What is set, without gaps.
         spot: Whether spot machines are wanted.
     """
+    common = [*(_told(_to_see(kind), _visible(ec2, kind)) for kind in inventory.KINDS), _told(_TO_END, _ending(ec2))]
     if config.use_launch_template:
         looks = [
+            *common,
             _told(f"launch template {config.launch_template}", _template(ec2, config)),
             _told(_PERMISSION, _permission(ec2, config, Candidate(""))),
         ]
@@ -45,8 +52,10 @@ async def check(ec2: Ec2, config: AwsConfig, spot: Spot) -> list[Finding]:
             offers = await describe_types(ec2, names)
             way = ways(config, offers, spot, InstanceSpec())[0]
         except ProviderError as error:
-            return [Finding(f"instance types {', '.join(names)}", passed=False, detail=str(error))]
+            wrong = [Finding(f"instance types {', '.join(names)}", passed=False, detail=str(error))]
+            return [*wrong, *(finding for findings in await asyncio.gather(*common) for finding in findings)]
         looks = [
+            *common,
             _told(f"image {config.image}", _image(ec2, config, offers)),
             _told("subnets", _network(ec2, config, offers)),
             _told("quota of vCPUs", _quota(ec2, offers, way)),
@@ -171,10 +180,44 @@ async def _permission(ec2: Ec2, config: AwsConfig, way: Candidate) -> list[Findi
     try:
         await ec2.call("trying to start a machine", lambda: ec2.api.run_instances(**call))
     except ProviderError as error:
-        if error.code == "DryRunOperation":
+        if error.code == _DRY_RUN:
             return [Finding(_PERMISSION, passed=True, detail=str(way))]
         raise
     return [Finding(_PERMISSION, passed=False, detail="EC2 ignored DryRun: look for a machine podvm-check")]
+
+
+def _to_see(kind: str) -> str:
+    return f"permission to see each {kind}"
+
+
+async def _visible(ec2: Ec2, kind: str) -> list[Finding]:
+    """What the sweep and each deletion look for, they must be able to see."""
+    found = await inventory.look(ec2, _ours(), [kind])
+    return [Finding(_to_see(kind), passed=True, detail=f"{len(found)} bear an adaptor's tag")]
+
+
+async def _ending(ec2: Ec2) -> list[Finding]:
+    """EC2 is asked with DryRun to end a machine of an adaptor's, or where there is none, one that nobody has.
+
+    EC2 looks at permissions before it looks for the machine.
+    """
+    ours = await inventory.live_instances(ec2, _ours())
+    id = ours[0].get("InstanceId", _NOBODY) if ours else _NOBODY
+
+    async def attempt() -> Finding:
+        try:
+            await ec2.once(lambda: ec2.api.terminate_instances(InstanceIds=[id], DryRun=True))
+        except ProviderError as error:
+            if error.code == _DRY_RUN or is_missing(error):
+                return Finding(_TO_END, passed=True)
+            raise
+        return Finding(_TO_END, passed=False, detail=f"EC2 ignored DryRun: {id} was ended")
+
+    return [await ec2.retrying("trying to end a machine", attempt)]
+
+
+def _ours() -> FilterTypeDef:
+    return {"Name": "tag-key", "Values": [OWNER_TAG]}
 
 
 class _Value(TypedDict):
@@ -195,7 +238,7 @@ class _Quotas(Protocol):
 
 async def _quota(ec2: Ec2, offers: Mapping[str, Offer], way: Candidate) -> list[Finding]:
     name = way.instance_type
-    if name[:1] not in _STANDARD:
+    if not _is_standard(name):
         return []
     code, market = _QUOTAS[way.spot]
     subject = f"quota of {market} vCPUs"
@@ -211,9 +254,26 @@ async def _quota(ec2: Ec2, offers: Mapping[str, Offer], way: Candidate) -> list[
     try:
         value = await ec2.once(read)
     except ProviderError as error:
-        return [Finding(subject, passed=True, detail=f"not looked at: {error}")]
-    enough = value >= offers[name].type.vcpus
-    detail = f"{value:.0f} vCPUs may run at a time in the account"
+        return [Finding(subject, passed=True, detail=f"could not be looked at: {error}", seen=False)]
+    used = await _running(ec2, spot=way.spot)
+    enough = value >= used + offers[name].type.vcpus
+    detail = f"{used} of {value:.0f} vCPUs run in the account"
     if not enough:
-        detail += f", {name} has {offers[name].type.vcpus}; ask AWS for a higher quota {code}"
+        detail += f", {name} has {offers[name].type.vcpus}; end machines there, or ask AWS for a higher quota {code}"
     return [Finding(subject, passed=enough, detail=detail)]
+
+
+async def _running(ec2: Ec2, *, spot: bool) -> int:
+    """How many vCPUs of the standard families the account runs in the region, of one market."""
+    condition: FilterTypeDef = {"Name": "instance-state-name", "Values": ["pending", "running"]}
+    running = [
+        instance.get("InstanceType", "")
+        for instance in await inventory.live_instances(ec2, condition)
+        if (instance.get("InstanceLifecycle") == "spot") is spot and _is_standard(instance.get("InstanceType", ""))
+    ]
+    known = await describe_types(ec2, sorted(set(running)))
+    return sum(known[name].type.vcpus for name in running)
+
+
+def _is_standard(name: str) -> bool:
+    return name[:1] in _STANDARD and not name.startswith(_NOT_STANDARD)

@@ -32,6 +32,7 @@ class AwsConfig:
     image: str = setting("", "imageid", "PODVM_AMI_ID", "AMI of the pod VM")
     key_name: str = setting("", "keyname", "SSH_KP_NAME", "SSH key pair of pod VMs; the node's own by default")
     subnet: str = setting("", "subnetid", "AWS_SUBNET_ID", "subnet of pod VMs; the node's own by default")
+    vpc: str = setting("", "", "AWS_VPC_ID", "accepted and without effect: the subnet tells it")
     security_groups: tuple[str, ...] = setting(
         (), "securitygroupids", "AWS_SG_IDS", "security groups of pod VMs, comma-separated; the node's own by default"
     )

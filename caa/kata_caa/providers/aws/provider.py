@@ -33,7 +33,7 @@ from kata_caa.providers.aws.image import Image, describe_image
 from kata_caa.providers.aws.network import SecondInterface, add_interface
 from kata_caa.providers.aws.offers import Offer, describe_types, ways
 from kata_caa.providers.aws.store import AwsImages
-from kata_caa.selection import Candidate, Spot
+from kata_caa.selection import Candidate, Spot, exhausted
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import InstanceTypeDef, ReservationResponseTypeDef, RunInstancesRequestTypeDef
@@ -287,12 +287,7 @@ class AwsProvider(Provider):
                     raise
                 logger.info("%s: no %s: %s", request.target.name, way, error)
                 refused.append((way, error))
-        quotas = [error for _, error in refused if error.fault is Fault.QUOTA]
-        last = quotas[0] if quotas else refused[-1][1]
-        if len(refused) == 1:
-            raise last
-        tried = "; ".join(f"{way}: {error.code}" for way, error in refused)
-        raise ProviderError(last.fault, f"{last.cause}; tried {tried}", code=last.code, hint=last.hint)
+        raise exhausted(refused)
 
     async def _start(self, request: InstanceRequest, way: Candidate, image: Image | None) -> InstanceTypeDef:
         """Make a machine of one candidate."""
@@ -341,11 +336,12 @@ class AwsProvider(Provider):
         elif not private:
             instance = await self._until(id, lambda seen: bool(_private(seen)), "an address")
             private = _private(instance)
-        if request.spec.multi_nic and by_hand and len(private) < 2:
+        apart = config.use_public_ip or len(private) < 2  # an earlier try may have come no further than to attach it
+        if request.spec.multi_nic and by_hand and apart:
             self._note(request.target.sandbox_id)
             second = await add_interface(self._ec2, self._second(request, instance))
             self._note(request.target.sandbox_id)
-            private = (*private, second)
+            private = (*private[:1], second)
         addresses = (_public(instance), *private[1:]) if config.use_public_ip and by_hand else private
         logger.info("%s is %s, %s", request.target.name, id, instance.get("InstanceType", ""))
         return Instance(id, addresses, instance.get("InstanceType", ""))

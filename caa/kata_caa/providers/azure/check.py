@@ -15,12 +15,17 @@ from kata_caa.providers.azure.config import AzureConfig
 from kata_caa.providers.azure.errors import translate
 from kata_caa.providers.azure.ids import ResourceId
 from kata_caa.providers.azure.image import Image, Origin
+from kata_caa.providers.azure.permissions import grants, lacking
 from kata_caa.providers.azure.resource import Kind
 from kata_caa.providers.azure.sizes import Size
 from kata_caa.providers.azure.together import together
 from kata_caa.selection import Spot
 
 _KEPT = 5  # addresses of each subnet that Azure keeps
+_MACHINES = "Microsoft.Compute/virtualMachines"
+_DISKS = "Microsoft.Compute/disks"
+_INTERFACES = "Microsoft.Network/networkInterfaces"
+_ADDRESSES = "Microsoft.Network/publicIPAddresses"
 _CONFIDENTIAL = "confidential"  # in the value of a gallery image's feature SecurityType
 
 
@@ -37,6 +42,7 @@ async def look(config: AzureConfig, arm: Arm, sizes: Mapping[str, Size]) -> Sequ
         ("subnet", lambda: _subnet(config, arm)),
         (f"image {config.image}", lambda: _image(config, arm)),
         ("quota of vCPUs", lambda: _quota(config, arm, sizes)),
+        ("permissions", lambda: _permissions(config, arm)),
     ]
     if config.security_group:
         looks.append(("network security group", lambda: _security_group(config, arm)))
@@ -66,6 +72,37 @@ async def _subnet(config: AzureConfig, arm: Arm) -> Finding:
     if free <= 0:
         return Finding(subject, False, "no free address; take a larger subnet in AZURE_SUBNET_ID")
     return Finding(subject, True, f"{free} free addresses")
+
+
+async def _permissions(config: AzureConfig, arm: Arm) -> Finding:
+    """Reading is tried by the other looks; what would change something is held against what Azure says is allowed."""
+    group = f"/subscriptions/{config.subscription_id}/resourceGroups/{config.resource_group}"
+    needed = {group: _in_group(config), config.subnet: ("Microsoft.Network/virtualNetworks/subnets/join/action",)}
+    if config.security_group:
+        needed[config.security_group] = ("Microsoft.Network/networkSecurityGroups/join/action",)
+    subject = "permissions"
+    try:
+        given = await together(*(grants(arm, scope) for scope in needed))
+    except ProviderError as error:
+        return Finding(subject, True, f"could not be looked at: {error}", seen=False)
+    missing = [
+        f"{action} on {scope}"
+        for (scope, actions), found in zip(needed.items(), given, strict=True)
+        for action in lacking(found, actions)
+    ]
+    if missing:
+        return Finding(subject, False, f"{', '.join(missing)}: give the adaptor's application a role that has them")
+    return Finding(subject, True, f"all {sum(map(len, needed.values()))} that are needed")
+
+
+def _in_group(config: AzureConfig) -> Sequence[str]:
+    kinds = (_MACHINES, _DISKS, _INTERFACES, *((_ADDRESSES,) if config.use_public_ip else ()))
+    joined = kinds[2:]  # by the machine, and by its interface
+    return (
+        *(f"{kind}/{what}" for kind in kinds for what in ("read", "write", "delete")),
+        *(f"{kind}/join/action" for kind in joined),
+        *(() if config.use_public_ip else (f"{_ADDRESSES}/read",)),
+    )
 
 
 def _free(subnet: Subnet) -> int:

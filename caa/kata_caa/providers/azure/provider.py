@@ -33,7 +33,7 @@ from kata_caa.providers.azure.config import AzureConfig, verify
 from kata_caa.providers.azure.resource import Kind
 from kata_caa.providers.azure.sizes import Size
 from kata_caa.providers.azure.together import together
-from kata_caa.selection import Candidate, candidates, choose, fallbacks
+from kata_caa.selection import Candidate, candidates, choose, exhausted, fallbacks
 
 log = logging.getLogger(__name__)
 
@@ -176,16 +176,19 @@ class AzureProvider:
         return not size.refused and (not way.place or not size.zones or way.place in size.zones)
 
     async def _round(self, request: InstanceRequest, ways: Sequence[Candidate]) -> Instance:
-        """Try all ways once, as long as it is the cloud's capacity that is missing."""
-        for way in ways[:-1]:
+        """Try one way after the other; only capacity and quotas make another one worth trying."""
+        refused: list[tuple[Candidate, ProviderError]] = []
+        for way in ways:
+            if refused:
+                await self.delete(request.target)  # what failed half-way holds the name
             try:
                 return await self._make(request, way)
             except ProviderError as error:
-                if error.fault is not Fault.CAPACITY:
+                if error.fault not in (Fault.CAPACITY, Fault.QUOTA):
                     raise
                 log.warning("%s: no machine by way of %s: %s", request.target.name, way, error)
-            await self.delete(request.target)  # what failed half-way holds the name
-        return await self._make(request, ways[-1])
+                refused.append((way, error))
+        raise exhausted(refused)
 
     async def _make(self, request: InstanceRequest, way: Candidate) -> Instance:
         body = machine.body(self._config, request, way, self._ssh_key)

@@ -11,7 +11,7 @@ import pytest
 
 from kata_caa.errors import SettingError
 from kata_caa.providers.azure.config import AzureConfig, verify
-from kata_caa.settings import load
+from kata_caa.settings import load, settings_of
 
 NETWORK = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Network"
 ENVIRONMENT = {
@@ -21,6 +21,39 @@ ENVIRONMENT = {
     "AZURE_SUBNET_ID": f"{NETWORK}/virtualNetworks/v/subnets/worker",
     "AZURE_IMAGE_ID": "/CommunityGalleries/g/Images/i/Versions/1",
 }
+
+UPSTREAM = {
+    ("clientid", "AZURE_CLIENT_ID"): "",
+    ("secret", "AZURE_CLIENT_SECRET"): "",
+    ("tenantid", "AZURE_TENANT_ID"): "",
+    ("subscriptionid", "AZURE_SUBSCRIPTION_ID"): "",
+    ("region", "AZURE_REGION"): "",
+    ("resourcegroup", "AZURE_RESOURCE_GROUP"): "",
+    ("subnetid", "AZURE_SUBNET_ID"): "",
+    ("imageid", "AZURE_IMAGE_ID"): "",
+    ("securitygroupid", "AZURE_NSG_ID"): "",
+    ("instance-size", "AZURE_INSTANCE_SIZE"): "Standard_DC2as_v5",
+    ("instance-sizes", "AZURE_INSTANCE_SIZES"): (),
+    ("zone", ""): "",
+    ("ssh-key-path", ""): "",
+    ("ssh-username", "SSH_USERNAME"): "peerpod",
+    ("disable-cvm", "DISABLECVM"): False,
+    ("enable-secure-boot", "ENABLE_SECURE_BOOT"): False,
+    ("use-public-ip", "USE_PUBLIC_IP"): False,
+    ("root-volume-size", "ROOT_VOLUME_SIZE"): 0,
+    ("tags", "TAGS"): (),
+}
+
+
+def test_every_flag_and_variable_of_upstreams_is_there_with_its_default():
+    ours = {(how.flag, how.environment): field.default for field, how in settings_of(AzureConfig)}
+    assert UPSTREAM.items() <= ours.items()
+
+
+def test_every_setting_says_what_it_means_and_is_unlike_any_other():
+    settings = [how for _, how in settings_of(AzureConfig)]
+    assert all(how.meaning for how in settings)
+    assert len({how.flag for how in settings}) == len(settings)
 
 
 def test_upstreams_variables_are_enough():

@@ -14,6 +14,9 @@ from kata_caa.config import AdaptorConfig
 from kata_caa.k8s import probe, webhook
 from kata_caa.k8s.cluster import RESOURCE
 from kata_caa.k8s.mutation import Rules
+from kata_caa.providers.aws.config import AwsConfig
+from kata_caa.providers.azure.config import AzureConfig
+from kata_caa.providers.libvirt.config import LibvirtConfig
 from kata_caa.settings import settings_of
 from tests.kube import schema
 from tests.kube.rbac import MANIFESTS, NODE, documents
@@ -124,7 +127,9 @@ def test_the_webhook_leaves_the_systems_namespaces_alone():
     (hook,) = configuration["webhooks"]
     (names,) = hook["namespaceSelector"]["matchExpressions"]
     assert (names["key"], names["operator"]) == ("kubernetes.io/metadata.name", "NotIn")
-    assert {"kube-system", "kube-node-lease", "peer-pods-webhook-system", "openshift", NAMESPACE} == set(names["values"])
+    assert set(names["values"]) == {
+        "kube-system", "kube-node-lease", "peer-pods-webhook-system", "openshift", NAMESPACE,
+    }  # fmt: skip
     assert hook["matchConditions"][1]["expression"] == "!request.namespace.startsWith('openshift-')"
     assert hook["rules"][0]["operations"] == ["CREATE"]  # a pod's resources cannot be changed later
     assert (hook["failurePolicy"], hook["reinvocationPolicy"], hook["sideEffects"]) == ("Fail", "IfNeeded", "None")
@@ -154,8 +159,12 @@ def test_the_webhook_is_called_where_it_serves():
     assert certificate["spec"]["dnsNames"][0] == f"{service['metadata']['name']}.{NAMESPACE}.svc"
 
 
-def test_every_setting_of_the_map_that_is_the_adaptors_own_is_one():
-    known = {how.environment for _, how in settings_of(AdaptorConfig)}
-    for each in of_kind("ConfigMap"):
-        own = {key for key in each["data"] if not key.startswith(("AWS_", "AZURE_", "LIBVIRT_", "PODVM_"))}
-        assert own - {"CLOUD_PROVIDER", "DISABLECVM"} <= known
+@pytest.mark.parametrize(
+    ("provider", "config"), [("aws", AwsConfig), ("azure", AzureConfig), ("libvirt", LibvirtConfig)]
+)
+def test_every_key_of_a_clouds_secret_and_map_is_a_setting_of_the_adaptors_or_of_the_clouds(
+    provider: str, config: type
+):
+    known = {how.environment for each in (AdaptorConfig, config) for _, how in settings_of(each)}
+    secret, settings = yaml.safe_load_all((MANIFESTS / "providers" / f"{provider}.yaml").read_text())
+    assert secret["stringData"].keys() | settings["data"].keys() <= known | {"CLOUD_PROVIDER"}
