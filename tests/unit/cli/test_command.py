@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import socketserver
 import subprocess
@@ -383,9 +384,37 @@ def test_a_level_is_told_to_people_and_programs(shims: Shims, capsys: pytest.Cap
 def test_the_version_is_told_to_people_and_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["version"]) == 0
     said = capsys.readouterr().out.split()[-1]
+    assert command.main(["--version"]) == 0
+    assert capsys.readouterr().out.split()[-1] == said
     for words in (["--json"], ["-o", "json"]):
         assert command.main(["version", *words]) == 0
         assert json.loads(capsys.readouterr().out) == {"name": "kata-ctl", "version": said}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", ["careful", "bad"]), ("-l info", ["so it is", "careful", "bad"]), ("--log-level error", ["bad"]),
+        ("-l trace", ["how it is", "so it is", "careful", "bad"]), ("-l critical", []),
+    ],
+)  # fmt: skip
+def test_what_a_verb_logs_is_told_from_the_level_on_that_is_asked_for(
+    words: str, told: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verb() -> None:
+        for level, text in (("debug", "how it is"), ("info", "so it is"), ("warning", "careful"), ("error", "bad")):
+            getattr(logging.getLogger("kata_py.some"), level)(text)
+
+    monkeypatch.setattr("kata_py.cli.verbs.version.command", click.Command("version", callback=verb))
+    before = list(logging.getLogger().handlers), logging.getLogger().level
+    assert command.main([*words.split(), "--json-logging", "version"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["msg"] for line in lines] == told
+    assert all(set(line) == {"ts", "level", "name", "msg"} and line["name"] == "kata_py.some" for line in lines)
+    assert (list(logging.getLogger().handlers), logging.getLogger().level) == before
+    assert command.main(["-l", "error", "version"]) == 0
+    assert capsys.readouterr().err == "ERROR kata_py.some: bad\n"
+    assert command.main(["-l", "loud", "version"]) == 2
 
 
 class TestForms:
