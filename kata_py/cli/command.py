@@ -6,6 +6,7 @@ A verb is a module of `kata_py.cli.verbs`, imported when it is asked for; the ta
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ import click
 from kata_py.cli.errors import CtlError
 
 NAME = "kata-ctl"
+LOG_LEVELS = ("trace", "debug", "info", "warn", "error", "critical")  # upstream's
 VERBS = {
     "check": "whether this node can run sandboxes, and what to do where it cannot",
     "collect": "one archive for a bug report, without secrets",
@@ -74,15 +76,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except CtlError as error:
-        sys.stderr.write(f"{NAME}: {error.cause}\n")
-        if error.hint:
-            sys.stderr.write(f"{NAME}: next: {error.hint}\n")
-        return 1
+        return _failed(error.cause, error.hint)
     except BrokenPipeError:
         return 1
+    except PermissionError as error:
+        cause = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _failed(cause, "run it as root" if os.geteuid() else "")
     except (click.Abort, KeyboardInterrupt):
         return 130
     return code if isinstance(code, int) else 0
+
+
+def _failed(cause: str, hint: str) -> int:
+    sys.stderr.write(f"{NAME}: {cause}\n")
+    if hint:
+        sys.stderr.write(f"{NAME}: next: {hint}\n")
+    return 1
 
 
 def root() -> Verbs:
@@ -91,13 +100,39 @@ def root() -> Verbs:
         ["--show-default-config-paths"], is_flag=True, is_eager=True, expose_value=False, callback=_show_places,
         help="Print where the configuration is looked for, and exit.",
     )  # fmt: skip
+    version = click.Option(
+        ["-V", "--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
+        help="Say what this is, as the verb does, and exit.",
+    )  # fmt: skip
+    level = click.Option(
+        ["-l", "--log-level"], type=click.Choice(LOG_LEVELS),
+        help="Log on stderr what the verb does, from this level on; warnings alone by default.",
+    )  # fmt: skip
+    form = click.Option(["-j", "--json-logging"], is_flag=True, help="Log in JSON, a line each.")
     return Verbs(
         NAME,
+        callback=_log,
         help="Look at this node and at the sandboxes of kata-py that run on it, and reach them.",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
         no_args_is_help=True,
-        params=[places],
+        params=[places, version, level, form],
     )
+
+
+@click.pass_context
+def _log(context: click.Context, log_level: str | None, json_logging: bool) -> None:
+    if log_level or json_logging:
+        from kata_py.cli.log import logging_to_stderr
+
+        context.with_resource(logging_to_stderr(log_level or "warn", as_json=json_logging))
+
+
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from kata_py.node.environment import version
+
+        click.echo(f"{NAME} (kata-py) {version()}")
+        context.exit()
 
 
 def _show_places(context: click.Context, _: click.Parameter, wanted: bool) -> None:

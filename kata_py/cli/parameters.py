@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Sandbox(click.types.StringParamType):
-    """A sandbox, by its id or the beginning of it; a shell completes those that are served."""
+    """A sandbox, by its id or the beginning of it, or its pod's name; a shell completes the ids of those served."""
 
     name = "sandbox"
 
@@ -28,7 +29,37 @@ class Sandbox(click.types.StringParamType):
         """The ids that begin so."""
         from kata_py.cli import shim
 
-        return [CompletionItem(each.sandbox_id) for each in shim.running() if each.sandbox_id.startswith(incomplete)]
+        with contextlib.suppress(OSError):  # a user who may see none is offered none
+            return [
+                CompletionItem(each.sandbox_id) for each in shim.running() if each.sandbox_id.startswith(incomplete)
+            ]
+        return []
+
+
+class Pod(click.types.StringParamType):
+    """A pod, by its name or its sandbox's id; a shell completes the ids on record, and those of kept failures."""
+
+    name = "pod"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The ids that begin so."""
+        from kata_py.diagnosis import evidence
+        from kata_py.sandbox.paths import HostPaths
+
+        with contextlib.suppress(OSError):
+            return [CompletionItem(id) for id in evidence.ids(HostPaths()) if id.startswith(incomplete)]
+        return []
+
+
+class CopyPlace(Sandbox):
+    """One side of a copy; a shell completes sandboxes, and where none begins so, this host's files."""
+
+    name = "place"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The beginnings of places, or that it is a file."""
+        found = super().shell_complete(ctx, param, incomplete)
+        return [CompletionItem(f"{each.value}:") for each in found] or [CompletionItem(incomplete, type="file")]
 
 
 def sandbox_argument(function: F) -> F:
@@ -38,7 +69,7 @@ def sandbox_argument(function: F) -> F:
 
 def sandbox_option(function: F) -> F:
     """Give a verb the option `--sandbox-id`, which is required, as `sandbox`."""
-    help = "its id, or the beginning of it"
+    help = "its id or the beginning of it, or its pod's name"
     return click.option("--sandbox-id", "sandbox", metavar="SANDBOX", type=Sandbox(), required=True, help=help)(
         function
     )

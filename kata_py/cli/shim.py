@@ -87,36 +87,55 @@ class Shim:
     def _unreachable(self, error: Exception) -> ShimError:
         return ShimError(
             f"the shim of sandbox {self.sandbox_id} cannot be reached at {self._path}: {error}",
-            "is the pod still running? try: crictl pods",
+            "run it as root" if isinstance(error, PermissionError) else "is the pod still running? try: crictl pods",
         )
 
 
-def find(sandbox_id: str, roots: tuple[Path, ...] = ROOTS) -> Shim:
-    """The shim of a running sandbox, by its id or the beginning of it.
+def find(name: str, roots: tuple[Path, ...] = ROOTS) -> Shim:
+    """The shim of a running sandbox, by its id or the beginning of it, else by its pod's name.
+
+    Args:
+        name: One of these; a pod's is its `namespace/name`, or its name.
+        roots: Where sandboxes' records and sockets are.
 
     Raises:
         CtlError: There is no such sandbox, or there are several.
+        PermissionError: As `running`.
     """
-    found = [shim for shim in running(roots) if shim.sandbox_id.startswith(sandbox_id)]
-    exact = [shim for shim in found if shim.sandbox_id == sandbox_id]
+    there = list(running(roots))
+    found = [shim for shim in there if shim.sandbox_id.startswith(name)] or _of_pod(name, there, roots)
+    exact = [shim for shim in found if shim.sandbox_id == name]
     match exact or found:
         case [shim]:
             return shim
         case []:
             places = " or ".join(map(str, roots))
             raise CtlError(
-                f"no running sandbox {sandbox_id!r}: nothing below {places} serves it",
+                f"no running sandbox {name!r}: nothing below {places} serves it",
                 "list the pods of this node with their ids: crictl pods",
             )
         case several:
             ids = ", ".join(shim.sandbox_id for shim in several)
-            raise CtlError(f"{sandbox_id!r} may be any of {ids}", "give more of the id")
+            raise CtlError(f"{name!r} may be any of {ids}", "give more of the id, or the pod's NAMESPACE/NAME")
 
 
 def running(roots: tuple[Path, ...] = ROOTS) -> Iterator[Shim]:
-    """The shims of all sandboxes that have a management socket."""
+    """The shims of all sandboxes that have a management socket.
+
+    Raises:
+        PermissionError: This user may not see all of them.
+    """
+    sockets.require_readable(roots)
     for sandbox_id, path in sockets.serving(roots).items():
         yield Shim(sandbox_id, path)
+
+
+def _of_pod(name: str, shims: list[Shim], roots: tuple[Path, ...]) -> list[Shim]:
+    """Those of some shims that serve a pod of a name."""
+    from kata_py.diagnosis import evidence, overview
+
+    ids = {each.id for each in overview.gather(roots) if evidence.matches(name, each.id, each.pod)}
+    return [shim for shim in shims if shim.sandbox_id in ids]
 
 
 class _Connection(http.client.HTTPConnection):

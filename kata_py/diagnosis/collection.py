@@ -120,8 +120,7 @@ def parts(
     yield from _node(named, paths, root, roots)
     yield from _configuration(named, root)
     yield from _sandboxes(paths, found)
-    for each in failure.load(paths.failures):
-        yield Part(f"failures/{each.sandbox}.json", partial(_json, asdict(judge(each)) | {"failure": asdict(each)}))
+    yield from _failures(paths)
     for name, selection in sources.JOURNALS.items():
         yield Part(f"journal/{name}.log", partial(sources.journal, selection, since))
     yield Part("kernel/log.txt", sources.kernel_log)
@@ -130,6 +129,8 @@ def parts(
         yield Part(f"host/{name.rpartition('/')[2]}.txt", partial(sources.file, root / name))
     yield Part("host/processes.txt", partial(sources.processes, root / "proc"))
     yield Part("host/mounts.txt", partial(sources.mounts, root / "proc"))
+    for attribute in ("sriov_numvfs", "sriov_totalvfs"):
+        yield Part(f"host/sys_{attribute}.txt", partial(sources.virtual_functions, attribute, root / "sys"))
     listed = (paths.records.parent, paths.shares, root / "opt/cni/bin", root / "var/lib/cni/bin", root / "dev/vfio")
     yield Part("host/listing.txt", partial(sources.listing, *listed))
     for name, words in sources.COMMANDS.items():
@@ -168,6 +169,16 @@ def _sandboxes(paths: HostPaths, found: Iterable[Container]) -> Iterator[Part]:
         yield Part(f"sandboxes/{each.sandbox}/containers/{each.id}.json", partial(_json, redaction.spec(each.spec)))
 
 
+def _failures(paths: HostPaths) -> Iterator[Part]:
+    try:
+        kept = failure.load(paths.failures)
+    except OSError:  # the index is to say why
+        yield Part("failures/kept.txt", lambda: str(failure.load(paths.failures)))
+        return
+    for each in kept:
+        yield Part(f"failures/{each.sandbox}.json", partial(_json, asdict(judge(each)) | {"failure": asdict(each)}))
+
+
 def _versions(named: Path | None) -> str:
     configuration = load(_source(named))
     hypervisor = configuration.hypervisor
@@ -189,7 +200,13 @@ def _versions(named: Path | None) -> str:
 def _effective(named: Path | None) -> str:
     return _json(
         [
-            asdict(each) | {"value": redaction.setting(each.key, each.value)}
+            # Not "key" and "value": so the variables of containers stand in logs, and are taken out.
+            {
+                "table": each.table,
+                "setting": each.key,
+                "is": redaction.setting(each.key, each.value),
+                "origin": each.origin,
+            }
             for each in effective.effective(_source(named))
         ]
     )

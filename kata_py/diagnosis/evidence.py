@@ -9,7 +9,7 @@ from pathlib import Path
 from kata_py.diagnosis import overview
 from kata_py.diagnosis.errors import NoSuchPod
 from kata_py.diagnosis.overview import Sandbox
-from kata_py.sandbox import failure
+from kata_py.sandbox import failure, sockets
 from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.failure import Failure, Pod
 from kata_py.sandbox.paths import HostPaths
@@ -44,6 +44,16 @@ def timeline_of(name: str, paths: HostPaths) -> tuple[Span, ...]:
     for failed in failures_of(name, paths):
         return failed.timeline
     raise NoSuchPod(name)
+
+
+def ids(paths: HostPaths) -> list[str]:
+    """The ids of all sandboxes that something can be told of: on record, or by a failure that is kept.
+
+    Raises:
+        PermissionError: They are not for this user to see.
+    """
+    there = (directory.name for directory in sockets.directories(paths.records))
+    return sorted({*there, *(each.sandbox for each in failure.load(paths.failures))})
 
 
 def matches(name: str, sandbox_id: str, pod: Pod) -> bool:

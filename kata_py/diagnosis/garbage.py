@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 
 from kata_py.resource.undo import RemoveFile
@@ -29,13 +28,21 @@ class Garbage:
 
 
 def forsaken(paths: HostPaths) -> list[Garbage]:
-    """The sandboxes that have neither shim nor bundle any more; a record that cannot be read proves nothing."""
+    """The sandboxes that have neither shim nor bundle any more; a record that cannot be read proves nothing.
+
+    Raises:
+        PermissionError: This user may not look at all of them.
+    """
     found: dict[str, Garbage] = {}
     for directory in sorted(paths.records.iterdir()) if paths.records.is_dir() else ():
-        with contextlib.suppress(SandboxError, OSError):
+        try:
             record = Record.load(directory.name, root=paths.records)
-            if is_forsaken(record):
-                found[record.id] = Garbage(record.id, record.namespace, tuple(map(str, reversed(record.undo))))
+        except PermissionError:
+            raise  # "nothing is left behind" would be a guess
+        except (SandboxError, OSError):
+            continue
+        if is_forsaken(record):
+            found[record.id] = Garbage(record.id, record.namespace, tuple(map(str, reversed(record.undo))))
     for id, path in shims.forsaken(str(paths.shims)):
         known = found.get(id, Garbage(id, "", ()))
         found[id] = replace(known, entries=(*known.entries, str(RemoveFile(path))))
@@ -47,6 +54,9 @@ def collect(paths: HostPaths) -> tuple[list[Garbage], list[Garbage]]:
 
     Returns:
         What is gone, and what is not: of that the record stays, and another run goes on from there.
+
+    Raises:
+        PermissionError: As `forsaken`.
     """
     before = forsaken(paths)
     sweep(paths)

@@ -1,5 +1,5 @@
 """What the node's journal has of a failed sandbox: lines of its shim, which carries the agent's and the guest console's
-over; of its manager; and of the kernel, when that has killed in its cgroups.
+over, and virtiofsd's; of its manager; and of the kernel, when that has killed in its cgroups.
 
 Read by journalctl(1), and no more of it than is bounded here. Many nodes have none: then there is nothing to be had.
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from kata_py.sandbox.failure import Failure
 
-SPEAKERS = ("kata", "crio", "containerd", "kubelet", "kernel")  # identifiers in the journal
+SPEAKERS = ("kata", "virtiofsd", "crio", "containerd", "kubelet", "kernel")  # identifiers in the journal
 TIMEOUT = 5.0  # seconds that journalctl may take
 BEFORE = 600.0  # seconds before a failure that are looked at, if its sandbox is that old
 AFTER = 10.0  # seconds after it: a manager tells of it later

@@ -5,6 +5,7 @@ No shim is asked, so whatever shows this takes as long as reading a few files, w
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from kata_py.resource import proc
 from kata_py.resource.process import start_time
 from kata_py.resource.undo import KillProcess
-from kata_py.sandbox import failure
+from kata_py.sandbox import failure, sockets
 from kata_py.sandbox.errors import SandboxError
 from kata_py.sandbox.failure import Pod
 from kata_py.sandbox.record import Record
@@ -57,10 +58,13 @@ def gather(roots: tuple[Path, ...], pods: Mapping[str, Pod] | None = None) -> li
     Args:
         roots: Where their records and sockets are.
         pods: What the CRI's runtime calls their pods, by the sandboxes' ids. Of ours the bundle tells it as well.
+
+    Raises:
+        PermissionError: This user may not look at all of them.
     """
     found: dict[str, Sandbox] = {}
     for root in roots:
-        for directory in sorted(root.glob("*/")):
+        for directory in sockets.directories(root):
             if directory.name not in found and (sandbox := _read(root, directory)):
                 called = (pods or {}).get(sandbox.id, sandbox.pod)
                 found[sandbox.id] = replace(sandbox, pod=called)
@@ -68,10 +72,13 @@ def gather(roots: tuple[Path, ...], pods: Mapping[str, Pod] | None = None) -> li
 
 
 def _read(root: Path, directory: Path) -> Sandbox | None:
-    if not (directory / "record.json").exists():
-        return Sandbox(directory.name) if (directory / SOCKET).exists() else None
     try:
+        names = os.listdir(directory)  # noqa: PTH208 (a list of names is all that is wanted)
+        if "record.json" not in names:
+            return Sandbox(directory.name) if SOCKET in names else None
         record = Record.load(directory.name, root=root)
+    except PermissionError:
+        raise  # of what is there nothing is known, so nothing is told
     except (SandboxError, OSError):  # it may have gone this moment
         return Sandbox(directory.name, state=UNREADABLE) if directory.exists() else None
     alive = record.shim.alive

@@ -14,7 +14,8 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-REDACTED = "<redacted>"
+from kata_py.diagnosis import variables
+from kata_py.diagnosis.literals import REDACTED, literal, strings
 
 _KNOWN_MIN = 6  # characters: shorter values are parts of too many words
 _KNOWN_MAX = 5000  # values
@@ -29,32 +30,58 @@ _SECRET = (
 )
 _SECRET_NAME = re.compile(rf"(?:{_SECRET})", re.I)
 
-_VALUE = r"""(\\"[^"\\]*\\"|"(?:[^"\\]|\\.)*"|'[^']*'|[^\s"',;&\[\](){}]+)"""
 # PEM, whole or cut short, with whatever a log has put before its lines.
 _PEM = re.compile(r"-----BEGIN [^-\n]{1,40}-----(?:.{0,20000}?-----END [^-\n]{1,40}-----|.{0,8000})", re.S)
 _TOKENS = re.compile(
-    r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|\b(?:AKIA|ASIA|AGPA|AIDA|AROA)[0-9A-Z]{12,}\b|"
+    r"\beyJ[\w-]{8,512}\.[\w-]{1,8192}\.[\w-]*|\b(?:AKIA|ASIA|AGPA|AIDA|AROA)[0-9A-Z]{12,}\b|"
     r"\b(?:gh[pousr]_|github_pat_|xox[abeprs]-|glpat-|sk-|AIza)[\w-]{10,}"
 )  # a JSON web token, and others that are known by their beginning
-_IN_URL = re.compile(r"://[^/\s:@\"']{1,200}:[^/\s@\"']{1,200}@")
+# A login in an address: with a password, or alone where it may be a token. That of ssh, and of what is no login but an
+# image with its digest, is told.
+_IN_URL = re.compile(
+    r"""://(?:[^/\s:@"']{0,200}:[^/\s"']{1,200}|(?<!ssh://)(?<!sftp://)(?<!git://)[^/\s:@"'?\#]{1,200})@(?!sha\d{3}:)"""
+)
 # Of each line that has one of these words; the patterns begin with a word, so that they are fast on long lines.
 _HINTS = (
     *("pass", "pwd", "secret", "token", "credential", "key", "private", "auth", "bearer", "basic", "cookie", "session"),
-    *("signature", "data", "policy", "cert", "connection", "dsn", "jaeger", "env"),
+    *("signature", "data", "policy", "cert", "connection", "dsn", "jaeger"),
+)
+_BEARER = re.compile(r"\b(bearer|basic)\s{1,8}[\w.~+/=-]{6,}", re.I)
+_NAME = re.compile(rf"(?:{_SECRET})", re.I)
+
+# PEM, whole or cut short, with whatever a log has put before its lines.
+_PEM = re.compile(r"-----BEGIN [^-\n]{1,40}-----(?:.{0,20000}?-----END [^-\n]{1,40}-----|.{0,8000})", re.S)
+_TOKENS = re.compile(
+    r"\beyJ[\w-]{8,512}\.[\w-]{1,8192}\.[\w-]*|\b(?:AKIA|ASIA|AGPA|AIDA|AROA)[0-9A-Z]{12,}\b|"
+    r"\b(?:gh[pousr]_|github_pat_|xox[abeprs]-|glpat-|sk-|AIza)[\w-]{10,}"
+)  # a JSON web token, and others that are known by their beginning
+# A login in an address: with a password, or alone where it may be a token. That of ssh, and of what is no login but an
+# image with its digest, is told.
+_IN_URL = re.compile(
+    r"""://(?:[^/\s:@"']{0,200}:[^/\s"']{1,200}|(?<!ssh://)(?<!sftp://)(?<!git://)[^/\s:@"'?\#]{1,200})@(?!sha\d{3}:)"""
+)
+# Of each line that has one of these words; the patterns begin with a word, so that they are fast on long lines.
+_HINTS = (
+    *("pass", "pwd", "secret", "token", "credential", "key", "private", "auth", "bearer", "basic", "cookie", "session"),
+    *("signature", "data", "policy", "cert", "connection", "dsn", "jaeger"),
 )
 _BEARER = re.compile(r"\b(bearer|basic)\s{1,8}[\w.~+/=-]{6,}", re.I)
 _ENV = re.compile(
     r"""(\benv(?:ironment)?\\?["']?\s{0,8}[:=]\s{0,8}\[)[^\]\s][^\]]{0,8192}""", re.I
 )  # of a spec in a log
 _NAME = re.compile(rf"(?:{_SECRET})[\w.-]{{0,40}}", re.I)
-_PAIRED = re.compile(rf"""(\\?["']?\s{{0,8}}[:=]\s{{0,8}}){_VALUE}""")  # what may follow a name
-_FLAGGED = re.compile(rf"(\s{{1,8}})(?!-){_VALUE}")  # and one that is a flag's
+_PAIRED = re.compile(r"""(\\{0,15}["']?)\s{0,8}[:=]\s{0,8}""")  # what may follow a name
+_FLAGGED = re.compile(r"""(\\{0,15}["']?)(?:\s{1,8}|\s{0,8},\s{0,8})(?!\\{0,15}["']?-)""")  # and one that is a flag's
+_FLAG = re.compile(r"""(?:^|[\s"'\[(,=])--?[\w-]{0,40}$""")
 _BLOB = re.compile(r"(?<![\w+/=.-])[A-Za-z0-9+/_-]{32,}={0,2}")
 
 # Variables whose values are no secrets of anybody, and stand in many texts for other reasons.
 _PUBLIC_VARIABLES = re.compile(
     r"PATH|HOME|HOSTNAME|TERM|LANG|LC_\w+|SHELL|USER|PWD|container|\w+_PORT(?:_\w+)?|\w+_SERVICE_HOST"
 )
+
+# Keys of settings that are environment variables, or tables of them.
+_ENVIRONMENT = re.compile(r"(?:^|[._-])env(?:s|ironment)?(?=$|\.)", re.I)
 
 # Parameters of kernels whose values are told.
 _PARAMETERS = re.compile(
@@ -105,6 +132,7 @@ class Redactor:
                 text = text.replace(value, REDACTED)
         text = _TOKENS.sub(REDACTED, _PEM.sub(REDACTED, text))
         text = _IN_URL.sub(f"://{REDACTED}@", text)
+        text = variables.conceal(text)
         return _BLOB.sub(_blob, "".join(map(_line, text.splitlines(keepends=True))))
 
 
@@ -128,8 +156,12 @@ def secret_settings(content: str) -> Iterator[str]:
     for key, value in leaves:
         if isinstance(value, str) and "kernel_params" in key:
             yield from (word.partition("=")[2] for word in value.split() if kernel_parameters(word) != word)
-        elif isinstance(value, str) and setting(key, value) == REDACTED:
-            yield value
+        else:
+            for word in _strings([value]) + _strings(value):
+                if _ENVIRONMENT.search(key):
+                    yield from _variable(key, word)
+                elif setting(key, word) == REDACTED:
+                    yield word
 
 
 def spec(document: Mapping[str, object]) -> dict[str, object]:
@@ -190,6 +222,8 @@ def setting(key: str, value: object) -> object:
         return kernel_parameters(value)
     if value in ("", 0, False, []) or isinstance(value, bool):
         return value
+    if _ENVIRONMENT.search(key):
+        return [variables.concealed(each) for each in _strings(value)] if isinstance(value, list) else REDACTED
     return REDACTED if _SECRET_NAME.search(key) else value
 
 
@@ -231,6 +265,15 @@ def _leaves(table: Mapping[str, object], prefix: tuple[str, ...]) -> Iterator[tu
             yield ".".join(json.dumps(each) if "." in each else each for each in key), value
 
 
+def _variable(key: str, entry: str) -> Iterator[str]:
+    """The value of a setting that is an environment variable, `NAME=value` or that alone."""
+    name, equals, value = entry.partition("=")
+    if not equals:
+        name, value = key.rpartition(".")[2], entry
+    if not _PUBLIC_VARIABLES.fullmatch(name):
+        yield value
+
+
 def _option(option: str) -> str:
     """A mount's option; of `name=value` the value of those that say how, not with what."""
     name, equals, _ = option.partition("=")
@@ -258,31 +301,31 @@ def _line(line: str) -> str:
     lowered = line.lower()
     if not any(hint in lowered for hint in _HINTS):
         return line
-    line = _ENV.sub(rf'\1"{REDACTED}"', _BEARER.sub(rf"\1 {REDACTED}", line))
+    line = _BEARER.sub(rf"\1 {REDACTED}", line)
     told: list[str] = []
     at = 0
     for name in _NAME.finditer(line):
+        if name.start() < at:
+            continue
         found = _PAIRED.match(line, name.end())
-        if found is None and _is_flag(line, name.start()):
+        if found is None and _FLAG.search(line[max(0, name.start() - 42) : name.start()]):
             found = _FLAGGED.match(line, name.end())
-        if found is not None and name.start() >= at:
-            told += [line[at : found.end(1)], _quoted(found)]
-            at = found.end()
+        if found is None:
+            continue
+        if value := literal(line, found.end()):
+            quote = value.quote or found[1]  # so that JSON stays JSON
+            told += [
+                line[at : found.end()],
+                quote,
+                REDACTED,
+                quote if not value.quote else line[value.end : value.after],
+            ]
+            at = value.after
+        elif line[found.end() : found.end() + 1] == "[":
+            for each in strings(line, found.end() + 1):
+                told += [line[at : each.begin], REDACTED]
+                at = each.end
     return "".join(told) + line[at:]
-
-
-def _is_flag(line: str, at: int) -> bool:
-    """Whether the word there is a flag's; else it is but one of a sentence."""
-    word = line[max(0, at - 40) : at].rpartition(" ")[2]
-    return word.startswith("-")
-
-
-def _quoted(found: re.Match[str]) -> str:
-    """What stands for a value, in the quotes that it had, so that JSON stays JSON."""
-    for quote in ('\\"', '"', "'"):
-        if found[2].startswith(quote):
-            return f"{quote}{REDACTED}{quote}"
-    return f'"{REDACTED}"' if found[1].startswith('"') else REDACTED
 
 
 def _blob(found: re.Match[str]) -> str:

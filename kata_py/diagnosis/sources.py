@@ -144,6 +144,25 @@ def processes(proc: Path = Path("/proc")) -> str:
     return "\n".join(lines) + "\n"
 
 
+def virtual_functions(attribute: str, sys: Path = Path("/sys")) -> str:
+    """An attribute of SR-IOV of each network card that has it, a line each.
+
+    Args:
+        attribute: `sriov_numvfs`: functions that are made; `sriov_totalvfs`: that can be.
+        sys: Where sysfs is.
+
+    Raises:
+        Absent: No card of this node has it.
+    """
+    lines = []
+    for path in sorted(sys.glob(f"class/net/*/device/{attribute}")):
+        with contextlib.suppress(OSError):  # the card is taken away
+            lines.append(f"{path}: {path.read_text().strip()}\n")
+    if not lines:
+        raise Absent(f"no network card here has {attribute}")
+    return "".join(lines)
+
+
 def listing(*roots: Path) -> str:
     """The files below some directories, with mode, owner, size: no content. What is mounted there is not entered."""
     lines: list[str] = []

@@ -112,7 +112,8 @@ def _processor(facts: Facts, lack: Verdict) -> Iterator[Finding]:
     yield _module(facts, module, lack)
     if facts.nested.get(module) is False:
         evidence = f"{module} has nested=N: pods cannot run machines of their own"
-        yield Finding("nested", Verdict.OK, evidence)
+        fix = f"if they are to: options {module} nested=1 in /etc/modprobe.d/kvm.conf, and load the module anew"
+        yield Finding("nested", Verdict.OK, evidence, fix)
 
 
 def _flag(facts: Facts, flag: str, lack: Verdict, fix: str) -> Finding:

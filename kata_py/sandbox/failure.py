@@ -250,11 +250,19 @@ def keep(failure: Failure, root: Path = ROOT) -> None:
 
 
 def load(root: Path = ROOT) -> list[Failure]:
-    """The failures that are kept, newest first; what cannot be read is left out."""
+    """The failures that are kept, newest first; what is damaged is left out.
+
+    Raises:
+        PermissionError: They are not for this user to read.
+    """
     found: list[Failure] = []
     for path in _newest_first(root):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        try:
             found.append(_from_json(path.read_bytes()))
+        except PermissionError:
+            raise
+        except (OSError, ValueError, TypeError, KeyError):
+            continue
     return sorted(found, key=lambda failure: -failure.at)
 
 
@@ -302,9 +310,11 @@ def _from_json(content: bytes) -> Failure:
 
 def _newest_first(root: Path) -> list[Path]:
     ages: list[tuple[int, Path]] = []
-    for path in root.glob("*.json"):
-        with contextlib.suppress(OSError):  # another shim has dropped it
-            ages.append((path.stat().st_mtime_ns, path))
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # nothing was ever kept
+        for path in root.iterdir():  # a pattern would find nothing where this user may not look, and not say so
+            with contextlib.suppress(FileNotFoundError):  # another shim has dropped it
+                if path.suffix == ".json":
+                    ages.append((path.stat().st_mtime_ns, path))
     return [path for _, path in sorted(ages, reverse=True)]
 
 

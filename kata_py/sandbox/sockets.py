@@ -6,6 +6,8 @@ Kata's Go shim and ours have them in one place, runtime-rs in another. Source: k
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 ROOTS = (Path("/run/vc/sbs"), Path("/run/kata"))
@@ -19,3 +21,26 @@ def serving(roots: tuple[Path, ...] = ROOTS) -> dict[str, Path]:
         for path in sorted(root.glob(f"*/{SOCKET}")):
             found.setdefault(path.parent.name, path)
     return found
+
+
+def directories(root: Path) -> list[Path]:
+    """The directories of all sandboxes below a root, by their ids; none where there is no such root.
+
+    Raises:
+        PermissionError: This user may not look into it: a pattern finds nothing there, and says nothing of it.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return [path for path in sorted(root.iterdir()) if path.is_dir()]
+    return []
+
+
+def require_readable(roots: tuple[Path, ...] = ROOTS) -> None:
+    """Make sure that this user sees all sandboxes that are served.
+
+    Raises:
+        PermissionError: There may be more than `serving` finds.
+    """
+    for root in roots:
+        for directory in directories(root):
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(directory / SOCKET)  # noqa: PTH116 (Path.exists keeps some errors to itself)

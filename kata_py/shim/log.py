@@ -22,6 +22,7 @@ from typing import Literal
 from kata_py.shim.guest_rate import GuestRate
 
 IDENTIFIER = "kata"  # what `journalctl -t` is given
+VIRTIOFSD = "virtiofsd"  # the same for virtiofsd's own lines
 NAME = "containerd-shim-v2"
 
 Form = Literal["text", "json"]
@@ -51,6 +52,8 @@ _PARTS = {
     "kata_qemu.monitor": ("virtcontainers/hypervisor", "qmp"),
     "kata_qemu.virtiofsd": ("virtcontainers/hypervisor", "virtiofsd"),
 }
+
+_VIRTIOFSD_LOGGER = "kata_qemu.virtiofsd"  # has its lines, and no others
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -164,15 +167,16 @@ class JournalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send one line."""
         line, priority = self.format(record), _PRIORITIES[level(record)]
+        speaker = VIRTIOFSD if record.name == _VIRTIOFSD_LOGGER else IDENTIFIER
         for path, entry in self._targets:
             try:
-                self._socket.sendto(entry(line, priority), path)
+                self._socket.sendto(entry(line, priority, speaker), path)
             except (FileNotFoundError, ConnectionRefusedError):
                 continue  # not on this node, or not running
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:
                     with contextlib.suppress(OSError):
-                        self._socket.sendto(entry(line[: 1 << 13], priority), path)
+                        self._socket.sendto(entry(line[: 1 << 13], priority, speaker), path)
             return
 
     def close(self) -> None:
@@ -181,13 +185,13 @@ class JournalHandler(logging.Handler):
         self._socket.close()
 
 
-def _journal_entry(line: str, priority: int) -> bytes:
+def _journal_entry(line: str, priority: int, speaker: str) -> bytes:
     text = line.encode(errors="backslashreplace")  # never holds a newline: the formatter escapes it
-    return b"PRIORITY=%d\nSYSLOG_IDENTIFIER=%s\nMESSAGE=%s\n" % (priority, IDENTIFIER.encode(), text)
+    return b"PRIORITY=%d\nSYSLOG_IDENTIFIER=%s\nMESSAGE=%s\n" % (priority, speaker.encode(), text)
 
 
-def _syslog_entry(line: str, priority: int) -> bytes:
-    return f"<{_FACILITY << 3 | priority}>{IDENTIFIER}[{os.getpid()}]: {line}".encode(errors="backslashreplace")
+def _syslog_entry(line: str, priority: int, speaker: str) -> bytes:
+    return f"<{_FACILITY << 3 | priority}>{speaker}[{os.getpid()}]: {line}".encode(errors="backslashreplace")
 
 
 @contextlib.contextmanager

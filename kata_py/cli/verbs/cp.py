@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kata_py.cli.errors import CtlError
+from kata_py.cli.parameters import CopyPlace
 
 if TYPE_CHECKING:
     from kata_py.cli.copying import Place
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     "guest itself, which needs the debug console. SANDBOX is an id or the beginning of it, or a pod's name; CONTAINER "
     "likewise. Modes are kept, owners are not. The container needs tar."
 )
-@click.argument("src")
-@click.argument("dst")
+@click.argument("src", type=CopyPlace())
+@click.argument("dst", type=CopyPlace())
 def command(src: str, dst: str) -> None:
     """Copy."""
-    from kata_py.cli import copying
+    from kata_py.cli import copying, shim
 
     def warn(text: str) -> None:
         click.echo(f"kata-ctl: {text}", err=True)
@@ -32,15 +33,15 @@ def command(src: str, dst: str) -> None:
     source, target = copying.place(src), copying.place(dst)
     match source, target:
         case copying.Place(container=""), Path():
-            copying.out_of_guest(_console(_shim(source)), source.path, target, warn)
+            copying.out_of_guest(_console(shim.find(source.sandbox)), source.path, target, warn)
         case copying.Place(), Path():
-            shim = _shim(source)
-            copying.out_of(shim, _container(shim, source), source.path, target, warn)
+            found = shim.find(source.sandbox)
+            copying.out_of(found, _container(found, source), source.path, target, warn)
         case Path(), copying.Place(container=""):
-            copying.into_guest(_console(_shim(target)), source, target.path, warn)
+            copying.into_guest(_console(shim.find(target.sandbox)), source, target.path, warn)
         case Path(), copying.Place():
-            shim = _shim(target)
-            copying.into(shim, _container(shim, target), source, target.path, warn)
+            found = shim.find(target.sandbox)
+            copying.into(found, _container(found, target), source, target.path, warn)
         case Path(), Path():
             raise CtlError("neither side is in a sandbox", "write one of them as SANDBOX:CONTAINER:/PATH")
         case _:
@@ -52,21 +53,6 @@ def _console(shim: Shim) -> Address:
     from kata_py.cli import console
 
     return console.address_of(shim.request("GET", "/agent-url").decode())
-
-
-def _shim(place: Place) -> Shim:
-    """The shim of a sandbox, by its id or its pod's name."""
-    from kata_py.cli import shim
-    from kata_py.diagnosis import evidence
-    from kata_py.sandbox.paths import HostPaths
-
-    try:
-        return shim.find(place.sandbox)
-    except CtlError:
-        ids = {each.id for each in evidence.present(place.sandbox, HostPaths())}
-        if len(ids) != 1:
-            raise
-        return shim.find(ids.pop())
 
 
 def _container(shim: Shim, place: Place) -> str:

@@ -9,6 +9,7 @@ import click
 
 from kata_py.cli import output as printed
 from kata_py.cli.errors import CtlError
+from kata_py.cli.parameters import Pod
 
 if TYPE_CHECKING:
     from kata_py.diagnosis.verdict import Verdict
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     help="Say what failed of a pod, at which stage, with which evidence, why, and what to do next. POD is a sandbox's "
     "id or the beginning of it, or the pod's name, with its namespace (NAMESPACE/NAME) or without. The latest counts."
 )
-@click.argument("pod", metavar="POD")
+@click.argument("pod", metavar="POD", type=Pod())
 @printed.output_option
 def command(pod: str, output: str) -> int:
     """Explain a failure."""

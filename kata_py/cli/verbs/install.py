@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, Unpack
 
 import click
 
+from kata_py.cli import output as printed
 from kata_py.cli.errors import CtlError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ CHANGES = [
     click.option("--dry-run", is_flag=True, help="only show what would change"),
     click.option("--force", is_flag=True, help="although somebody else has changed the drop-in since"),
     click.option("--state", type=FILE, help="where it is kept what was there before; /var/lib/kata-py by default"),
+    printed.output_option,
 ]
 
 
@@ -45,6 +47,7 @@ class Wishes(TypedDict):
     dry_run: bool
     force: bool
     state: Path | None
+    output: str
 
 
 def options(several: list[Callable[[F], F]]) -> Callable[[F], F]:
@@ -144,22 +147,31 @@ def _install(
         if not dry_run:  # none is written before all can be
             changes = [kept.install(path, text, force=wishes["force"]) for kept, path, text in wanted]
     left_out = [name for name in handler.NAMES if name not in {each.name for each in handlers}]
-    if left_out and not names:
-        click.echo(f"{' and '.join(left_out)} is left out: no configuration for it is found on this node")
-    report(manager, changes, dry_run=dry_run)
+    report(manager, changes, wishes["output"], dry_run=dry_run, left_out=() if names else left_out)
 
 
-def report(manager: str, changes: Sequence[Change], *, dry_run: bool) -> None:
+def report(
+    manager: str, changes: Sequence[Change], output: str, *, dry_run: bool, left_out: Sequence[str] = ()
+) -> None:
     """Print what changes, and what has to be restarted for it.
 
     Args:
         manager: Whose drop-ins they are.
         changes: What becomes of each.
+        output: For whom: `table` or `json`.
         dry_run: Whether nothing was done.
+        left_out: Handlers that have no configuration on this node.
     """
     from kata_py.install.managers import RESTARTS
 
     real = [change for change in changes if change.before != change.after]
+    if output == "json":
+        told = [{"path": str(each.path), "changes": each in real, "diff": each.diff()} for each in changes]
+        restart = RESTARTS[manager] if real else ""
+        printed.print_json({"done": not dry_run, "files": told, "restart": restart, "left_out": list(left_out)})
+        return
+    if left_out:
+        click.echo(f"{' and '.join(left_out)} is left out: no configuration for it is found on this node")
     for change in changes:
         if change in real:
             click.echo(change.diff(), nl=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from kata_py.cli import output as printed
 from kata_py.cli.parameters import sandbox_argument
 
 
@@ -12,12 +13,18 @@ from kata_py.cli.parameters import sandbox_argument
 )
 @sandbox_argument
 @click.argument("level", metavar="[LEVEL]", type=click.Choice(["debug", "info", "warning", "error"]), required=False)
-def command(sandbox: str, level: str | None) -> None:
+@printed.output_option
+def command(sandbox: str, level: str | None, output: str) -> None:
     """Print or set a level."""
     from kata_py.cli import shim
 
     found = shim.find(sandbox)
     if level is None:
-        click.echo(found.request("GET", "/log-level"), nl=False)
+        now, note = found.request("GET", "/log-level").decode(), ""
     else:
-        click.echo(found.request("PUT", "/log-level", level.encode()), nl=False, err=True)
+        now, note = "", found.request("PUT", "/log-level", level.encode()).decode()
+    if output == "json":
+        printed.print_json({"sandbox": found.sandbox_id, "level": level or now.strip(), "note": note.strip()})
+    else:
+        click.echo(now, nl=False)
+        click.echo(note, nl=False, err=True)

@@ -8,10 +8,11 @@ import click
 
 from kata_py.cli import output as printed
 from kata_py.cli.errors import CtlError
+from kata_py.cli.parameters import Pod
 
 
 @click.command(help="Print the stages of a pod's start with their times, of a pod that runs or has failed.")
-@click.argument("pod", metavar="POD")
+@click.argument("pod", metavar="POD", type=Pod())
 @printed.output_option
 def command(pod: str, output: str) -> None:
     """Print a timeline."""

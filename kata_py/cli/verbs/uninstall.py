@@ -15,7 +15,7 @@ from kata_py.cli.verbs.install import CHANGES, options, report, told
 )
 @click.argument("manager", type=click.Choice(["containerd", "crio"]))
 @options(CHANGES)
-def command(manager: str, dry_run: bool, force: bool, state: Path | None) -> None:
+def command(manager: str, dry_run: bool, force: bool, state: Path | None, output: str) -> None:
     """Uninstall."""
     from kata_py.install.ledger import STATE, Ledger
     from kata_py.install.managers import LEDGERS
@@ -25,7 +25,8 @@ def command(manager: str, dry_run: bool, force: bool, state: Path | None) -> Non
         kept = [Ledger(name, place) for name in LEDGERS[manager]]
         planned = [each.uninstall(force=force, dry_run=True) for each in kept]
         changes = planned if dry_run else [each.uninstall(force=force) for each in reversed(kept)]
-    if done := [change for change in changes if change]:
-        report(manager, done, dry_run=dry_run)
+    done = [change for change in changes if change]
+    if done or output == "json":
+        report(manager, done, output, dry_run=dry_run)
     else:
         click.echo(f"nothing is installed for {manager}")

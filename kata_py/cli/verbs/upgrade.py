@@ -52,7 +52,10 @@ def command(
             if versions.installed() == [remove]:
                 managers.refuse_named(place, kept)
             versions.remove(remove)
-            click.echo(f"version {remove} is removed")
+            if output == "json":
+                printed.print_json({"done": True, "removed": [remove]})
+            else:
+                click.echo(f"version {remove} is removed")
         elif rollback:
             plan = versions.plan_rollback() if only_plan else versions.roll_back()
             _show(plan, managers.restarts(place, kept), output, done=not only_plan)

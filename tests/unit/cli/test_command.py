@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import socketserver
 import subprocess
 import sys
 import threading
 import tomllib
 from collections.abc import Iterator
+from dataclasses import astuple, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import click
 import pytest
 
 from kata_py.cli import command, direct_volume, output, shim
 from kata_py.cli.errors import CtlError, ShimError
 from kata_py.config import load
+from kata_py.sandbox import failure
+from kata_py.sandbox.failure import Failure, Pod
+from kata_py.sandbox.paths import HostPaths
+from kata_py.sandbox.record import Record
 from kata_py.sandbox.sockets import SOCKET
 from kata_py.storage import direct
 from tests.drivers.journal import ListJournal
@@ -52,7 +60,7 @@ class Shims:
             def address_string(self) -> str:
                 return "-"
 
-        (self.root / sandbox_id).mkdir(parents=True)
+        (self.root / sandbox_id).mkdir(parents=True, exist_ok=True)
         server = socketserver.UnixStreamServer(str(self.root / sandbox_id / SOCKET), Handler)
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         self._servers.append(server)
@@ -147,12 +155,26 @@ def test_help_of_all_verbs_imports_none_of_them() -> None:
 
 
 def test_a_shell_completes_verbs_and_the_sandboxes_that_run(
-    shims: Shims, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shims: Shims, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shims.add("aa11")
     shims.add("bb11")
+    (shims.root / "aa-dead").mkdir()
+    gone = Failure("aa-gone", "", "k8s.io", Pod(), 1.0, "create", "kernel", 1.0, 2.0, "no answer")
+    failure.keep(gone, tmp_path / "failures")
+    places = astuple(replace(HostPaths(), records=shims.root, failures=tmp_path / "failures"))
+    monkeypatch.setattr(HostPaths.__init__, "__defaults__", places)
     monkeypatch.setenv("_KATA_CTL_COMPLETE", "bash_complete")
-    for words, offered in (("kata-ctl met", "plain,metrics\n"), ("kata-ctl metrics a", "plain,aa11\n")):
+    told = "plain,aa-dead\nplain,aa-gone\nplain,aa11\n"
+    for words, offered in (
+        ("kata-ctl met", "plain,metrics\n"),
+        ("kata-ctl metrics a", "plain,aa11\n"),
+        ("kata-ctl explain a", told),
+        ("kata-ctl timeline a", told),
+        ("kata-ctl cp a", "plain,aa11:\n"),
+        ("kata-ctl cp file b", "plain,bb11:\n"),
+        ("kata-ctl cp fil", "file,fil\n"),
+    ):
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
         with pytest.raises(SystemExit):
@@ -328,6 +350,100 @@ def test_the_whole_id_counts_before_the_beginning_of_another(shims: Shims) -> No
     shims.add("aa")
     shims.add("aa11")
     assert shim.find("aa").sandbox_id == "aa"
+
+
+def test_a_sandbox_may_be_named_by_its_pod(shims: Shims, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for namespace in ("shop", "test"):
+        called = {"io.kubernetes.cri.sandbox-namespace": namespace, "io.kubernetes.cri.sandbox-name": "web"}
+        (tmp_path / namespace).mkdir()
+        (tmp_path / namespace / "config.json").write_text(json.dumps({"annotations": called}))
+        Record.create(f"of-{namespace}", namespace="k8s.io", bundle=tmp_path / namespace, root=shims.root)
+        shims.add(f"of-{namespace}")
+    Record.create("dead", namespace="k8s.io", bundle=tmp_path / "shop", root=shims.root)
+    assert command.main(["loglevel", "shop/web", "debug"]) == 0
+    assert command.main(["policy", "set", "--sandbox-id", "test/web", "/dev/null"]) == 0
+    assert shims.asked == [("of-shop", "PUT", "/log-level", b"debug"), ("of-test", "PUT", "/policy", b"")]
+    assert command.main(["metrics", "web"]) == 1
+    assert "'web' may be any of of-shop, of-test\nkata-ctl: next: give more of the id" in capsys.readouterr().err
+
+
+def test_a_level_is_told_to_people_and_programs(shims: Shims, capsys: pytest.CaptureFixture[str]) -> None:
+    shims.add("aa11", b"info\n")
+    shims.add("bb11", b"the agent logs as before\n")
+    assert command.main(["loglevel", "aa"]) == 0
+    assert command.main(["loglevel", "bb", "debug"]) == 0
+    assert capsys.readouterr() == ("info\n", "the agent logs as before\n")
+    assert command.main(["loglevel", "aa", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"sandbox": "aa11", "level": "info", "note": ""}
+    assert command.main(["loglevel", "bb", "debug", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "sandbox": "bb11", "level": "debug", "note": "the agent logs as before",
+    }  # fmt: skip
+
+
+def test_the_version_is_told_to_people_and_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["version"]) == 0
+    said = capsys.readouterr().out.split()[-1]
+    assert command.main(["--version"]) == 0
+    assert capsys.readouterr().out.split()[-1] == said
+    for words in (["--json"], ["-o", "json"]):
+        assert command.main(["version", *words]) == 0
+        assert json.loads(capsys.readouterr().out) == {"name": "kata-ctl", "version": said}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("", ["careful", "bad"]), ("-l info", ["so it is", "careful", "bad"]), ("--log-level error", ["bad"]),
+        ("-l trace", ["how it is", "so it is", "careful", "bad"]), ("-l critical", []),
+    ],
+)  # fmt: skip
+def test_what_a_verb_logs_is_told_from_the_level_on_that_is_asked_for(
+    words: str, told: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verb() -> None:
+        for level, text in (("debug", "how it is"), ("info", "so it is"), ("warning", "careful"), ("error", "bad")):
+            getattr(logging.getLogger("kata_py.some"), level)(text)
+
+    monkeypatch.setattr("kata_py.cli.verbs.version.command", click.Command("version", callback=verb))
+    before = list(logging.getLogger().handlers), logging.getLogger().level
+    assert command.main([*words.split(), "--json-logging", "version"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["msg"] for line in lines] == told
+    assert all(set(line) == {"ts", "level", "name", "msg"} and line["name"] == "kata_py.some" for line in lines)
+    assert (list(logging.getLogger().handlers), logging.getLogger().level) == before
+    assert command.main(["-l", "error", "version"]) == 0
+    assert capsys.readouterr().err == "ERROR kata_py.some: bad\n"
+    assert command.main(["-l", "loud", "version"]) == 2
+
+
+class TestForms:
+    """The documents say which verbs print JSON."""
+
+    @pytest.mark.parametrize("verb", command.VERBS)
+    def test_a_verb_takes_o_json_exactly_where_the_document_names_it(self, verb: str) -> None:
+        [sentence] = re.findall(r"there is `-o json`: ([^.]*)\.", Path("docs/kata-ctl.md").read_text())
+        assert all(map(_prints_json, _commands(verb))) == (f"`{verb}`" in sentence)
+
+    def test_so_do_all_verbs_that_diagnose(self) -> None:
+        text = Path("docs/diagnosis.md").read_text()
+        assert "All but `collect` take\n`-o json`." in text
+        verbs = set(re.findall(r"kata-ctl ([a-z][a-z-]+)(?= |`)", text)) - {"collect"}
+        assert verbs >= {"doctor", "explain", "timeline", "loglevel", "ps", "gc"}
+        assert [verb for verb in verbs if not all(map(_prints_json, _commands(verb)))] == []
+
+
+def _commands(verb: str) -> list[click.Command]:
+    found = command.root().get_command(click.Context(command.root()), verb)
+    assert found is not None
+    return list(found.commands.values()) if isinstance(found, click.Group) else [found]
+
+
+def _prints_json(verb: click.Command) -> bool:
+    return any(
+        "-o" in each.opts and isinstance(each.type, click.Choice) and "json" in each.type.choices
+        for each in verb.params
+    )
 
 
 class TestDirectVolume:

@@ -65,6 +65,23 @@ def test_install_shows_what_it_changes_and_what_to_restart(node: Node) -> None:
     assert node.says("uninstall", "crio") == "nothing is installed for crio\n"
 
 
+def test_what_is_installed_and_taken_away_is_told_to_programs(node: Node) -> None:
+    planned = json.loads(node.install("--dry-run", "-o", "json"))
+    assert (planned["done"], planned["restart"].partition(" (")[0], planned["left_out"]) == (
+        False,
+        "systemctl restart crio",
+        [],
+    )
+    [file] = planned["files"]
+    assert (file["path"], file["changes"]) == (str(node.drop_in), True)
+    assert "+[crio.runtime.runtimes.kata]\n" in file["diff"]
+    assert json.loads(node.install("-o", "json")) == planned | {"done": True}
+    again = json.loads(node.install("-o", "json"))
+    assert (again["restart"], again["files"][0]["changes"]) == ("", False)
+    assert json.loads(node.says("uninstall", "crio", "-o", "json"))["restart"] == planned["restart"]
+    assert json.loads(node.says("uninstall", "crio", "-o", "json"))["files"] == []
+
+
 def test_each_handler_of_crios_has_a_drop_in_and_none_is_written_before_all_can_be(node: Node) -> None:
     before = footprint(node.top)
     remote = node.drop_in.with_name("50-kata-remote")
@@ -133,7 +150,7 @@ def test_an_upgrade_is_planned_done_and_taken_back(node: Node) -> None:
     assert "new pods would get 0.1.0; before: 0.2.0" in node.upgrade("--rollback", "--plan")
     rolled = json.loads(node.upgrade("--rollback", "-o", "json"))
     assert (rolled["done"], rolled["origin"], rolled["target"], rolled["kept"]) == (True, "0.2.0", "0.1.0", ["0.2.0"])
-    assert node.upgrade("--remove", "0.2.0") == "version 0.2.0 is removed\n"
+    assert json.loads(node.upgrade("--remove", "0.2.0", "-o", "json")) == {"done": True, "removed": ["0.2.0"]}
     assert json.loads(node.upgrade("-o", "json")) == [{"version": "0.1.0", "role": "current", "users": []}]
 
 

@@ -84,6 +84,10 @@ def node(tmp_path: Path, paths: HostPaths, monkeypatch: pytest.MonkeyPatch) -> P
     (tmp_path / "etc/containerd/config.toml").write_text(
         f'# {SECRET.format("comment")}\nauth = "{SECRET.format("auth")}"\n'
     )
+    (tmp_path / "etc/crio").mkdir()
+    (tmp_path / "etc/crio/crio.conf").write_text(
+        f'[crio.runtime]\ndefault_env = ["DATABASE={SECRET.format("crio")}"]\n'
+    )
     (tmp_path / "config.d").mkdir()
     (tmp_path / "config.d/10.toml").write_text(
         f'[hypervisor.qemu]\nkernel_params = "quiet x={SECRET.format("params")}"\n'
@@ -94,12 +98,19 @@ def node(tmp_path: Path, paths: HostPaths, monkeypatch: pytest.MonkeyPatch) -> P
             f'level=info msg="Authorization: Bearer {SECRET.format("bearer")}"',
             f'level=debug msg="env of it: {SECRET.format("pause")}"',
             f"level=debug msg={base64.b64encode(SECRET.format('app').encode()).decode()}",
+            f"Envs:[]*KeyValue{{&KeyValue{{Key:A,Value:{SECRET.format('request')},}},}},Mounts:[]*Mount{{}}",
+            f'msg="default_env = [\\n  \\"B={SECRET.format("other-file")}\\",\\n]"',
+            f"the database is {SECRET.format('crio')}",
             PEM.format(SECRET.format("pem")),
             f"--admin-password {SECRET.format('flag')}",
             f"pull https://u:{SECRET.format('url')}@r/x",
             'level=info msg="container app started"',
         ]
     )
+    card = tmp_path / "sys/class/net/ens1/device"
+    card.mkdir(parents=True)
+    (card / "sriov_numvfs").write_text("2\n")
+    (tmp_path / "sys/class/net/lo").mkdir()
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "journalctl").write_text(f"#!/bin/sh\ncat <<'EOF'\n{log}\nEOF\n")
@@ -143,8 +154,11 @@ def test_no_secret_of_any_kind_comes_out_and_what_is_needed_does(node: Path, pat
     assert 'msg="container app started"' in files["journal/shim.log"]
     assert files["kernel/log.txt"] == "x Command line: quiet y=<redacted>\nkvm: yes\n"
     assert "qemu-system-x -name n -fw_cfg <redacted>" in files["host/processes.txt"]
+    assert files["host/sys_sriov_numvfs.txt"] == f"{node}/sys/class/net/ens1/device/sriov_numvfs: 2\n"
+    assert index["host/sys_sriov_totalvfs.txt"]["state"] == "absent"
     assert "record.json" in files["host/listing.txt"]
     assert 'jaeger_password = "<redacted>"' in files[f"configuration/files{node}/c.toml.txt"]
+    assert 'default_env = ["DATABASE=<redacted>"]' in files["managers/etc/crio/crio.conf.txt"]
     assert "auth = " in files["managers/etc/containerd/config.toml.txt"]
     assert "unknown key default" in files["configuration/problems.txt"]
     assert json.loads(files["check.json"])
@@ -156,11 +170,23 @@ def test_a_configuration_that_can_be_taken_is_told_whole(node: Path, paths: Host
     (node / "c.toml").write_text("[runtime]\n")
     files = collected(node, paths)
     assert "s3cret" not in "".join(files.values())
-    entries = {each["key"]: each for each in json.loads(files["configuration/effective.json"])}
-    assert entries["kernel_params"]["value"] == "quiet x=<redacted>"
+    entries = {each["setting"]: each for each in json.loads(files["configuration/effective.json"])}
+    assert entries["kernel_params"]["is"] == "quiet x=<redacted>"
     assert entries["kernel_params"]["origin"] == f"{node}/config.d/10.toml:2"
-    assert entries["default_memory"]["value"] == 2048
+    assert entries["default_memory"]["is"] == 2048
     assert 'Parameters = "quiet x=<redacted>"' in files["env.toml"]
+
+
+def test_failures_that_may_not_be_read_are_told_in_the_index_and_end_nothing(
+    node: Path, paths: HostPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(root: Path) -> list[Failure]:
+        raise PermissionError(13, "Permission denied", str(root))
+
+    monkeypatch.setattr(failure, "load", denied)
+    [part] = [each for each in collection.parts(node / "c.toml", paths, [], root=node) if "failures/" in each.file]
+    [entry] = archive.write(node / "r.tar.gz", [part], Redactor(), {})
+    assert (entry.state, "Permission denied" in entry.cause) == ("failed", True)
 
 
 def fails() -> str:

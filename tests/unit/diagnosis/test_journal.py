@@ -40,7 +40,7 @@ def test_lines_that_name_sandbox_container_or_pod_are_told_with_who_said_them(sa
         "crio: \ufffdabc123",
     )  # fmt: skip
     words = (said.parent / "words").read_text()
-    assert "--since=@-596 --until=@15 --lines=5000 --identifier=kata --identifier=crio" in words
+    assert "--since=@-596 --until=@15 --lines=5000 --identifier=kata --identifier=virtiofsd --identifier=crio" in words
 
 
 def test_what_each_line_of_the_shims_repeats_is_left_out(said: Path) -> None:

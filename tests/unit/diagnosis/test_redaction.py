@@ -9,9 +9,17 @@ import time
 import pytest
 
 from kata_py.diagnosis import redaction
-from kata_py.diagnosis.redaction import REDACTED, Redactor
+from kata_py.diagnosis.literals import REDACTED
+from kata_py.diagnosis.redaction import Redactor
 
 PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIPlanted\nAoGCCqGSM49\n-----END EC PRIVATE KEY-----"
+LONG = [  # lines that begin much and end nothing
+    (piece * (1 << 20))[: 1 << 20]
+    for piece in (
+        *("Key:A,Value:", "key=", "env={", 'env=["', '"env":["A=', "-e A=", '"--password",'),
+        *("eyJaaaaaaaaa-", "://", "://a:", "\\", '\\\\\\"'),
+    )
+]
 BLOB = base64.b64encode(bytes(range(100, 160))).decode()
 
 
@@ -40,6 +48,30 @@ BLOB = base64.b64encode(bytes(range(100, 160))).decode()
         ('OCI: Spec { env: ["A=hunter2", "B=hunter3"] }', "hunter3"),
         ('{"pin-code-secret": 123456}', "123456"),
         (f"blob {BLOB} end", BLOB[:20]),
+        ("Envs:[]*KeyValue{&KeyValue{Key:A,Value:hunter2pass,},},Mounts:[]*Mount{}", "hunter2pass"),
+        ("Envs:[]*KeyValue{&KeyValue{Key:A,Value:{hunter2, pass},},},Mounts:x", "pass}"),
+        ("Envs:[]*KeyValue{&KeyValue{Key:A,Value:first\nhunter2pass,},},Mounts:x", "hunter2pass"),
+        ('{"key":"DB_PASSWORD","value":"hunter2pass"}', "hunter2pass"),
+        ('msg="{\\"key\\":\\"A\\",\\"value\\":\\"say \\\\\\"hunter2\\\\\\" pass\\"}" a=b', "hunter2"),
+        ('"env":[{"name":"A","value":"hunter2pass"}]', "hunter2pass"),
+        ("Env:[]EnvVar{EnvVar{Name:A,Value:hunter2pass,ValueFrom:nil,},}", "hunter2pass"),
+        ("{Name:A Value:hunter 2pass ValueFrom:nil}", "2pass"),
+        ('envs:{key:"A"  value:"hunter2pass"}', "hunter2pass"),
+        ('{"env": {"A": "hunter2pass"}}', "hunter2pass"),
+        ("Env:map[A:hunter2pass]", "hunter2pass"),
+        ("Env:[A=hunter2pass B=hunter3]", "hunter3"),
+        ('"env": [\n  "A=x]y",\n  "B=hunter2pass"\n]', "hunter2pass"),
+        ('default_env = ["DATABASE=hunter2hunter"]', "hunter2hunter"),
+        ('msg="default_env = [\\n  \\"DATABASE=hunter2hunter\\",\\n]"', "hunter2hunter"),
+        ("crictl --env A=hunter2pass", "hunter2pass"),
+        ('"-e","A=hunter2pass"', "hunter2pass"),
+        ("Environment=A=hunter2 B=hunter3", "hunter3"),
+        ("redis://:hunter2pw@cache", "hunter2pw"),
+        ("https://TOKENHUNTER@host/x", "TOKENHUNTER"),
+        ("redis://u:hun@ter2@cache", "ter2"),
+        ('["run","--password","hunter2"]', "hunter2"),
+        ('args=[\\"--password\\", \\"hunter2\\"]', "hunter2"),
+        ('{"passwords": ["hunter1", "hunter2"]}', "hunter2"),
     ],
 )
 def test_what_looks_like_a_secret_is_taken_out_of_texts(text: str, secret: str) -> None:
@@ -58,6 +90,9 @@ def test_what_looks_like_a_secret_is_taken_out_of_texts(text: str, secret: str) 
         "kata_shim_rpc_durations_histogram_milliseconds_bucket{action=\"create\",le=\"512.0\"} 3.0",
         "the token bucket is full",
         "sha256:" + "0f" * 32,
+        "dial unix:///run/x.sock, mail kata@example.org, clone git@github.com:a/b ssh://git@host/x, host@1.2",
+        "docker://registry/image:1@sha256:" + "0f" * 32,
+        "environment is set up, keys and values are kept",
         "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)",
     ],
 )  # fmt: skip
@@ -67,9 +102,12 @@ def test_what_people_need_stays(text: str) -> None:
 
 def test_json_stays_json() -> None:
     document = {"password": "x", "tokens": [1], "nested": {"api_key": 'y"z', "secret": 5, "policy": None}, "n": 1}
+    document |= {"env": ["A=x"], "environment": {"B": "y"}, "envs": [{"name": "C", "value": 5}]}
     redacted = json.loads(Redactor().text(json.dumps(document, indent=1)))
     assert redacted["nested"]["api_key"] == redacted["password"] == redacted["nested"]["secret"] == REDACTED
     assert redacted["n"] == 1
+    assert (redacted["env"], redacted["environment"]) == ([f"A={REDACTED}"], REDACTED)
+    assert redacted["envs"] == [{"name": "C", "value": REDACTED}]
 
 
 def test_known_values_are_taken_out_wherever_and_however_they_stand() -> None:
@@ -132,6 +170,8 @@ def test_settings_are_told_key_by_key_without_comments_and_secrets() -> None:
         [plugins."a.b".registry.configs."h".auth]
         password = "s3cret-pass"
         username = "somebody"
+        [plugins]
+        env = ["A=s3cret-env"]
         [[plugins.list]]
         private_thing = ["s3cret-list"]
         [[plugins.list]]
@@ -142,7 +182,10 @@ def test_settings_are_told_key_by_key_without_comments_and_secrets() -> None:
     assert "hypervisor.qemu.default_memory = 512\n" in told
     assert f'hypervisor.qemu.kernel_params = "quiet agent.x={REDACTED}"\n' in told
     assert "plugins.list.1.plain = true\n" in told
-    assert {"s3cret-param", "s3cret-init", "s3cret-pass"} <= set(redaction.secret_settings(text))
+    assert f'plugins.env = ["A={REDACTED}"]\n' in told
+    assert {"s3cret-param", "s3cret-init", "s3cret-pass", "s3cret-env", "s3cret-list"} <= set(
+        redaction.secret_settings(text)
+    )
     with pytest.raises(ValueError, match="line 1"):
         redaction.settings("a b")
 
@@ -161,7 +204,7 @@ def test_of_command_lines_only_known_options_have_values(words: list[str], told:
     assert redaction.command_line(words) == told
 
 
-@pytest.mark.parametrize("text", ["aB3" * 300_000, "_key" * 200_000, "env=[" * 200_000, 'password="' * 100_000])
+@pytest.mark.parametrize("text", ["aB3" * 300_000, "_key" * 200_000, "env=[" * 200_000, 'password="' * 100_000, *LONG])
 def test_no_text_takes_long(text: str) -> None:
     began = time.process_time()
     Redactor().text(text)

@@ -84,6 +84,32 @@ def test_virtualization_that_is_off_is_told_by_where_to_switch_it_on(tmp_path: P
     assert "nested virtualization" in flag.fix
 
 
+@pytest.mark.parametrize("flag", ["lm", "sse4_1"])
+def test_a_processor_that_is_too_old_is_told_by_the_flag_it_lacks(tmp_path: Path, flag: str) -> None:
+    facts = node(tmp_path, INTEL.format(more="").replace(f" {flag}", ""), modules=["kvm", "kvm_intel"])
+    findings = hardware(facts, "", emulation=False)
+    assert bad(findings) == {f"processor: {flag}": "fail"}
+    assert [each.fix for each in findings if each.verdict is Verdict.FAIL] == [
+        "use a younger processor, or pass the host's on to the node (-cpu host)"
+    ]
+
+
+def test_nested_machines_that_are_off_are_told_with_the_option(tmp_path: Path) -> None:
+    facts = node(tmp_path, AMD.format(more=""), modules=["kvm", "kvm_amd"], nested="0")
+    findings = hardware(facts, "", emulation=False)
+    assert bad(findings) == {}
+    [nested] = [each for each in findings if each.name == "nested"]
+    assert "options kvm_amd nested=1" in nested.fix
+
+
+def test_of_a_bare_root_every_finding_that_is_not_well_has_a_fix(tmp_path: Path) -> None:
+    findings = hardware(read(tmp_path, architecture="x86_64", release=RELEASE), None, emulation=False)
+    findings += check(tmp_path / "none.toml", root=tmp_path)
+    wrong = [each for each in findings if each.verdict is not Verdict.OK]
+    assert len(wrong) > 5
+    assert [each for each in wrong if not each.fix] == []
+
+
 def test_a_paravirtual_kvm_is_found_out_though_it_makes_machines(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("")
     node(tmp_path, AMD.format(more="hypervisor"), modules=["kvm", "kvm_pvm"])

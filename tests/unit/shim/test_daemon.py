@@ -21,6 +21,7 @@ from kata_py.sandbox.stdio import StdioOpener
 from kata_py.shim import daemon as daemons
 from kata_py.shim import listener
 from kata_py.shim.daemon import Daemon
+from kata_py.shim.log import LogrusFormatter, logging_to
 from kata_py.ttrpc.address import UnixAddress
 from kata_py.ttrpc.client import connect
 from kata_py.ttrpc.context import Context
@@ -205,3 +206,14 @@ def test_the_configuration_can_let_the_shim_talk(
     file.write_text(f"[runtime]\nenable_debug = {enable_debug}\n")
     assert daemons.configuration_of(file).source == file
     assert logging.getLogger().level == level
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_configuration_says_in_which_form_the_shim_logs(form: str, tmp_path: Path) -> None:
+    file = tmp_path / "configuration.toml"
+    file.write_text(f'[runtime]\nlog_format = "{form}"\n')
+    with logging_to(tmp_path / "log", "aa11", debug=False):
+        daemons.configuration_of(file)
+        formatters = [handler.formatter for handler in logging.getLogger().handlers]
+    forms = [formatter.form for formatter in formatters if isinstance(formatter, LogrusFormatter)]
+    assert forms == [form, form], "of the fifo and of the journal"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kata_py.shim.log import FifoHandler, JournalHandler, LogrusFormatter, logging_to, write_as
+from kata_qemu import virtiofsd
 
 SANDBOX = "5" * 64
 
@@ -174,9 +175,9 @@ def datagrams(short_tmp: Path) -> Iterator[socket.socket]:
     (short_tmp / "socket").unlink()
 
 
-def send(journal: str, syslog: str, text: str = "hello") -> None:
+def send(journal: str, syslog: str, text: str = "hello", name: str = "kata_qemu.process") -> None:
     handler = JournalHandler(journal, syslog)
-    handler.emit(record(text=text))
+    handler.emit(record(name, text=text))
     handler.close()
 
 
@@ -188,6 +189,14 @@ def test_the_journal_gets_identifier_and_priority(datagrams: socket.socket) -> N
 def test_syslog_takes_the_journals_place(datagrams: socket.socket) -> None:
     send("/no/such", datagrams.getsockname())
     assert datagrams.recv(1000) == b"<28>kata[%d]: hello" % os.getpid()
+
+
+def test_virtiofsds_lines_have_an_identifier_of_their_own(datagrams: socket.socket) -> None:
+    send(datagrams.getsockname(), "/no/such", name="kata_qemu.virtiofsd")
+    assert datagrams.recv(1000) == b"PRIORITY=4\nSYSLOG_IDENTIFIER=virtiofsd\nMESSAGE=hello\n"
+    send("/no/such", datagrams.getsockname(), name="kata_qemu.virtiofsd")
+    assert datagrams.recv(1000) == b"<28>virtiofsd[%d]: hello" % os.getpid()
+    assert virtiofsd.log.name == "kata_qemu.virtiofsd"
 
 
 def test_a_line_too_long_for_a_datagram_is_cut(datagrams: socket.socket) -> None:
