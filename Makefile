@@ -88,7 +88,7 @@ podvms: setup
 package: setup guest ## wheel, relocatable bundle and Debian package, into dist/
 	@$(BIN)/python -m tools.package
 
-bench: setup guest ## the figures of docs/performance.md
+bench: setup guest podvms ## the figures of docs/performance.md
 	@$(BIN)/python -m bench
 
 conformance: setup ## kubernetes' critest over containerd and this shim, into docs/conformance.md (root, Go)

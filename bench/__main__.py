@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
-from bench import adaptor, agents, guest, monitor, overhead, pool, proxy, shim_start, splice, ttrpc, tunnel
+from bench import adaptor, agents, guest, monitor, overhead, podvm, pool, proxy, shim_start, splice, ttrpc, tunnel
 
 Figure = tuple[str, str, str]
 
@@ -22,6 +22,7 @@ PARTS: dict[str, Callable[[], list[Figure]]] = {
     "proxy": proxy.figures,
     "adaptor": adaptor.figures,
     "tunnel": tunnel.figures,
+    "podvm": podvm.figures,
     "pool": pool.figures,
     "monitor": monitor.figures,
     "shim": shim_start.figures,

@@ -1,6 +1,7 @@
 """Many pods at once on EC2 (`tests.moto`): the adaptor's control plane alone, in a process of its own that is measured.
 
-Pods have no network and no agent: those are ready at once. So what is left is records, certificates, turns, calls.
+Pods have no network: that is ready at once. So are their agents, unless they are to be connected: then one, in a
+process of its own, is that of all, which each pod has a proxy to, with TLS, and a runtime at the proxy that stays.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +36,11 @@ from kata_caa.record import PodRecord, PodRecords
 from kata_caa.request import PodRequest
 from kata_caa.surroundings import Alone
 from kata_caa.turns import Turns
+from kata_protos.health_pb2 import CheckRequest
+from kata_protos.health_ttrpc import HealthClient
+from kata_py.ttrpc.address import UnixAddress
+from kata_py.ttrpc.client import connect
+from tests.agents import agents_apart
 
 OWNER = "storm"
 POLICY = RetryPolicy(
@@ -53,13 +59,13 @@ class Storm:
     Attributes:
         served: How many ran.
         errors: What the others met.
-        seconds: From each pod's announcement to its running, in order.
-        up: Seconds until all ran.
+        seconds: From each pod's announcement to its running, or to its agent's answer to its runtime; in order.
+        up: Seconds until all were so far.
         down: Seconds until all were deleted.
         left: How many objects were the owner's then.
         records: How many pods were on record then.
         cpu: Seconds of processor time, from the first announcement to the last deletion.
-        memory: The most memory that was resident, in bytes: with the cloud open, with ten pods, with all.
+        memory: The most memory that was resident, in bytes: with the cloud open, with all pods.
     """
 
     served: int
@@ -107,21 +113,34 @@ async def _no_metadata(path: str) -> str:
     raise MetadataError(path)
 
 
-async def storm(config: AwsConfig, directory: Path, count: int) -> Storm:
+async def storm(config: AwsConfig, directory: Path, count: int, connected: bool) -> Storm:
     """Have many pods started and deleted at once.
 
     Args:
         config: The cloud.
-        directory: For the records.
+        directory: For the records; of a short path.
         count: How many.
+        connected: Whether their agents are there, and a runtime at the proxy of each.
     """
-    settings = AdaptorConfig(socket=str(directory / "hypervisor.sock"), pods_dir=str(directory / "pods"))
-    records, nothing = PodRecords(directory / "pods"), _Nothing()
     (directory / "netns").mkdir()
-    async with Aws(config, fetch=_no_metadata, policy=POLICY, pace=Pace(0.2, 2.0)) as cloud:
+    async with (
+        Aws(config, fetch=_no_metadata, policy=POLICY, pace=Pace(0.2, 2.0)) as cloud,
+        agents_apart(directory / "tls") as port,
+        AsyncExitStack() as runtimes,
+    ):
+        settings = AdaptorConfig(
+            socket=str(directory / "hypervisor.sock"), pods_dir=str(directory / "pods"), forwarder_port=port
+        )
+        records, nothing = PodRecords(directory / "pods"), _Nothing()
         gateway = Gateway(settings, records)
+
+        async def proxy(record: PodRecord) -> AbstractAsyncContextManager[Proxy]:
+            if not connected:
+                return await nothing.proxy(record)
+            return await gateway.proxy(replace(record, addresses=("127.0.0.1",)))
+
         turns = Turns(settings.concurrent_creates)
-        parts = Parts(cloud, nothing, nothing.proxy, records, turns, Alone(), partial(tags_of, OWNER), nothing, POLICY)
+        parts = Parts(cloud, nothing, proxy, records, turns, Alone(), partial(tags_of, OWNER), nothing, POLICY)
         on_record = partial(orphans.on_record, records, MachineRecords(settings.pool_dir))
         pods = Pods(parts, gateway, Alone(), owner=OWNER, on_record=on_record)
         await cloud.owned(OWNER)  # what a client needs at all is there now
@@ -138,22 +157,21 @@ async def storm(config: AwsConfig, directory: Path, count: int) -> Storm:
             try:
                 await pods.create(request)
                 await pods.start(request.sandbox_id)
+                if connected:
+                    address = UnixAddress(str(records.socket(request.sandbox_id)))
+                    runtime = await runtimes.enter_async_context(connect(address, timeout=5))
+                    await HealthClient(runtime).Check(CheckRequest(), timeout=60)
             except Exception as error:
                 errors[f"{type(error).__name__}: {error}"] += 1
             else:
                 seconds.append(time.monotonic() - asked)
 
-        async def many(numbers: range) -> None:
-            async with asyncio.TaskGroup() as group:
-                for number in numbers:
-                    group.create_task(start(number), name=f"start {number}")
-            memory.append(_resident())
-
-        first = min(10, count)
-        await many(range(first))
-        began_all = time.monotonic()
-        await many(range(first, count))
-        up = time.monotonic() - began_all
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for number in range(count):
+                group.create_task(start(number), name=f"start {number}")
+        up = time.monotonic() - began
+        memory.append(_resident())
         ending = [pods._pods[id].stop() for id in list(pods._pods)]
         down = time.monotonic()
         await asyncio.wait(ending)
@@ -169,18 +187,19 @@ def _resident() -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
 
-def in_process(config: AwsConfig, directory: Path, count: int, timeout: float) -> Storm:
+def in_process(config: AwsConfig, directory: Path, count: int, timeout: float, *, connected: bool = False) -> Storm:
     """`storm` in a process of its own.
 
     Args:
         config: The cloud.
-        directory: For the records, and the process's log.
+        directory: For the records, and the process's log; of a short path.
         count: How many pods.
         timeout: Seconds that it may take.
+        connected: As of `storm`.
     """
     with (directory / "log").open("w") as log:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.storm", str(directory), str(count)],
+            [sys.executable, "-m", "tests.storm", str(directory), str(count), *["connected"] * connected],
             input=json.dumps(asdict(config)), stdout=subprocess.PIPE, stderr=log, text=True, timeout=timeout,
             cwd=Path(__file__).parent.parent, check=False,
         )  # fmt: skip
@@ -192,4 +211,6 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
     read = json.loads(sys.stdin.read())
     tuples = {name: tuple(value) for name, value in read.items() if isinstance(value, list)}
-    print(json.dumps(asdict(asyncio.run(storm(AwsConfig(**{**read, **tuples}), Path(sys.argv[1]), int(sys.argv[2]))))))
+    asked = AwsConfig(**{**read, **tuples})
+    done = asyncio.run(storm(asked, Path(sys.argv[1]), int(sys.argv[2]), connected="connected" in sys.argv[3:]))
+    print(json.dumps(asdict(done)))

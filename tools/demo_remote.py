@@ -221,7 +221,8 @@ async def _tour(host: Libvirtd, adaptor: Adaptor, containerd: CriContainerd, log
 async def _inside(host: Libvirtd, adaptor: Adaptor, pod: Pod, neighbour: Pod, image: str, machine: str) -> None:
     for name in _machines(host):
         show(name)
-    container = await pod.run("sleep", "1000", name="app", image=cri.ImageSpec(image=image))
+    script = "echo hello from the machine; exec sleep 1000"
+    container = await pod.run("sh", "-c", script, name="app", image=cri.ImageSpec(image=image))
 
     step("a container in it: its kernel is the machine's")
     kernel = await _said(container, "uname -srm")
@@ -229,6 +230,10 @@ async def _inside(host: Libvirtd, adaptor: Adaptor, pod: Pod, neighbour: Pod, im
     print(f"\n    host kernel   {ours}\n    guest kernel  {kernel}")
     expect(kernel != ours, "the container saw the host's kernel: it ran in no virtual machine")
     expect(kernel.endswith(machine), f"the container's machine is none of {machine}")
+
+    step("its log, as Kubernetes reads it on this node")
+    await container.wrote(b"hello from the machine\n")
+    show(container.log_path.read_text())
 
     step("the machine has the pod's network: a neighbour on this node, and back")
     there = (await neighbour.status()).network.ip

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from kata_caa.errors import InvalidRequest, MalformedConfig
+from kata_caa.errors import MalformedConfig
 
 DIRECTORY: Final = "/run/peerpod"
 APF: Final = f"{DIRECTORY}/apf.json"
@@ -27,6 +27,9 @@ PATHS: Final = frozenset({APF, AUTH, INITDATA, SCRATCH_MARKER, AA, CDH})
 
 AUTH_MAX: Final = 12_288
 """Bytes that `auth.json` may have to be sent at all."""
+
+LENGTH_MAX: Final = 256 << 10
+"""Bytes that a pod VM reads: four times of what any cloud takes."""
 
 _HEADER: Final = "#cloud-config"
 _KEYS: Final = ("path", "content")
@@ -52,27 +55,6 @@ class File(NamedTuple):
 
     path: str
     content: str
-
-
-class SizeLimit(NamedTuple):
-    """How much user data a cloud takes.
-
-    Attributes:
-        cloud: Its name.
-        bytes: How many.
-        encoded: Whether they are counted after base64.
-    """
-
-    cloud: str
-    bytes: int
-    encoded: bool
-
-
-AWS: Final = SizeLimit("AWS", 16 << 10, encoded=False)
-"""Source: Amazon EC2 user guide, "user data is limited to 16 KB, in raw form"."""
-
-AZURE: Final = SizeLimit("Azure", 64 << 10, encoded=True)
-"""Source: cloud-api-adaptor `src/cloud-providers/azure/provider.go`."""
 
 
 def render(files: Iterable[File]) -> str:
@@ -104,26 +86,6 @@ def render(files: Iterable[File]) -> str:
         lines.append(f"    content: |{indicator}{chomping}")
         lines += [f"      {line}" if line else "" for line in body.split("\n")]
     return "\n".join(lines) + "\n"
-
-
-def fit(files: Iterable[File], limit: SizeLimit) -> str:
-    """The cloud-config text, if the cloud takes that much.
-
-    Raises:
-        InvalidRequest: It does not; says how much there is, and what is the most of it.
-        MalformedConfig: As `render`.
-    """
-    files = tuple(files)
-    text = render(files)
-    raw = len(text.encode())
-    size = -(-raw // 3) * 4 if limit.encoded else raw
-    if size > limit.bytes:
-        path, content = max(files, key=lambda file: len(file.content))
-        raise InvalidRequest(
-            f"user data of {size} bytes{' in base64' if limit.encoded else ''} exceeds the {limit.bytes} bytes that "
-            f"{limit.cloud} takes; the largest file is {path} with {len(content.encode())} bytes: make it smaller"
-        )
-    return text
 
 
 def parse(data: str | bytes, paths: Iterable[str] | None = None) -> tuple[File, ...]:

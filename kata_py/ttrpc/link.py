@@ -93,6 +93,7 @@ class Link(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone."""
+        self._transport = None  # owner and link are a cycle, and what waits with it for the collector may be large: TLS
         self.closed = True
         self._wake()
         if not self._is_lost:

@@ -28,6 +28,7 @@ def test_the_demo_shows_a_pod_in_a_machine_of_libvirt_and_leaves_nothing() -> No
     release, machine = kernel(demo.stdout, "guest")
     assert (release != platform.release(), machine) == (True, platform.machine())
     assert demo.stdout.count("2 packets transmitted, 2 packets received") == 2
+    assert " stdout F hello from the machine\n" in demo.stdout
     assert "still here" in demo.stdout
     assert "nothing is left behind" in demo.stdout
 

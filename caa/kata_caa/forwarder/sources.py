@@ -13,13 +13,11 @@ from typing import Final, NamedTuple, Protocol
 
 from kata_caa.errors import ForwarderError
 from kata_caa.forwarder import iso9660
+from kata_caa.userdata import LENGTH_MAX
 
 logger = logging.getLogger(__name__)
 
 CIDATA: Final = Path("/media/cidata")
-LENGTH_MAX: Final = 256 << 10
-"""Bytes that user data may have: four times of what any cloud takes."""
-
 LINK_LOCAL: Final = "http://169.254.169.254"
 GCP: Final = "http://metadata.google.internal"
 ALIBABA: Final = "http://100.100.100.200"

@@ -565,6 +565,14 @@ async def test_a_server_that_is_not_trusted_gets_no_token(arm: Server):
     assert arm.calls == []
 
 
+async def test_user_data_beyond_azures_limit_are_refused_before_a_machine_is_asked_for(azure, arm: Server):
+    async with azure() as provider:
+        with pytest.raises(ProviderError, match="has 65540 bytes in base64, Azure takes 65536") as refused:
+            await provider.create(dataclasses.replace(REQUEST, user_data="x" * 49_153))
+    assert refused.value.fault is Fault.FATAL
+    assert not [call for call in arm.calls if "PUT" in str(call)]
+
+
 async def test_user_data_and_secrets_are_in_no_log(azure, caplog):
     caplog.set_level(0)
     async with azure(dataclasses.replace(CONFIG, secret="the-secret")) as provider:

@@ -123,6 +123,17 @@ async def test_secrets_and_disks_are_for_nobody_else_to_read(given: Libvirtd, co
         await provider.delete(REQUEST.target)
 
 
+async def test_user_data_beyond_what_a_machine_reads_are_refused_before_anything_is_made(
+    given: Libvirtd, config: LibvirtConfig
+) -> None:
+    before = _all(given)
+    async with LibvirtProvider(config) as provider:
+        with pytest.raises(ProviderError, match=r"has 262146 bytes, its forwarder takes 262144 .*initdata") as refused:
+            await provider.create(replace(REQUEST, user_data="é" * (1 << 17) + "xx"))
+    assert refused.value.fault is Fault.FATAL
+    assert _all(given) == before
+
+
 async def test_a_machine_is_as_large_as_its_pod_asks_for(given: Libvirtd, config: LibvirtConfig) -> None:
     async with LibvirtProvider(config) as provider:
         made = await provider.create(replace(REQUEST, spec=InstanceSpec(vcpus=2, memory=96, multi_nic=True)))

@@ -23,7 +23,7 @@ MEMORY = 150 << 20
 
 
 @pytest.mark.timeout(180)
-def test_two_hundred_pods_are_served_and_deleted_by_a_cloud_that_throttles(tmp_path: Path):
+def test_two_hundred_pods_are_served_and_deleted_by_a_cloud_that_throttles(short_tmp: Path):
     with ec2_server() as ec2:
         config = config_of(ec2)
         calls, lock, refused = itertools.count(1), threading.Lock(), Counter[str]()
@@ -37,7 +37,7 @@ def test_two_hundred_pods_are_served_and_deleted_by_a_cloud_that_throttles(tmp_p
         before = ec2.objects()
         ec2.seen.clear()
         ec2.before = throttle
-        storm = in_process(config, tmp_path, PODS, timeout=150)
+        storm = in_process(config, short_tmp, PODS, timeout=150)
         seen = Counter(ec2.actions)
         print(f"{PODS} up in {storm.up:.1f} s, down in {storm.down:.1f} s, {storm.cpu:.1f} s of processor time")
         print(f"MiB: {[each >> 20 for each in storm.memory]}; calls: {seen}; refused: {refused}")

@@ -105,6 +105,13 @@ def pc(path: Path, *drive: str | Path) -> list[str | Path]:
     return ["qemu-system-x86_64", *options, "-nic", "user,model=virtio-net-pci"]
 
 
+def s390x(path: Path, *drive: str | Path) -> list[str | Path]:
+    options = ["-M", "s390-ccw-virtio,accel=tcg", "-m", "512", "-nodefaults", "-no-reboot", "-display", "none"]
+    options += ["-chardev", "stdio,id=console", "-device", "sclpconsole,chardev=console"]
+    options += ["-drive", f"file={path},format=qcow2,if=none,id=root"]
+    return ["qemu-system-s390x", *options, *drive, "-nic", "user,model=virtio"]
+
+
 async def test_a_bios_boots_it_from_a_sata_disk_and_what_the_disk_has_beyond_it_is_for_images(tmp_path: Path) -> None:
     path = copy("x86_64", tmp_path, "2G")
     drives = ["-device", "ide-hd,drive=root,bus=ide.0", "-drive", user_data(tmp_path)]
@@ -139,13 +146,9 @@ async def test_an_s390x_machine_boots_it_from_a_virtio_disk_and_encrypts_what_it
     tmp_path: Path,
 ) -> None:
     path = copy("s390x", tmp_path, "2G")
-    options = ["-M", "s390-ccw-virtio,accel=tcg", "-m", "512", "-nodefaults", "-no-reboot", "-display", "none"]
-    options += ["-chardev", "stdio,id=console", "-device", "sclpconsole,chardev=console"]
-    options += ["-drive", f"file={path},format=qcow2,if=none,id=root"]
-    options += ["-device", "virtio-blk-ccw,drive=root,bootindex=1"]
-    options += ["-drive", user_data(tmp_path, File(SCRATCH_MARKER, ""), config=encrypted())]
-    options += ["-device", "virtio-blk-ccw,drive=cidata"]
-    options += ["-nic", "user,model=virtio"]
-    await console_until(["qemu-system-s390x", *options], SERVES, b" for images, encrypted ", *TUNNEL)
+    drives = ["-device", "virtio-blk-ccw,drive=root,bootindex=1"]
+    drives += ["-drive", user_data(tmp_path, File(SCRATCH_MARKER, ""), config=encrypted())]
+    drives += ["-device", "virtio-blk-ccw,drive=cidata"]
+    await console_until(s390x(path, *drives), SERVES, b" for images, encrypted ", *TUNNEL)
     assert IN_PLAIN not in (written := path.read_bytes())
     assert len(written) > 1 << 20

@@ -18,8 +18,6 @@ from typing import Protocol
 from kata_caa.pool.machine import MachineRecords, Phase
 from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG
 from kata_caa.record import PodRecords, State
-from kata_protos import binding_pb2
-from kata_protos.binding_ttrpc import BindingService
 from kata_protos.health_pb2 import CheckRequest
 from kata_protos.health_ttrpc import HealthClient
 from kata_py.config.model import Configuration, HypervisorConfig
@@ -27,13 +25,11 @@ from kata_py.hypervisor.api import Boot, HypervisorError, VmSpec
 from kata_py.hypervisor.remote import RemoteHypervisor
 from kata_py.ttrpc.address import Address
 from kata_py.ttrpc.client import connect
-from kata_py.ttrpc.context import Context
-from kata_py.ttrpc.server import Server
 from tests.adaptor import Adaptor
+from tests.agents import agents
 from tests.drivers.faults import ENVIRONMENT, Faults, Point
 from tests.drivers.file_cloud import FileStore
 from tests.drivers.journal import ListJournal
-from tests.drivers.memory import Healthy
 from tests.functional.caa.cloud import state
 from tests.integration.peer.pods import BRIDGE, Network, ip, network
 
@@ -195,42 +191,22 @@ class World:
             alive.set()
 
 
-class Unbound(BindingService):
-    """A machine that waits for a pod; afterwards it waits for the next one."""
-
-    async def State(self, request: binding_pb2.StateRequest, context: Context) -> binding_pb2.StateResponse:
-        return binding_pb2.StateResponse()
-
-    async def Bind(self, request: binding_pb2.BindRequest, context: Context) -> binding_pb2.BindResponse:
-        return binding_pb2.BindResponse()
-
-
 @asynccontextmanager
-async def agents() -> AsyncIterator[int]:
-    """The agents of all machines; gives their port."""
-    server = Server()
-    server.add(Healthy())
-    server.add(Unbound())
-    listener = await asyncio.get_running_loop().create_server(server.accept, "0.0.0.0", 0)
-    async with listener:
-        yield listener.sockets[0].getsockname()[1]
-        server.close()
-
-
-@asynccontextmanager
-async def worlds(top: Path, *, pool: int = 0) -> AsyncIterator[World]:
+async def worlds(top: Path, *, pool: int = 0, tls: bool = False) -> AsyncIterator[World]:
     """A world with a bystander in it, whose cloud is files.
 
     Args:
         top: For its files; of a short path.
         pool: How many machines shall wait for a pod.
+        tls: Whether agents are reached by TLS.
     """
     for each in ("cloud", "faults"):
         (top / each).mkdir(parents=True)
     faults, store = Faults(top / "faults"), FileStore(directory=top / "cloud")
     environ = {"KATA_TEST_CLOUD_DIR": str(store.directory), ENVIRONMENT: str(faults.directory)}
     flags = ["-warm-pool", f"default={pool}"] if pool else []
-    async with inhabited(top, ["file", "-log-level", "debug", *flags], environ, MACHINES, faults, store) as world:
+    arguments = ["file", "-log-level", "debug", *flags]
+    async with inhabited(top, arguments, environ, MACHINES, faults, store, tls=tls) as world:
         world.pool = pool
         await settle(world)
         yield world
@@ -238,7 +214,14 @@ async def worlds(top: Path, *, pool: int = 0) -> AsyncIterator[World]:
 
 @asynccontextmanager
 async def inhabited(
-    top: Path, arguments: Sequence[str], environ: Mapping[str, str], machines: str, faults: Plan, store: Store
+    top: Path,
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    machines: str,
+    faults: Plan,
+    store: Store,
+    *,
+    tls: bool = False,
 ) -> AsyncIterator[World]:
     """A world with a bystander in it, which is about to be.
 
@@ -249,14 +232,15 @@ async def inhabited(
         machines: The network that machines are reached in; all of it becomes this host.
         faults: What goes wrong.
         store: What the cloud has.
+        tls: Whether machines are spoken to by TLS.
     """
     async with AsyncExitStack() as stack:
         ip(f"route add local {machines} dev lo")
         stack.callback(ip, f"route del local {machines} dev lo")
-        port = await stack.enter_async_context(agents())
+        port = await stack.enter_async_context(agents(top / "tls" if tls else None))
         flags = [
-            "-host-interface", BRIDGE, "-disable-tls", "-forwarder-port", str(port), "-proxy-timeout", "5s",
-            "-sweep-interval", "200ms", "-owner", "tests",
+            "-host-interface", BRIDGE, "-forwarder-port", str(port), "-proxy-timeout", "5s",
+            "-sweep-interval", "200ms", "-owner", "tests", *([] if tls else ["-disable-tls"]),
         ]  # fmt: skip
         adaptor = Adaptor(top, [*arguments, *flags], environ, PROGRAM)
         await adaptor.start()

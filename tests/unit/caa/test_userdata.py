@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kata_caa import userdata
-from kata_caa.errors import InvalidRequest, MalformedConfig
-from kata_caa.userdata import AUTH, AWS, AZURE, INITDATA, PATHS, SCRATCH_MARKER, File, SizeLimit, fit, parse, render
+from kata_caa.errors import MalformedConfig
+from kata_caa.userdata import AUTH, PATHS, SCRATCH_MARKER, File, parse, render
 
 AWKWARD = st.text(st.sampled_from(" \t\n\r#:-|>ab\"'\\\x00\x7f\x85\u2028\ufeff\ufffeé\U0001f600"), max_size=30)
 CONTENTS = AWKWARD | st.text(max_size=60)
@@ -161,14 +161,6 @@ def test_what_cannot_be_written_is_refused(file, says):
         render([file])
     with pytest.raises(MalformedConfig, match="twice"):
         render([File("/a", ""), File("/a", "")])
-
-
-@pytest.mark.parametrize(("limit", "takes"), [(AWS, 16_384), (AZURE, 49_152)])
-def test_a_clouds_limit_is_exact_and_its_error_names_the_largest_file(limit: SizeLimit, takes):
-    rest = len(render([File(AUTH, "{}"), File(INITDATA, "a")])) - 1
-    assert len(fit([File(AUTH, "{}"), File(INITDATA, "a" * (takes - rest))], limit)) == takes
-    with pytest.raises(InvalidRequest, match=f"{limit.bytes} bytes that {limit.cloud} takes.*{INITDATA}"):
-        fit([File(AUTH, "{}"), File(INITDATA, "a" * (takes - rest + 1))], limit)
 
 
 def test_the_allowed_paths_are_upstreams_six():

@@ -1,5 +1,6 @@
 import asyncio
 import socket
+import weakref
 
 import pytest
 
@@ -143,6 +144,16 @@ async def test_a_lost_connection_wakes_senders_and_is_told_once(owner, wire):
     owner.call()
     await asyncio.sleep(0)
     assert wire.written == []
+
+
+async def test_a_lost_connection_lets_go_of_its_transport_at_once(owner):
+    wire = Wire()
+    alive = weakref.ref(wire)
+    owner.link.connection_made(wire)
+    del wire
+    assert alive() is not None
+    owner.link.connection_lost(None)
+    assert alive() is None
 
 
 async def test_reading_resumes_when_all_who_held_it_let_go(owner, wire):

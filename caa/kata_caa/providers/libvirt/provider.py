@@ -31,6 +31,7 @@ from kata_caa.providers.libvirt.connection import Connection, Opener
 from kata_caa.providers.libvirt.domain import Machine, new_macs, uuid_of
 from kata_caa.providers.libvirt.host import Host
 from kata_caa.providers.libvirt.image import LibvirtImages
+from kata_caa.userdata import LENGTH_MAX
 
 _GIB = 1 << 30
 
@@ -77,6 +78,12 @@ class LibvirtProvider:
         """As the interface has it."""
         if request.spec.gpus:
             raise ProviderError(Fault.FATAL, "libvirt machines have no GPUs", hint="take default_gpus from the pod")
+        if (size := len(request.user_data.encode())) > LENGTH_MAX:  # the machine would tell its console alone
+            raise ProviderError(
+                Fault.FATAL,
+                f"the pod VM's user data has {size} bytes, its forwarder takes {LENGTH_MAX}",
+                hint="shorten the pod's initdata and registry credentials",
+            )
         name, pool = request.target.name, self._config.pool
         async with self._connection.turn(request.target.sandbox_id) as turn:
             machine, facts, former = await turn.call(

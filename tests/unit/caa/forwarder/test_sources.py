@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from kata_caa.errors import ForwarderError
 from kata_caa.forwarder import iso9660, sources
 from kata_caa.forwarder.sources import AlibabaSource, AwsSource, AzureSource, DiskSource, FileSource, GcpSource, find
+from kata_caa.userdata import LENGTH_MAX
 
 DATA = b"#cloud-config\n\xc3\xa9\n"
 
@@ -129,8 +130,8 @@ def test_a_service_without_user_data_is_an_error_with_its_status(metadata):
 
 
 def test_an_answer_that_is_too_long_or_too_short_is_an_error(metadata):
-    metadata.answer = b"x" * (sources.LENGTH_MAX + 1)
-    with pytest.raises(ForwarderError, match=f"more than {sources.LENGTH_MAX} bytes"):
+    metadata.answer = b"x" * (LENGTH_MAX + 1)
+    with pytest.raises(ForwarderError, match=f"more than {LENGTH_MAX} bytes"):
         AwsSource(metadata.base).read()
     metadata.answer, metadata.cut_short = DATA, 7
     with pytest.raises(ForwarderError, match="7 bytes short"):
@@ -255,8 +256,8 @@ def test_what_cannot_be_read_is_an_error_that_names_it(tmp_path):
     (tmp_path / "disk").write_bytes(b"short")
     with pytest.raises(ForwarderError, match="no volume descriptor"):
         DiskSource(tmp_path / "disk").read()
-    (tmp_path / "disk").write_bytes(volume("cidata", data=b"x" * (sources.LENGTH_MAX + 1)))
-    with pytest.raises(ForwarderError, match=f"more than {sources.LENGTH_MAX} bytes"):
+    (tmp_path / "disk").write_bytes(volume("cidata", data=b"x" * (LENGTH_MAX + 1)))
+    with pytest.raises(ForwarderError, match=f"more than {LENGTH_MAX} bytes"):
         DiskSource(tmp_path / "disk").read()
 
 
