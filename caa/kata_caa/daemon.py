@@ -196,7 +196,8 @@ def tags_of(owner: str, record: PodRecord) -> tuple[tuple[str, str], ...]:
 
 
 async def _begin(pool: Pool, records: PodRecords) -> None:
-    await pool.restore(await off_loop(claimed, records))
+    known, damaged = await off_loop(records.known)
+    await pool.restore(claimed(known), is_whole=not damaged)
     pool.begin()
 
 

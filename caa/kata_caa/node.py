@@ -105,8 +105,7 @@ class NodeTunnel:
 
     def _taken(self) -> set[int]:
         """The numbers that records hold, and the links of this node."""
-        records = [record for id in self._records.ids() if (record := self._records.load(id)) is not None]
-        return vni.held() | {number for record in records for number in record.vnis}
+        return vni.held() | {number for id in self._records.ids() for number in self._records.vnis(id)}
 
 
 def _tunnel(record: PodRecord) -> vxlan.Tunnel:
