@@ -100,17 +100,16 @@ class _Serve:
     """Serve the node's runtime."""
 
     async def act(self, config: AdaptorConfig, provider: Any, surroundings: _Opener) -> int:
-        from kata_caa import daemon, node
+        from kata_caa import daemon
+        from kata_caa.examination import examine
 
-        config.verify()
         if config.check:
-            await asyncio.to_thread(daemon.pool_of, config)
-            findings = node.check(config)
+            findings = await asyncio.to_thread(examine, config)
+            _print(findings)  # whatever the cloud says
             async with provider as cloud:
-                findings += await cloud.check()
-            for each in findings:
-                print(f"{'ok     ' if each.passed else 'MISSING'} {each.subject}: {each.detail}")
-            return 0 if all(each.passed for each in findings) else 1
+                found = await cloud.check()
+            _print(found)
+            return 0 if all(each.passed for each in (*findings, *found)) else 1
         async with surroundings() as around:
             await daemon.run(config, provider, around)
         return 0
@@ -213,6 +212,11 @@ async def _surroundings(name: str, config: AdaptorConfig, environ: Mapping[str, 
         raise AdaptorError(f"{error}, and NODE_NAME is set; run: pip install 'kata-py[k8s]'") from error
     async with open_cluster(Place.of(config, name, environ)) as cluster:
         yield cluster
+
+
+def _print(findings: Sequence[Any]) -> None:
+    for each in findings:
+        print(f"{'ok     ' if each.passed else 'MISSING'} {each.subject}: {each.detail}")
 
 
 def _names(shapes: Sequence[type], *, booleans: bool = False) -> set[str]:

@@ -79,6 +79,15 @@ async def inspect(
     )  # fmt: skip
 
 
+def node_address(host_interface: str = "") -> str:
+    """The address of this node that the tunnel uses, with its prefix length. Blocks.
+
+    Raises:
+        TunnelError: As `worker_address`, or the kernel does not tell.
+    """
+    return worker_address(_host_dump(), host_interface)[0]
+
+
 def worker_address(host: Dump, host_interface: str = "") -> tuple[str, bool]:
     """The node's address that the tunnel uses, with its prefix length; and whether its interface is a dedicated one.
 
@@ -170,9 +179,13 @@ def _dumps(netns: Path) -> tuple[Dump, Dump]:
         raise TunnelError(f"there is no network namespace at {netns}") from None
     except OSError as error:
         raise TunnelError(f"network namespace {netns} cannot be read: {error}") from error
+    return _host_dump(), pod
+
+
+def _host_dump() -> Dump:
     try:
         with Rtnetlink() as kernel:
-            return _dump(kernel), pod
+            return _dump(kernel)
     except OSError as error:
         raise TunnelError(f"the node's network cannot be read: {error}") from error
 
