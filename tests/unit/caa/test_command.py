@@ -1,14 +1,20 @@
-"""What the adaptor's command puts down of its settings."""
+"""The adaptor's command: what it puts down of its settings, says of the cloud, and deletes there."""
 
 from __future__ import annotations
 
 import logging
+import sys
+from pathlib import Path
 
 import pytest
 
 from kata_caa import command
 from kata_caa.config import AdaptorConfig
+from kata_caa.leftovers import leftovers
 from kata_caa.providers.aws.config import AwsConfig
+from tests.conftest import REPOSITORY
+
+DRIVERS = REPOSITORY / "tests" / "drivers"  # an entry point in it names the cloud
 
 
 def test_a_setting_that_would_fill_the_log_is_shortened(caplog: pytest.LogCaptureFixture) -> None:
@@ -21,3 +27,67 @@ def test_a_secret_is_never_put_down(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     command._tell(AwsConfig, AwsConfig(secret_key="k" * 10))
     assert caplog.messages == ["aws-secret-key = **********"]
+
+
+@pytest.mark.parametrize(
+    ("provider", "environ", "said"),
+    [
+        ("aws", {"AA_KBC_PARAMS": "cc_kbc::https://kbs"}, {"AA_KBC_PARAMS": "INITDATA or the pod's annotation"}),
+        ("libvirt", {"LIBVIRT_IMAGE_ID": "podvm"}, {"LIBVIRT_IMAGE_ID": "LIBVIRT_VOL_NAME"}),
+        ("aws", {"LIBVIRT_IMAGE_ID": "podvm"}, {}),
+        (
+            "aws",
+            {"ENABLE_CLOUD_PROVIDER_EXTERNAL_PLUGIN": "true", "CLOUD_PROVIDER_EXTERNAL_PLUGIN_PATH": "/plugins"},
+            {"ENABLE_CLOUD_PROVIDER_EXTERNAL_PLUGIN": "'/plugins'"},
+        ),
+        ("aws", {"ENABLE_CLOUD_PROVIDER_EXTERNAL_PLUGIN": "false", "AA_KBC_PARAMS": "", "CLOUD_PROVIDER": "aws"}, {}),
+        ("libvirt", {"CLOUD_PROVIDER": "aws"}, {"CLOUD_PROVIDER": "make both the same"}),
+    ],
+)
+def test_variables_without_effect_are_told_with_what_to_set(
+    provider: str, environ: dict[str, str], said: dict[str, str]
+) -> None:
+    found = leftovers(provider, environ)
+    assert list(found) == list(said)
+    for key, words in said.items():
+        assert words in found[key]
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Flags by which nothing is touched but a test's own cloud, `file`."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(DRIVERS)])
+    (tmp_path / "cloud").mkdir()
+    return [
+        "-cloud-dir", str(tmp_path / "cloud"), "-pods-dir", str(tmp_path / "pods"), "-owner", "tests",
+        "-socket", str(tmp_path / "hv.sock"), "-log-level", "error",
+    ]  # fmt: skip
+
+
+def test_a_check_prints_what_was_looked_at_and_what_has_no_effect(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["file", *words, "-check"], {"AA_KBC_PARAMS": "x"}) == 0
+    out = capsys.readouterr().out
+    assert "ok      owner: tests\n" in out
+    assert "ok      image image-1" in out
+    assert "IGNORED AA_KBC_PARAMS: has no effect: " in out
+
+
+def test_a_check_tells_all_that_is_missing_and_fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = {"POD_SUBNET_CIDRS": "garbage", "TLS_MIN_VERSION": "1.3"}
+    assert command.main(["file", *words, "-check"], wrong) == 1
+    missing = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MISSING")]
+    assert [line.partition(":")[0] for line in missing] == ["MISSING TLS", "MISSING further networks of pods"]
+
+
+def test_without_a_first_word_the_provider_is_that_of_the_environment(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([*words, "-check"], {"CLOUD_PROVIDER": "file"}) == 0
+    assert "ok      image image-1" in capsys.readouterr().out
+    assert command.main([*words, "-check"], {}) == 1
+    assert "no provider, as the first word or in CLOUD_PROVIDER; there is: " in capsys.readouterr().err
+    assert command.main([], {}) == 2
+    assert command.main(["-help"], {"CLOUD_PROVIDER": "file"}) == 0
+    assert capsys.readouterr().out.count("usage: cloud-api-adaptor [<provider>]") == 2
