@@ -141,14 +141,26 @@ class _Orphans:
         from kata_caa.record import PodRecords
 
         pods, machines = PodRecords(Path(config.pods_dir)), MachineRecords(config.pool_dir)
+        owner, status = owner_of_this_node(config.owner), 0
+        print(
+            f"cloud-api-adaptor: looking for what is {owner}'s and has no sandbox in {config.pods_dir}", file=sys.stderr
+        )
+        _, damaged = await asyncio.to_thread(pods.known)
+        for error in damaged.values():
+            print(f"cloud-api-adaptor: {error}: what may be that pod's machine is left out", file=sys.stderr)
         async with provider as cloud:
-            found = await orphans(cloud, owner_of_this_node(config.owner), partial(on_record, pods, machines))
+            found = await orphans(cloud, owner, partial(on_record, pods, machines))
             for sandbox_id, objects in found.items():
                 for each in objects:
                     print(f"{each.kind}\t{each.id}\t{each.name}\t{sandbox_id}")
-                if self.delete:
+                if not self.delete:
+                    continue
+                try:
                     await cloud.delete(target_of(sandbox_id, objects))
-        return 0
+                except AdaptorError as error:
+                    status = 1
+                    print(f"cloud-api-adaptor: what sandbox {sandbox_id} has left stays: {error}", file=sys.stderr)
+        return status
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,14 @@ import pytest
 
 from kata_caa import command
 from kata_caa.config import AdaptorConfig
+from kata_caa.instance import machine_name
 from kata_caa.leftovers import leftovers
+from kata_caa.providers.api import OWNER_TAG, SANDBOX_TAG
 from kata_caa.providers.aws.config import AwsConfig
 from tests.conftest import REPOSITORY
+from tests.drivers.cloud import Thing
+from tests.drivers.faults import ENVIRONMENT, Faults, Point
+from tests.drivers.file_cloud import FileStore
 
 DRIVERS = REPOSITORY / "tests" / "drivers"  # an entry point in it names the cloud
 
@@ -91,3 +96,61 @@ def test_without_a_first_word_the_provider_is_that_of_the_environment(
     assert command.main([], {}) == 2
     assert command.main(["-help"], {"CLOUD_PROVIDER": "file"}) == 0
     assert capsys.readouterr().out.count("usage: cloud-api-adaptor [<provider>]") == 2
+
+
+@pytest.fixture
+def store(tmp_path: Path, words: list[str]) -> FileStore:
+    """The cloud, with what two sandboxes have left, and one of another node."""
+    store = FileStore(directory=tmp_path / "cloud")
+    for sandbox, owner in (("one", "tests"), ("two", "tests"), ("three", "others")):
+        for kind in ("disk", "instance"):
+            tags = ((OWNER_TAG, owner), (SANDBOX_TAG, sandbox))
+            store.put(Thing(kind, f"{kind}-{sandbox}", f"podvm-web-{sandbox}", "token", tags))
+    return store
+
+
+def test_orphans_are_listed_and_stay(words: list[str], store: FileStore, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["file", "orphans", *words], {}) == 0
+    told = capsys.readouterr()
+    assert sorted(told.out.splitlines()) == [
+        "disk\tdisk-one\tpodvm-web-one\tone",
+        "disk\tdisk-two\tpodvm-web-two\ttwo",
+        "instance\tinstance-one\tpodvm-web-one\tone",
+        "instance\tinstance-two\tpodvm-web-two\ttwo",
+    ]
+    assert told.err.startswith("cloud-api-adaptor: looking for what is tests's and has no sandbox in /")
+    assert len(store.ids()) == 6
+
+
+def test_orphans_are_deleted_and_nothing_else(words: list[str], store: FileStore, tmp_path: Path) -> None:
+    (tmp_path / "pods" / "two").mkdir(parents=True)
+    assert command.main(["file", "orphans", "-delete", *words], {}) == 0
+    assert store.sandboxes(SANDBOX_TAG) == ["three", "two"]
+
+
+def test_an_orphan_that_cannot_be_deleted_stops_no_other_and_fails_the_command(
+    words: list[str],
+    store: FileStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    faults = tmp_path / "faults"
+    faults.mkdir()
+    Faults(faults).plan(Point("delete", 1, "around", "fatal"))
+    monkeypatch.setenv(ENVIRONMENT, str(faults))
+    assert command.main(["file", "orphans", "-delete", *words], {}) == 1
+    assert store.sandboxes(SANDBOX_TAG) == ["one", "three"]
+    assert "what sandbox one has left stays: delete is refused by a test [Planned]" in capsys.readouterr().err
+
+
+def test_while_a_record_is_damaged_what_may_be_its_machine_is_no_orphan(
+    words: list[str], store: FileStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pods" / "two").mkdir(parents=True)
+    (tmp_path / "pods" / "two" / "pod.json").write_text("")
+    waited = "7" * 32
+    store.put(Thing("instance", "instance-7", machine_name(waited), "", ((OWNER_TAG, "tests"), (SANDBOX_TAG, waited))))
+    assert command.main(["file", "orphans", "-delete", *words], {}) == 0
+    assert store.sandboxes(SANDBOX_TAG) == [waited, "three", "two"]
+    assert "pods/two: " in capsys.readouterr().err
