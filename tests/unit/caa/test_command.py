@@ -86,6 +86,12 @@ def test_a_check_tells_all_that_is_missing_and_fails(words: list[str], capsys: p
     assert [line.partition(":")[0] for line in missing] == ["MISSING TLS", "MISSING further networks of pods"]
 
 
+def test_a_check_tells_what_the_cloud_has_not_and_fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["file", *words, "-cloud-image", "image-2", "-check"], {}) == 1
+    missing = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("ok ")]
+    assert missing == ["MISSING image image-2: set MEMORY_IMAGE"]
+
+
 def test_without_a_first_word_the_provider_is_that_of_the_environment(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

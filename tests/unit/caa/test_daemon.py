@@ -7,7 +7,7 @@ import base64
 import gzip
 import re
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,17 @@ async def test_a_cloud_that_lacks_what_pods_need_ends_the_start():
 
     with pytest.raises(CheckFailed, match=r"^image ami-1: there is none$"):
         await require(Bare())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("verify", [False, True])
+async def test_the_cloud_is_checked_before_it_serves_where_that_is_set(config: AdaptorConfig, verify: bool):
+    without_image = MemoryProvider.open(MemoryConfig("image-2"), MemoryStore())
+    refused = pytest.raises(CheckFailed, match=r"^image image-2: set MEMORY_IMAGE$") if verify else nullcontext()
+    served = False
+    with refused:
+        async with serving(replace(config, cloud_config_verify=verify), without_image):
+            served = True
+    assert served is not verify
 
 
 @pytest.mark.parametrize(
