@@ -17,28 +17,33 @@ from functools import partial
 from importlib.metadata import entry_points, version
 from typing import Any
 
-from kata_caa import flags, settings
+from kata_caa import flags, log, settings
 from kata_caa.config import AdaptorConfig
 from kata_caa.errors import AdaptorError, SettingError
+from kata_caa.leftovers import leftovers
 
 GROUP = "kata_caa.providers"
 _Opener = Callable[[], AbstractAsyncContextManager[Any]]  # of what the node is a part of; it takes time to import
 _SHOWN = 120  # characters of a setting in the log
-_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """The program; returns its exit status: 0, 1 for what failed, 2 for what cannot be understood."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     environ = os.environ if environ is None else environ
+    named = environ.get("CLOUD_PROVIDER", "")
     match words:
         case ["version" | "--version" | "-version", *_]:
             print(f"cloud-api-adaptor {version('kata-py')}")
             return 0
-        case [] | ["help" | "-h" | "--help" | "-help", *_]:
+        case ["help" | "-h" | "--help" | "-help", *_]:
             print(_usage())
-            return 0 if words else 2
-        case [name, *rest]:
+            return 0
+        case [] if not named:
+            print(_usage())
+            return 2
+        case _:
+            name, rest = (words[0], words[1:]) if words and not words[0].startswith("-") else (named, words)
             try:
                 return _of_provider(name, rest, environ)
             except SettingError as error:
@@ -47,14 +52,14 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | No
             except AdaptorError as error:
                 print(f"cloud-api-adaptor: {error}", file=sys.stderr)
                 return 1
-    raise AssertionError("every command line is one of these")
 
 
 def _of_provider(name: str, words: Sequence[str], environ: Mapping[str, str]) -> int:
     found = entry_points(group=GROUP)
     if name not in found.names:
         known = ", ".join(sorted(found.names)) or "none"
-        print(f"cloud-api-adaptor: unknown provider {name!r}; there is: {known}", file=sys.stderr)
+        said = f"unknown provider {name!r}" if name else "no provider, as the first word or in CLOUD_PROVIDER"
+        print(f"cloud-api-adaptor: {said}; there is: {known}", file=sys.stderr)
         return 1
     try:
         factory = found[name].load()
@@ -79,9 +84,9 @@ def _of_provider(name: str, words: Sequence[str], environ: Mapping[str, str]) ->
     config = dataclasses.replace(config, cloud_settings=settings.digest(cloud))
     if action == "image":
         options = dataclasses.replace(options, words=tuple(operands))
-    logging.basicConfig(
-        stream=sys.stderr, level=_level(config.log_level), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    log.begin(config.log_level)
+    if action == "serve":
+        options = dataclasses.replace(options, leftovers=tuple(leftovers(name, environ).items()))
     for shape, value in zip(shapes, (config, cloud, options), strict=True):
         _tell(shape, value)
     try:
@@ -99,18 +104,23 @@ def _of_provider(name: str, words: Sequence[str], environ: Mapping[str, str]) ->
 class _Serve:
     """Serve the node's runtime."""
 
-    async def act(self, config: AdaptorConfig, provider: Any, surroundings: _Opener) -> int:
-        from kata_caa import daemon, node
+    leftovers: tuple[tuple[str, str], ...] = ()  # no setting: variables without effect, and what to do
 
-        config.verify()
+    async def act(self, config: AdaptorConfig, provider: Any, surroundings: _Opener) -> int:
+        from kata_caa import daemon
+        from kata_caa.examination import examine
+
         if config.check:
-            await asyncio.to_thread(daemon.pool_of, config)
-            findings = node.check(config)
+            findings = await asyncio.to_thread(examine, config)
+            _print(findings)  # whatever the cloud says
+            for key, text in self.leftovers:
+                print(f"IGNORED {key}: {text}")
             async with provider as cloud:
-                findings += await cloud.check()
-            for each in findings:
-                print(f"{each.verdict:7} {each.subject}: {each.detail}")
-            return 0 if all(each.passed for each in findings) else 1
+                found = await cloud.check()
+            _print(found)
+            return 0 if all(each.passed for each in (*findings, *found)) else 1
+        for key, text in self.leftovers:
+            logging.getLogger(__name__).warning("%s %s", key, text)
         async with surroundings() as around:
             await daemon.run(config, provider, around)
         return 0
@@ -131,14 +141,26 @@ class _Orphans:
         from kata_caa.record import PodRecords
 
         pods, machines = PodRecords(Path(config.pods_dir)), MachineRecords(config.pool_dir)
+        owner, status = owner_of_this_node(config.owner), 0
+        print(
+            f"cloud-api-adaptor: looking for what is {owner}'s and has no sandbox in {config.pods_dir}", file=sys.stderr
+        )
+        _, damaged = await asyncio.to_thread(pods.known)
+        for error in damaged.values():
+            print(f"cloud-api-adaptor: {error}: what may be that pod's machine is left out", file=sys.stderr)
         async with provider as cloud:
-            found = await orphans(cloud, owner_of_this_node(config.owner), partial(on_record, pods, machines))
+            found = await orphans(cloud, owner, partial(on_record, pods, machines))
             for sandbox_id, objects in found.items():
                 for each in objects:
                     print(f"{each.kind}\t{each.id}\t{each.name}\t{sandbox_id}")
-                if self.delete:
+                if not self.delete:
+                    continue
+                try:
                     await cloud.delete(target_of(sandbox_id, objects))
-        return 0
+                except AdaptorError as error:
+                    status = 1
+                    print(f"cloud-api-adaptor: what sandbox {sandbox_id} has left stays: {error}", file=sys.stderr)
+        return status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +237,11 @@ async def _surroundings(name: str, config: AdaptorConfig, environ: Mapping[str, 
         yield cluster
 
 
+def _print(findings: Sequence[Any]) -> None:
+    for each in findings:
+        print(f"{each.verdict:7} {each.subject}: {each.detail}")
+
+
 def _names(shapes: Sequence[type], *, booleans: bool = False) -> set[str]:
     return {
         how.flag
@@ -222,13 +249,6 @@ def _names(shapes: Sequence[type], *, booleans: bool = False) -> set[str]:
         for field, how in settings.settings_of(shape)
         if how.flag and (not booleans or isinstance(field.default, bool))
     }
-
-
-def _level(text: str) -> int:
-    try:
-        return _LEVELS[text]
-    except KeyError:
-        raise SettingError(f"-log-level: {text!r} is none of {', '.join(_LEVELS)}") from None
 
 
 def _tell(shape: type, values: Any) -> None:
@@ -258,9 +278,9 @@ def _flags(name: str, shapes: Sequence[type]) -> str:
 def _usage() -> str:
     known = ", ".join(sorted(entry_points(group=GROUP).names)) or "none installed"
     return (
-        "usage: cloud-api-adaptor <provider> [serve | orphans | image upload FILE | image list | costs] [flags]\n"
+        "usage: cloud-api-adaptor [<provider>] [serve | orphans | image upload FILE | image list | costs] [flags]\n"
         "       cloud-api-adaptor help | version\n\n"
-        f"providers: {known}\n"
+        f"providers: {known}; without one, that of CLOUD_PROVIDER\n"
         "serve (the default): make machines for this node's runtime; with -check, look at the cloud and end\n"
         "orphans: what the cloud has of this node's that no sandbox owns; with -delete, delete it\n"
         "image upload: put FILE, a disk that make podvm built, into the cloud, and print the setting that names it;\n"

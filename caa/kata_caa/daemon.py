@@ -11,14 +11,15 @@ import logging
 import os
 import signal
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+from kata_caa import examination
 from kata_caa.config import AdaptorConfig
-from kata_caa.errors import AdaptorError, MalformedConfig, ProviderError, SettingError
-from kata_caa.forwarder.provision import read_initdata, unpack_initdata
+from kata_caa.errors import AdaptorError, ProviderError
+from kata_caa.examination import pool_of
 from kata_caa.gateway import Gateway
 from kata_caa.node import NodeTunnel
 from kata_caa.notice import notify
@@ -29,14 +30,13 @@ from kata_caa.pods import Pods
 from kata_caa.pool.machine import MachineRecords
 from kata_caa.pool.parts import PoolParts
 from kata_caa.pool.pool import Pool
-from kata_caa.pool.wish import Budget, Wish, wishes
 from kata_caa.providers.api import NAMESPACE_TAG, OWNER_TAG, POD_TAG, SANDBOX_TAG, Provider
 from kata_caa.record import PodRecord, PodRecords
 from kata_caa.service import PodVMInfo, RemoteHypervisor
 from kata_caa.surroundings import Alone, Surroundings
 from kata_caa.tenure import tenure
 from kata_caa.turns import Turns
-from kata_caa.usage import UsageLog, prices
+from kata_caa.usage import UsageLog
 from kata_py.resource.blocking import off_loop
 from kata_py.ttrpc.address import UnixAddress
 from kata_py.ttrpc.server import Server, same_user
@@ -67,17 +67,13 @@ async def serving(
         AdaptorError: It cannot start; says why, and what to do.
     """
     around = surroundings or Alone()
-    if config.initdata:
-        try:
-            read_initdata(unpack_initdata(config.initdata.encode()))
-        except MalformedConfig as error:
-            raise SettingError(f"-initdata: {error}") from error
+    await off_loop(examination.require, config)  # before the cloud: what cannot be is told at once
     wanted, budget = await off_loop(pool_of, config)
     owner = owner_of_this_node(config.owner)
     async with AsyncExitStack() as stack:
         alone = await stack.enter_async_context(tenure(Path(config.pods_dir)))
         records = PodRecords(Path(config.pods_dir))
-        tunnel = await off_loop(NodeTunnel, config, records)  # before the cloud: what cannot be is told at once
+        tunnel = await off_loop(NodeTunnel, config, records)
         cloud = await stack.enter_async_context(provider)
         if config.cloud_config_verify:
             await require(cloud)
@@ -163,17 +159,6 @@ async def run(
         notify("STOPPING=1")
 
 
-def pool_of(config: AdaptorConfig) -> tuple[Sequence[Wish], Budget]:
-    """Which machines shall wait for pods, and what they may cost. Reads a small file.
-
-    Raises:
-        SettingError: It cannot be understood.
-    """
-    wanted = wishes(config.warm_pool, multi_nic=config.ext_network_via_podvm)
-    path = config.warm_pool_prices
-    return wanted, Budget(config.warm_pool_budget, prices(Path(path), "-warm-pool-prices") if path else {})
-
-
 async def require(provider: Provider) -> None:
     """See to it that the cloud has what pods need.
 
@@ -196,7 +181,8 @@ def tags_of(owner: str, record: PodRecord) -> tuple[tuple[str, str], ...]:
 
 
 async def _begin(pool: Pool, records: PodRecords) -> None:
-    await pool.restore(await off_loop(claimed, records))
+    known, damaged = await off_loop(records.known)
+    await pool.restore(claimed(known), is_whole=not damaged)
     pool.begin()
 
 

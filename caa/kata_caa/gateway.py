@@ -13,7 +13,7 @@ from kata_caa.credentials import Issued
 from kata_caa.pool.machine import Machine
 from kata_caa.proxy import AgentProxy, Endpoint
 from kata_caa.record import PodRecord, PodRecords, State
-from kata_caa.tls import Profile, Tls
+from kata_caa.tls import Tls, profile_of
 from kata_py.resource.blocking import off_loop
 
 
@@ -32,16 +32,7 @@ class Gateway:
     def __init__(self, config: AdaptorConfig, records: PodRecords) -> None:
         self._config = config
         self._records = records
-        profile = Profile(
-            ca_file=config.ca_cert_file,
-            cert_file=config.cert_file,
-            key_file=config.cert_key,
-            skip_verify=config.tls_skip_verify,
-            min_version=config.tls_min_version,
-            cipher_suites=config.tls_cipher_suites,
-            disable=config.disable_tls,
-        )
-        self._tls = Tls(profile, Path(config.socket).parent / "tls")
+        self._tls = Tls(profile_of(config), Path(config.socket).parent / "tls")
         self._tls.check()
 
     def issue(self, name: str) -> Issued:

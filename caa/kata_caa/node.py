@@ -47,6 +47,19 @@ def check(config: AdaptorConfig) -> list[Finding]:
     return [Finding("encrypted tunnels", not why, why or f"WireGuard, UDP port {config.wireguard_port} of pod VMs")]
 
 
+def require(config: AdaptorConfig) -> str:
+    """See that this node can connect pods as it is told to; returns how tunnels are encrypted. Blocks likewise.
+
+    Raises:
+        SettingError: There is no such way, or not on this node.
+    """
+    found = check(config)
+    for finding in found:
+        if not finding.passed:
+            raise SettingError(f"-tunnel-encryption: {finding.detail}; or set it to none")
+    return "; ".join(finding.detail for finding in found)
+
+
 class NodeTunnel:
     """Satisfies `kata_caa.peer.Tunnel`. Making one blocks while a module is loaded.
 
@@ -59,9 +72,7 @@ class NodeTunnel:
     """
 
     def __init__(self, config: AdaptorConfig, records: PodRecords) -> None:
-        for finding in check(config):
-            if not finding.passed:
-                raise SettingError(f"-tunnel-encryption: {finding.detail}; or set it to none")
+        require(config)
         self._config = config
         self._records = records
         self._key = NodeKey(Path(config.socket).parent / "wireguard.key")
@@ -105,8 +116,7 @@ class NodeTunnel:
 
     def _taken(self) -> set[int]:
         """The numbers that records hold, and the links of this node."""
-        records = [record for id in self._records.ids() if (record := self._records.load(id)) is not None]
-        return vni.held() | {number for record in records for number in record.vnis}
+        return vni.held() | {number for id in self._records.ids() for number in self._records.vnis(id)}
 
 
 def _tunnel(record: PodRecord) -> vxlan.Tunnel:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from kata_caa import apf, userdata
 from kata_caa.credentials import Credentials
 from kata_caa.errors import InvalidRequest, ProviderError, UnknownSandbox
 from kata_caa.instance import instance_name
-from kata_caa.orphans import orphans, target_of
+from kata_caa.orphans import OnRecord, orphans, target_of
 from kata_caa.peer import Failure, Late, Parts, PeerPod, words
 from kata_caa.record import PodRecord, RecordError, State
 from kata_caa.request import PodRequest, is_sandbox_id
@@ -44,7 +44,7 @@ class Pods:
         credentials: Makes the machines' keys.
         pull_secrets: Finds their registries' credentials.
         owner: Who all of it belongs to, in the cloud.
-        on_record: Gives the ids by which the cloud knows what is on record here; blocks.
+        on_record: Gives what is on record here; blocks.
         initdata: Of pods that bring none: base64 of gzip of TOML.
         scratch: Whether machines make themselves an encrypted scratch space.
     """
@@ -56,7 +56,7 @@ class Pods:
         pull_secrets: PullSecrets,
         *,
         owner: str,
-        on_record: Callable[[], Collection[str]],
+        on_record: Callable[[], OnRecord],
         initdata: str = "",
         scratch: bool = False,
     ) -> None:
@@ -68,6 +68,7 @@ class Pods:
         self._initdata = initdata
         self._scratch = scratch
         self._pods: dict[str, PeerPod] = {}
+        self._damaged: set[str] = set()
         self._abandoned: dict[str, asyncio.TimerHandle] = {}
         self._vanished: dict[str, int] = defaultdict(int)
         self._news = asyncio.Condition()
@@ -82,22 +83,39 @@ class Pods:
     async def restore(self, *, alone: bool = True) -> None:
         """Take up the pods that an earlier adaptor had: those that run are reached again, deletions go on.
 
+        One whose record is damaged is left as it is, and the others are served.
+
         Args:
             alone: Whether it has ended. One that has not is left what is not done yet; once it has, this is called
                 again.
 
         Raises:
-            RecordError: A record cannot be read; no pod may be lost by passing it over.
+            RecordError: What is left of an announcement cannot be removed.
         """
         async with self._announcing:  # what is half announced here is not taken for left over
             for sandbox_id in await off_loop(lambda: list(self._parts.records.ids())):
                 if sandbox_id in self._pods:
                     continue
-                record = await off_loop(self._parts.records.load, sandbox_id)
+                try:
+                    record = await off_loop(self._parts.records.load, sandbox_id)
+                except RecordError as error:
+                    self._pass_over(sandbox_id, error)
+                    continue
                 if record is None and alone:  # an announcement that was never answered
                     await off_loop(self._parts.records.remove, sandbox_id)
                 elif record is not None and (alone or record.state is State.RUNNING):
                     self._take_up(record)
+
+    def _pass_over(self, sandbox_id: str, error: RecordError) -> None:
+        """Its machine may run, and may be one that has waited for a pod, which the record alone would tell."""
+        if sandbox_id in self._damaged:
+            return
+        self._damaged.add(sandbox_id)
+        logger.error(
+            "the record of sandbox %s is damaged, and its pod is not served: %s. Until its directory %s is gone, "
+            "what may be its machine is left alone: delete the pod, then remove that; the sweep deletes the machine",
+            sandbox_id, error, self._parts.records.socket(sandbox_id).parent,
+        )  # fmt: skip
 
     def _take_up(self, record: PodRecord) -> None:
         pod = self._add(record)

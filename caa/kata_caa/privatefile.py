@@ -1,10 +1,11 @@
-"""Small files of this user alone, such as keys: made whole and once, and read only if nobody else could."""
+"""Small files of this user alone, such as keys: made whole, and read only if nobody else could."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -47,8 +48,40 @@ def create(path: Path, text: str) -> None:
         os.link(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    flush(path.parent)
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file beside its place and rename it into it; it is on the disk when this returns.
+
+    A reader sees all of it, or what was there before, also after the node has lost its power.
+
+    Raises:
+        OSError: It cannot be written; what was there before stays, and nothing beside it.
+    """
+    beside = path.with_name(f"{path.name}.new")
     try:
-        os.fsync(directory)
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+        beside.rename(path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()  # if it ever was
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    flush(path.parent)
+
+
+def flush(directory: Path) -> None:
+    """Have it on the disk which files a directory has.
+
+    Raises:
+        OSError: It cannot be.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
     finally:
-        os.close(directory)
+        os.close(fd)

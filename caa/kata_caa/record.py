@@ -20,8 +20,9 @@ from typing import Any
 from kata_caa import apf
 from kata_caa.errors import AdaptorError, MalformedConfig, SandboxExists
 from kata_caa.instance import machine_name
+from kata_caa.privatefile import flush
+from kata_caa.privatefile import replace as write
 from kata_caa.providers.api import InstanceSpec, Target
-from kata_py.resource.file import replace as write
 
 VERSION = 1
 SOCKET = "agent.ttrpc"
@@ -89,7 +90,7 @@ class PodRecord:
     @property
     def vnis(self) -> tuple[int, ...]:
         """The numbers of its tunnels."""
-        return tuple(filter(None, (self.network.vxlan_id, *(each.vxlan_id for each in self.network.interfaces))))
+        return _vnis(self.network)
 
 
 class PodRecords:
@@ -128,6 +129,7 @@ class PodRecords:
             _write_secret(home / _APF, apf.dump(config))
             _write_secret(home / _USER_DATA, user_data)
             self.update(record)
+            flush(self._directory)
         except BaseException:
             shutil.rmtree(home, ignore_errors=True)
             raise
@@ -141,7 +143,7 @@ class PodRecords:
         content = {"version": VERSION, **asdict(replace(record, network=apf.PodNetwork()))}
         del content["network"]  # apf.json has it
         try:
-            write(str(self._directory / record.sandbox_id / _RECORD), json.dumps(content, indent=1))
+            write(self._directory / record.sandbox_id / _RECORD, json.dumps(content, indent=1))
         except OSError as error:
             raise RecordError(f"the record of {record.sandbox_id} cannot be written: {error}") from error
         if record.state is State.RUNNING:
@@ -160,7 +162,7 @@ class PodRecords:
             raise RecordError(f"the user data of {sandbox_id} cannot be read: {error}") from error
 
     def load(self, sandbox_id: str) -> PodRecord | None:
-        """A pod's record; None if there is none, or nothing was done yet.
+        """A pod's record; None if there is none, or nothing was done yet: the record itself comes last, and goes first.
 
         Raises:
             RecordError: It is damaged, or of another version.
@@ -169,9 +171,11 @@ class PodRecords:
         try:
             content = json.loads((home / _RECORD).read_bytes())
             network = apf.load((home / _APF).read_text()).network
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (ValueError, MalformedConfig, OSError) as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not (home / _RECORD).exists():
+                return None
+            raise RecordError(f"{home}: {error.strerror}: {error.filename}") from error
+        except (ValueError, RecursionError, MalformedConfig, OSError) as error:
             raise RecordError(f"{home}: {error}") from error
         if not isinstance(content, dict) or content.pop("version", None) != VERSION:
             raise RecordError(f"{home / _RECORD} is no record of version {VERSION}")
@@ -179,6 +183,26 @@ class PodRecords:
             return _record(content, network)
         except (TypeError, ValueError, KeyError) as error:
             raise RecordError(f"{home / _RECORD}: {error!r}") from error
+
+    def known(self) -> tuple[list[PodRecord], dict[str, RecordError]]:
+        """The records there are, and by sandbox what is wrong with those that cannot be read."""
+        good: list[PodRecord] = []
+        damaged: dict[str, RecordError] = {}
+        for id in self.ids():
+            try:
+                record = self.load(id)
+            except RecordError as error:
+                damaged[id] = error
+            else:
+                good += [record] if record is not None else []
+        return good, damaged
+
+    def vnis(self, sandbox_id: str) -> tuple[int, ...]:
+        """The numbers of a pod's tunnels, also if its record is damaged; none if what it was announced with is too."""
+        try:
+            return _vnis(apf.load((self._directory / sandbox_id / _APF).read_text()).network)
+        except (ValueError, RecursionError, MalformedConfig, OSError):
+            return ()
 
     def ids(self) -> Iterator[str]:
         """The sandboxes that have a directory."""
@@ -191,12 +215,18 @@ class PodRecords:
         Raises:
             RecordError: Its directory cannot be removed.
         """
+        home = self._directory / sandbox_id
         try:
-            shutil.rmtree(self._directory / sandbox_id)
+            (home / _RECORD).unlink(missing_ok=True)  # first: what is left by a kill is no damaged record
+            shutil.rmtree(home)
         except FileNotFoundError:
             return
         except OSError as error:
-            raise RecordError(f"{self._directory / sandbox_id} cannot be removed: {error}") from error
+            raise RecordError(f"{home} cannot be removed: {error}") from error
+
+
+def _vnis(network: apf.PodNetwork) -> tuple[int, ...]:
+    return tuple(filter(None, (network.vxlan_id, *(each.vxlan_id for each in network.interfaces))))
 
 
 def _record(content: dict[str, Any], network: apf.PodNetwork) -> PodRecord:
@@ -215,5 +245,7 @@ def _write_secret(path: Path, text: str) -> None:
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise RecordError(f"{path} cannot be written: {error.strerror}") from error

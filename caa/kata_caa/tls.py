@@ -18,6 +18,7 @@ from typing import Final
 
 from kata_caa.authorities import Authorities, Clock, utc_now
 from kata_caa.certificates import Pair
+from kata_caa.config import AdaptorConfig
 from kata_caa.errors import MalformedConfig, SettingError, TlsError
 from kata_caa.forwarder.tls import VERSIONS, openssl_ciphers, pem_file
 
@@ -70,6 +71,19 @@ class Profile:
             )
         if bool(self.cert_file) != bool(self.key_file):
             raise SettingError("-cert-file and -cert-key go together: one of them is missing")
+
+
+def profile_of(config: AdaptorConfig) -> Profile:
+    """How TLS is used by the adaptor's settings."""
+    return Profile(
+        ca_file=config.ca_cert_file,
+        cert_file=config.cert_file,
+        key_file=config.cert_key,
+        skip_verify=config.tls_skip_verify,
+        min_version=config.tls_min_version,
+        cipher_suites=config.tls_cipher_suites,
+        disable=config.disable_tls,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ class FileCloudConfig:
     """Where the cloud is."""
 
     directory: str = setting("", "cloud-dir", "KATA_TEST_CLOUD_DIR", "where it remembers its objects")
+    image: str = setting("image-1", "cloud-image", "KATA_TEST_CLOUD_IMAGE", "what machines boot; it has image-1 alone")
 
 
 class FileCloud:
@@ -99,7 +100,7 @@ class FileCloud:
         self._faults: Faults = faults_of_environment()
         calls = Calls(self._faults.before, self._faults.after)
         store = FileStore(directory=Path(settings.directory), calls=calls)
-        self._cloud = MemoryProvider(MemoryConfig(), store)
+        self._cloud = MemoryProvider(MemoryConfig(settings.image), store)
 
     async def __aenter__(self) -> Self:
         return self

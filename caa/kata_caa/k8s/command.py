@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from typing import Any
 
-from kata_caa import flags, settings
+from kata_caa import flags, log, settings
 from kata_caa.command import GROUP
 from kata_caa.errors import AdaptorError, SettingError
 from kata_caa.settings import setting
-
-_LEVELS = ("debug", "info", "warning", "error")
 
 
 @dataclass(frozen=True)
@@ -134,11 +132,5 @@ def _settings(shapes: Sequence[type], words: Sequence[str], environ: Mapping[str
             f"{' '.join(left)}: not understood; flags are: {', '.join(f'-{each}' for each in sorted(names))}"
         )
     loaded: tuple[Any, ...] = tuple(settings.load(shape, values, environ) for shape in shapes)
-    if loaded[0].log_level not in _LEVELS:
-        raise SettingError(f"-log-level: {loaded[0].log_level!r} is none of {', '.join(_LEVELS)}")
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=loaded[0].log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    log.begin(loaded[0].log_level)
     return loaded

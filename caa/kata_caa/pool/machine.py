@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kata_caa.instance import machine_name
+from kata_caa.privatefile import replace as write
 from kata_caa.providers.api import InstanceSpec, Target
 from kata_caa.record import RecordError
-from kata_py.resource.file import replace as write
 
 VERSION = 1
 _SUFFIX = ".json"
@@ -88,7 +88,7 @@ class MachineRecords:
         """
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write(str(self._path(machine.id)), json.dumps({"version": VERSION, **asdict(machine)}, indent=1))
+            write(self._path(machine.id), json.dumps({"version": VERSION, **asdict(machine)}, indent=1))
         except OSError as error:
             raise RecordError(f"the record of machine {machine.name} cannot be written: {error}") from error
 

@@ -27,6 +27,7 @@ from kata_caa.pool.machine import Machine, Phase
 from kata_caa.pool.parts import PoolParts
 from kata_caa.pool.wish import Budget, Wish, kind_of
 from kata_caa.providers.api import InstanceRequest, InstanceSpec, Resolves
+from kata_caa.record import RecordError
 from kata_caa.userdata import File
 from kata_py.resource.blocking import off_loop
 
@@ -86,24 +87,36 @@ class Pool:
         """The machines that a pod could have now."""
         return tuple(life.machine for life in self._lives.values() if life.machine.phase is Phase.WAITING)
 
-    async def restore(self, claimed: Collection[str]) -> None:
+    async def restore(self, claimed: Collection[str], *, is_whole: bool = True) -> None:
         """Take up the machines that an earlier adaptor had; those that it was not done with are deleted.
+
+        One whose record is damaged is left as it is.
 
         Args:
             claimed: The machines that pods have, by their records.
+            is_whole: Whether these are all; otherwise one that may be a pod's is left as it is.
 
         Raises:
-            RecordError: A record cannot be read; no machine may be lost by passing it over.
+            RecordError: A record cannot be removed.
         """
         records = self._parts.records
         for id in await off_loop(lambda: list(records.ids())):
-            machine = await off_loop(records.load, id)
+            try:
+                machine = await off_loop(records.load, id)
+            except RecordError as error:
+                machine = None
+                if id not in claimed:
+                    logger.error(
+                        "a machine's record is damaged; remove it, and the sweep deletes the machine: %s", error
+                    )
             if id in claimed:
                 if machine is not None:
                     await self._parts.observer.waited(machine)
                 await off_loop(records.remove, id)
             elif machine is None:
                 continue
+            elif machine.phase is Phase.BINDING and not is_whole:
+                logger.warning("%s is left alone: it may be that of the pod whose record is damaged", machine.name)
             elif machine.phase is Phase.WAITING and self._made_as_now(machine):
                 logger.info("%s waits for a pod, as it did when the last adaptor ended", machine.name)
                 self._lives[id] = life = _Life(machine)

@@ -6,6 +6,7 @@ Source: cloud-api-adaptor `pkg/podnetwork/workernode.go`, `pkg/podnetwork/common
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 import socket
 import sys
@@ -36,6 +37,8 @@ from kata_py.netlink.rtnetlink import (
 from kata_py.netlink.vxlan import DEFAULT_PORT
 from kata_py.resource.blocking import off_loop
 from kata_py.resource.netns import NetworkNamespace
+
+_LOG = logging.getLogger(__name__)
 
 _PROTOCOLS: Final = {RTPROT_STATIC: "static", RTPROT_BOOT: "boot", RTPROT_DHCP: "dhcp", RTPROT_KERNEL: "kernel"}
 _SCOPES: Final = {200: "site", 253: "link", 254: "host", 255: "nowhere"}  # 0, universe, is not said
@@ -77,6 +80,15 @@ async def inspect(
         pod, str(netns), worker_ip=worker_ip, dedicated=dedicated, pod_subnet_cidrs=pod_subnet_cidrs, port=port,
         external_via_pod_vm=external_via_pod_vm,
     )  # fmt: skip
+
+
+def node_address(host_interface: str = "") -> str:
+    """The address of this node that the tunnel uses, with its prefix length. Blocks.
+
+    Raises:
+        TunnelError: As `worker_address`, or the kernel does not tell.
+    """
+    return worker_address(_host_dump(), host_interface)[0]
 
 
 def worker_address(host: Dump, host_interface: str = "") -> tuple[str, bool]:
@@ -130,7 +142,7 @@ def pod_network(
     primary = _primary(pod)
     if primary is None:
         raise TunnelError(f"network namespace {netns} has no default route, so the pod's interface is unknown")
-    link, default = primary
+    link, _ = primary
     if link.type != ARPHRD_ETHER or not link.address:
         raise TunnelError(f"network namespace {netns}: {link.name} is no Ethernet interface, which a tunnel needs")
     ipv4, ipv6 = _addresses(pod, link)
@@ -145,7 +157,7 @@ def pod_network(
         hardware_address=link.address.hex(":"),
         interface=link.name,
         worker_ip=worker_ip,
-        routes=(*_subnet_routes(pod_subnet_cidrs, default, link), *_routes(pod.routes, names)),
+        routes=(*_subnet_routes(pod_subnet_cidrs, pod, netns, names), *_routes(pod.routes, names)),
         neighbors=_neighbors(pod.neighbours, names),
         mtu=link.mtu,
         vxlan_port=port,
@@ -170,9 +182,13 @@ def _dumps(netns: Path) -> tuple[Dump, Dump]:
         raise TunnelError(f"there is no network namespace at {netns}") from None
     except OSError as error:
         raise TunnelError(f"network namespace {netns} cannot be read: {error}") from error
+    return _host_dump(), pod
+
+
+def _host_dump() -> Dump:
     try:
         with Rtnetlink() as kernel:
-            return _dump(kernel), pod
+            return _dump(kernel)
     except OSError as error:
         raise TunnelError(f"the node's network cannot be read: {error}") from error
 
@@ -188,16 +204,20 @@ def _dump(kernel: Rtnetlink) -> Dump:
 
 def _primary(dump: Dump) -> tuple[Link, Route] | None:
     """The link of the default route, and that route: the best one's, or its sibling's with the lowest number."""
+    return _default(dump, socket.AF_INET) or _default(dump, socket.AF_INET6)
+
+
+def _default(dump: Dump, family: int) -> tuple[Link, Route] | None:
+    """As `_primary`, of one family."""
     links = {link.number: link for link in dump.links}
-    defaults = [route for route in dump.routes if not route.prefix and route.link and route.type == RTN_UNICAST]
-    for family in (socket.AF_INET, socket.AF_INET6):
-        found = sorted((route for route in defaults if route.family == family), key=_metric)
-        if found:
-            stem, _ = _split(links[found[0].link].name)
-            siblings = [route for route in found if _split(links[route.link].name)[0] == stem]
-            best = min(siblings, key=lambda route: _split(links[route.link].name)[1])
-            return links[best.link], best
-    return None
+    defaults = (route for route in dump.routes if not route.prefix and route.link and route.type == RTN_UNICAST)
+    found = sorted((route for route in defaults if route.family == family), key=_metric)
+    if not found:
+        return None
+    stem, _ = _split(links[found[0].link].name)
+    siblings = [route for route in found if _split(links[route.link].name)[0] == stem]
+    best = min(siblings, key=lambda route: _split(links[route.link].name)[1])
+    return links[best.link], best
 
 
 def _metric(route: Route) -> int:
@@ -256,15 +276,22 @@ def _destination(route: Route) -> str:
     return str(ipaddress.ip_network((route.destination or bytes(size), route.prefix)))
 
 
-def _subnet_routes(cidrs: Iterable[str], default: Route, link: Link) -> Iterable[apf.Route]:
-    gateway = str(ipaddress.ip_address(default.gateway)) if default.gateway else ""
+def _subnet_routes(cidrs: Iterable[str], pod: Dump, netns: str, names: dict[int, str]) -> Iterable[apf.Route]:
+    """Routes by the default route of each network's family, among the interfaces that the guest has."""
     for cidr in cidrs:
         try:
             network = ipaddress.ip_network(cidr)
         except ValueError as error:
             raise TunnelError(f"{cidr!r} is no network: {error} (pod-subnet-cidrs)") from None
-        if (network.version == 4) == (default.family == socket.AF_INET):
-            yield apf.Route(str(network), gateway, link.name)
+        found = _default(pod, socket.AF_INET if network.version == 4 else socket.AF_INET6)
+        if found is None or found[0].number not in names:
+            _LOG.warning(
+                "%s: the pod has no default route of IPv%d, and does not reach %s by the tunnel (pod-subnet-cidrs)",
+                netns, network.version, network,
+            )  # fmt: skip
+            continue
+        link, default = found
+        yield apf.Route(str(network), str(ipaddress.ip_address(default.gateway)) if default.gateway else "", link.name)
 
 
 def _neighbors(neighbours: Iterable[Neighbour], names: dict[int, str]) -> tuple[apf.Neighbor, ...]:

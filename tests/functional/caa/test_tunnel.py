@@ -268,6 +268,22 @@ async def test_the_next_adaptor_makes_a_tunnel_anew_with_its_keys_and_takes_it_d
     assert state(peer) == before
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_a_number_on_record_is_nobody_elses_though_no_link_bears_it(
+    cloud: Node, tmp_path: Path, damaged: bool
+) -> None:
+    peer = cloud.add_pod(11)
+    config = AdaptorConfig(socket=str(tmp_path / "hypervisor.sock"), pods_dir=str(tmp_path / "pods"))
+    records = PodRecords(Path(config.pods_dir))
+    network = PodNetwork(vxlan_id=555000)
+    other = PodRecord("id", "web", "shop", "", "podvm-web-id", "", "token", InstanceSpec(), network=network)
+    assert (await NodeTunnel(config, records).inspect(peer.path)).vxlan_id == 555000
+    records.create(other, ForwarderConfig(network), "")
+    if damaged:
+        (tmp_path / "pods" / "id" / "pod.json").write_text("")
+    assert (await NodeTunnel(config, records).inspect(peer.path)).vxlan_id == 555001
+
+
 async def test_a_kernel_without_wireguard_is_told_at_either_end_and_nothing_is_left(
     cloud: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import re
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kata_caa import node
+from kata_caa import node, owner
 from kata_caa.config import AdaptorConfig
 from kata_caa.daemon import CheckFailed, require, serving, tags_of
 from kata_caa.errors import SettingError
+from kata_caa.examination import examine
 from kata_caa.pool.machine import Machine, MachineRecords, Phase
 from kata_caa.providers.api import Finding, InstanceSpec
 from kata_protos import hypervisor_pb2 as hv
@@ -80,12 +82,35 @@ async def test_a_cloud_that_lacks_what_pods_need_ends_the_start():
         await require(Bare())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("verify", [False, True])
+async def test_the_cloud_is_checked_before_it_serves_where_that_is_set(config: AdaptorConfig, verify: bool):
+    without_image = MemoryProvider.open(MemoryConfig("image-2"), MemoryStore())
+    refused = pytest.raises(CheckFailed, match=r"^image image-2: set MEMORY_IMAGE$") if verify else nullcontext()
+    served = False
+    with refused:
+        async with serving(replace(config, cloud_config_verify=verify), without_image):
+            served = True
+    assert served is not verify
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"warm_pool": (("default", "x"),)}, "-warm-pool: default=x: a number from 1 to 100 is wanted"),
         ({"warm_pool_prices": "/nowhere"}, "-warm-pool-prices: /nowhere: .*No such file"),
         ({"tunnel_type": "routing"}, "-tunnel-type: 'routing' is not vxlan"),
+        (
+            {"pod_subnet_cidrs": ("10.0.0.0/8", "garbage")},
+            "-pod-subnet-cidrs: .garbage. is no network: .*; write it",
+        ),
+        ({"initdata": "garbage"}, "-initdata: initdata is no base64; it is made by: gzip"),
+        ({"tls_min_version": "1.3"}, "-tls-min-version: '1.3' is neither of VersionTLS12, VersionTLS13"),
+        ({"ca_cert_file": "/nowhere"}, "-ca-cert-file /nowhere cannot be read: No such file"),
+        ({"ca_cert_file": "/dev/null"}, "-ca-cert-file /dev/null has no certificates in PEM"),
+        ({"ca_cert_file": "/nowhere", "tls_skip_verify": True}, "-tls-skip-verify does not go with -ca-cert-file"),
+        ({"cert_file": "/nowhere", "cert_key": "/nowhere"}, "-cert-file /nowhere cannot be read: No such file"),
+        ({"host_interface": "eth77"}, "-host-interface: the node has no interface eth77 .*; name one that"),
+        ({"proxy_timeout": -5.0}, "-proxy-timeout: -5 cannot be: it is from 1 to 86400"),
     ],
 )
 async def test_what_cannot_be_is_told_before_the_cloud_is_asked(
@@ -96,9 +121,27 @@ async def test_what_cannot_be_is_told_before_the_cloud_is_asked(
         raise AssertionError("the cloud is asked")
         yield
 
-    with pytest.raises(SettingError, match=said):
-        async with serving(replace(config, **settings), unreachable()):
+    wrong = replace(config, **settings)
+    with pytest.raises(SettingError, match=f"^{said}"):
+        async with serving(wrong, unreachable()):
             raise AssertionError("it serves")
+    (missing,) = (each for each in examine(wrong) if not each.passed)  # as -check has it
+    assert re.match(said, missing.detail)
+    assert not Path(config.pods_dir).exists()
+
+
+async def test_a_node_that_cannot_be_told_from_others_ends_the_start_before_the_cloud_is_asked(
+    config: AdaptorConfig, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(owner, "_MACHINE_IDS", ())
+    with pytest.raises(SettingError, match=r"^-owner: this machine has no /etc/machine-id"):
+        async with serving(replace(config, owner=""), cloud()):
+            raise AssertionError("it serves")
+
+
+def test_what_can_be_passes_and_leaves_nothing(config: AdaptorConfig, tmp_path: Path):
+    assert [each.subject for each in examine(replace(config, host_interface="lo")) if not each.passed] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -614,6 +614,45 @@ async def test_the_sweep_deletes_what_no_sandbox_owns_and_nothing_else(node: Nod
     assert list(node.cloud.machines) == ["one"]
 
 
+async def test_a_damaged_record_stops_no_other_pod_and_nothing_that_may_be_its_machine_is_deleted(
+    node: Node, caplog: pytest.LogCaptureFixture
+):
+    node.cloud.gate.set()
+    node.shelf.machines = [WAITING]
+    async with node.adaptor() as adaptor:
+        for id in ("one", "two", "bad"):
+            await adaptor.create(node.request(id))
+            await adaptor.start(id)  # the first one takes what waits
+    for id in ("one", "bad"):
+        (node.directory / "pods" / id / "pod.json").write_text("")
+    node.cloud.strays = [
+        Owned("instance", "i-7", WAITING.id, WAITING.name),
+        Owned("volume", "vol-8", "8" * 32),
+        Owned("volume", "vol-bad", "bad"),
+        Owned("instance", "i-9", "lost", "podvm-x-lost"),
+    ]
+    async with node.adaptor(alone=False) as adaptor:
+        await adaptor.restore()
+        assert [each.sandbox_id for each in adaptor.records] == ["two"]
+        assert node.proxies == ["two"]
+        await adaptor.create(node.request("three"))
+        await adaptor.start("three")
+        with pytest.raises(RecordError, match="bad"):
+            await adaptor.stop("bad")
+        assert await adaptor.sweep() == 1
+    assert node.cloud.deleted == [Target("lost", "podvm-x-lost", "i-9")]
+    assert sorted(node.records.ids()) == ["bad", "one", "three", "two"]
+    told = [each for each in caplog.messages if "is damaged" in each]
+    assert [each.split()[4] for each in told] == ["bad", "one"]
+    assert f"Until its directory {node.directory / 'pods' / 'bad'} is gone" in told[0]
+
+    for id in ("one", "bad"):
+        node.records.remove(id)
+    async with node.adaptor() as adaptor:
+        assert await adaptor.sweep() == 4
+    assert {each.sandbox_id for each in node.cloud.deleted} == {"lost", "bad", WAITING.id, "8" * 32}
+
+
 async def test_a_pod_whose_namespace_is_gone_is_stopped_by_the_second_sweep(node: Node):
     node.cloud.gate.set()
     async with node.adaptor() as adaptor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,12 +75,63 @@ def test_a_kill_before_the_record_was_written_leaves_a_directory_that_is_no_pod(
     assert records.load("id") is None
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 2}', '{"version": 1, "state": "odd"}'])
+@pytest.mark.parametrize("text", ["", "{}", "[]", "[" * 100_000, '{"version": 2}', '{"version": 1, "state": "odd"}'])
 def test_a_damaged_record_is_an_error_that_names_it(records: PodRecords, tmp_path: Path, text: str):
     records.create(RECORD, CONFIG, "")
     (tmp_path / "pods" / "id" / "pod.json").write_text(text)
     with pytest.raises(RecordError, match="id"):
         records.load("id")
+
+
+def test_a_record_without_what_its_machine_was_given_is_damaged_and_not_gone(records: PodRecords, tmp_path: Path):
+    records.create(RECORD, CONFIG, "")
+    (tmp_path / "pods" / "id" / "apf.json").unlink()
+    with pytest.raises(RecordError, match=r"id: No such file or directory: .*apf\.json"):
+        records.load("id")
+
+
+def test_a_damaged_record_hides_no_other_and_tells_the_numbers_of_its_tunnels(records: PodRecords, tmp_path: Path):
+    other = replace(RECORD, sandbox_id="other")
+    for each in (RECORD, other):
+        records.create(each, CONFIG, "")
+    (tmp_path / "pods" / "id" / "pod.json").write_text("{")
+    good, damaged = records.known()
+    assert (good, list(damaged)) == ([other], ["id"])
+    assert records.vnis("id") == (555000, 555001)
+    (tmp_path / "pods" / "id" / "apf.json").write_text("{")
+    assert records.vnis("id") == ()
+
+
+def test_what_a_kill_leaves_of_a_removal_is_no_damaged_record(
+    records: PodRecords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def killed(home: Path) -> None:
+        raise KeyboardInterrupt
+
+    records.create(RECORD, CONFIG, "")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            records.remove("id")
+    assert list(records.ids()) == ["id"]
+    assert records.load("id") is None
+
+
+def test_a_record_is_on_the_disk_before_it_takes_its_place(
+    records: PodRecords, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    flushed, flush = list[str](), os.fsync
+
+    def noted(fd: int) -> None:
+        flushed.append(str(Path(f"/proc/self/fd/{fd}").readlink().relative_to(tmp_path)))
+        flush(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    records.create(RECORD, CONFIG, "")
+    assert flushed == ["pods/id/apf.json", "pods/id/user-data", "pods/id/pod.json.new", "pods/id", "pods"]
+    del flushed[:]
+    records.update(replace(RECORD, state=State.STARTING))
+    assert flushed == ["pods/id/pod.json.new", "pods/id"]
 
 
 def test_what_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path):

@@ -133,7 +133,12 @@ class Node:
 
     @asynccontextmanager
     async def pool(
-        self, *wishes: Wish, budget: Budget | None = None, claimed: Sequence[str] = (), scratch: bool = False
+        self,
+        *wishes: Wish,
+        budget: Budget | None = None,
+        claimed: Sequence[str] = (),
+        is_whole: bool = True,
+        scratch: bool = False,
     ) -> AsyncIterator[Pool]:
         parts = PoolParts(
             provider=self.cloud,
@@ -149,7 +154,7 @@ class Node:
             calls=RetryPolicy(backoffs={}),
         )
         pool = Pool(parts, wishes, budget or Budget())
-        await pool.restore(claimed)
+        await pool.restore(claimed, is_whole=is_whole)
         pool.begin()
         try:
             yield pool
@@ -479,6 +484,33 @@ async def test_a_machine_that_is_on_a_pods_record_is_the_pods(node: Node):
         assert node.on_record == []
         assert machine.id in node.cloud.machines
     assert node.times.told[-1] == ("waited", machine.id)  # the first adaptor may not have come to it
+
+
+async def test_a_machine_that_may_be_the_pods_whose_record_is_damaged_is_left_alone(node: Node):
+    async with node.pool(wish()) as pool:
+        await until(lambda: len(pool.waiting) == 1)
+        (machine,) = pool.waiting
+    node.records.write(replace(machine, phase=Phase.BINDING))
+    async with node.pool(is_whole=False):
+        assert phases(node) == [Phase.BINDING]
+    async with node.pool():
+        await until(lambda: node.cloud.machines == {} and node.on_record == [])
+
+
+async def test_a_damaged_record_of_a_machine_is_passed_over_and_stays(
+    node: Node, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    async with node.pool(wish()) as pool:
+        await until(lambda: len(pool.waiting) == 1)
+        (machine,) = pool.waiting
+    (tmp_path / "pool" / f"{machine.id}.json").write_text("{")
+    async with node.pool(wish()) as pool:
+        await until(lambda: len(pool.waiting) == 1)
+        assert machine.id in node.cloud.machines
+        assert machine.id in node.records.ids()
+    assert f"{machine.id}.json" in caplog.text
+    async with node.pool(claimed=[machine.id]):
+        assert machine.id not in node.records.ids()
 
 
 async def test_without_wishes_nothing_is_asked_for_and_nobody_gets_any(node: Node):

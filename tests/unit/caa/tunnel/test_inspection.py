@@ -96,10 +96,30 @@ def test_what_is_found_is_written_and_read_back_in_the_same_order() -> None:
 
 def test_further_networks_are_reached_by_the_gateway_of_their_family() -> None:
     routes = found(pod_subnet_cidrs=["10.200.0.0/16", "fd77::/48"]).routes
-    assert routes[0] == apf.Route("10.200.0.0/16", "10.128.0.1", "eth0")
-    assert all(each.destination != "fd77::/48" for each in routes)
+    assert routes[:2] == (
+        apf.Route("10.200.0.0/16", "10.128.0.1", "eth0"),
+        apf.Route("fd77::/48", "fd00::1", "eth0"),
+    )
     with pytest.raises(TunnelError, match=r"'10.200.0.1/16' is no network: .* \(pod-subnet-cidrs\)"):
         found(pod_subnet_cidrs=["10.200.0.1/16"])
+
+
+def test_a_further_network_takes_the_interface_of_its_familys_default_route() -> None:
+    pod = replace(
+        POD, routes=(POD.routes[1], route("::/0", 3, "fd09::1")), addresses=(*POD.addresses, (3, ip("fd09::2", 64)))
+    )
+    assert found(pod, pod_subnet_cidrs=["fd77::/48"]).routes[0] == apf.Route("fd77::/48", "fd09::1", "net1")
+
+
+def test_a_further_network_of_a_family_that_the_pod_has_not_is_left_out_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pod = replace(POD, routes=POD.routes[:2])
+    assert all(each.destination != "fd77::/48" for each in found(pod, pod_subnet_cidrs=["fd77::/48"]).routes)
+    assert caplog.messages == [
+        "/run/netns/cni-1: the pod has no default route of IPv6, and does not reach fd77::/48 by the tunnel "
+        "(pod-subnet-cidrs)"
+    ]
 
 
 def test_a_pod_of_ipv6_alone_has_its_address_first() -> None:
