@@ -119,7 +119,8 @@ class Machines:
     def _instances(self) -> list[InstanceTypeDef]:
         return [
             instance
-            for reservation in self.ec2.api.describe_instances()["Reservations"]
+            for page in self.ec2.api.get_paginator("describe_instances").paginate()
+            for reservation in page["Reservations"]
             for instance in reservation["Instances"]
             if instance["State"]["Name"] in _LIVE and instance.get("SubnetId") == self.subnet
         ]
