@@ -25,11 +25,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What needs WireGuard, which not all kernels have, runs for who asks for it: tests/integration/test_unified.py."""
-    if "wireguard" not in config.option.markexpr:
-        apart = [item for item in items if item.get_closest_marker("wireguard")]
-        items[:] = [item for item in items if item not in apart]
-        config.hook.pytest_deselected(items=apart)
+    """Some run for who asks for them: what needs WireGuard (tests/integration/test_unified.py does), and `harm`."""
+    for marker in ("wireguard", "harm"):
+        if marker not in config.option.markexpr:
+            apart = [item for item in items if item.get_closest_marker(marker)]
+            items[:] = [item for item in items if item not in apart]
+            config.hook.pytest_deselected(items=apart)
 
 
 @pytest.fixture(scope="session", autouse=True)

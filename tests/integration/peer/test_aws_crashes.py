@@ -80,6 +80,7 @@ async def test_wherever_the_adaptor_is_killed_nothing_stays_and_the_others_live(
         await tried(world, [Point(*each, when, "kill") for each in passed for when in ("before", "after")])
 
 
+@pytest.mark.harm
 async def test_whichever_call_goes_wrong_nothing_stays_and_the_others_live(short_tmp: Path) -> None:
     async with worlds(short_tmp / "ec2-failing") as world:
         passed = [each for each in await points(world) if changing(each[0]) or each[1] == 1]  # a look again is no other
