@@ -47,28 +47,6 @@ _HINTS = (
     *("signature", "data", "policy", "cert", "connection", "dsn", "jaeger"),
 )
 _BEARER = re.compile(r"\b(bearer|basic)\s{1,8}[\w.~+/=-]{6,}", re.I)
-_NAME = re.compile(rf"(?:{_SECRET})", re.I)
-
-# PEM, whole or cut short, with whatever a log has put before its lines.
-_PEM = re.compile(r"-----BEGIN [^-\n]{1,40}-----(?:.{0,20000}?-----END [^-\n]{1,40}-----|.{0,8000})", re.S)
-_TOKENS = re.compile(
-    r"\beyJ[\w-]{8,512}\.[\w-]{1,8192}\.[\w-]*|\b(?:AKIA|ASIA|AGPA|AIDA|AROA)[0-9A-Z]{12,}\b|"
-    r"\b(?:gh[pousr]_|github_pat_|xox[abeprs]-|glpat-|sk-|AIza)[\w-]{10,}"
-)  # a JSON web token, and others that are known by their beginning
-# A login in an address: with a password, or alone where it may be a token. That of ssh, and of what is no login but an
-# image with its digest, is told.
-_IN_URL = re.compile(
-    r"""://(?:[^/\s:@"']{0,200}:[^/\s"']{1,200}|(?<!ssh://)(?<!sftp://)(?<!git://)[^/\s:@"'?\#]{1,200})@(?!sha\d{3}:)"""
-)
-# Of each line that has one of these words; the patterns begin with a word, so that they are fast on long lines.
-_HINTS = (
-    *("pass", "pwd", "secret", "token", "credential", "key", "private", "auth", "bearer", "basic", "cookie", "session"),
-    *("signature", "data", "policy", "cert", "connection", "dsn", "jaeger"),
-)
-_BEARER = re.compile(r"\b(bearer|basic)\s{1,8}[\w.~+/=-]{6,}", re.I)
-_ENV = re.compile(
-    r"""(\benv(?:ironment)?\\?["']?\s{0,8}[:=]\s{0,8}\[)[^\]\s][^\]]{0,8192}""", re.I
-)  # of a spec in a log
 _NAME = re.compile(rf"(?:{_SECRET})[\w.-]{{0,40}}", re.I)
 _PAIRED = re.compile(r"""(\\{0,15}["']?)\s{0,8}[:=]\s{0,8}""")  # what may follow a name
 _FLAGGED = re.compile(r"""(\\{0,15}["']?)(?:\s{1,8}|\s{0,8},\s{0,8})(?!\\{0,15}["']?-)""")  # and one that is a flag's

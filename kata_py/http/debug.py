@@ -191,7 +191,7 @@ def _looks(seconds: float, enough: threading.Event) -> Iterator[tuple[float, int
     own, began = threading.get_ident(), time.monotonic()
     while (at := time.monotonic() - began) < seconds and not enough.wait(INTERVAL):
         names = {thread.ident: thread.name for thread in threading.enumerate()}
-        for thread, frame in sys._current_frames().items():  # noqa: SLF001
+        for thread, frame in sys._current_frames().items():  # noqa: SLF001 as in `stacks`
             if thread != own:
                 yield at, thread, f"{names.get(thread, thread)};{_folded(frame)}"
 
