@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -136,8 +136,7 @@ class Connection:
             if self._connect:
                 _log.warning("the connection to %s was lost, and is opened again", self._uri)
                 self._connect = None
-            loop = asyncio.get_running_loop()
-            opening = loop.run_in_executor(self._threads, self._opener, self._uri)
+            opening = _in_daemon(lambda: self._opener(self._uri))
             try:
                 async with asyncio.timeout(OPEN_TIMEOUT):
                     self._connect = await asyncio.shield(opening)
@@ -159,6 +158,20 @@ class Connection:
             if is_lost(error) and self._connect is connect:
                 self._connect = None
             raise explain(error, what) from error
+
+
+def _in_daemon(function: Callable[[], T]) -> asyncio.Future[T]:
+    """Call a function in a thread that no end of the program waits for: ssh may try for many minutes."""
+    done: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            done.set_result(function())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=call, name="libvirt open", daemon=True).start()
+    return asyncio.wrap_future(done)
 
 
 def _close(connect: Connect) -> None:

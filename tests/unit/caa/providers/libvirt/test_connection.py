@@ -82,6 +82,8 @@ async def test_a_host_that_does_not_answer_at_all_is_told_by_its_uri(monkeypatch
     async with connected(opener) as connection:
         with pytest.raises(ProviderError, match=r"connect to test: no answer .* LIBVIRT_URI"):
             await connection.call("x", lambda host: host)
+        (opening,) = (thread for thread in threading.enumerate() if thread.name == "libvirt open")
+        assert opening.daemon  # the program's end does not wait for it
         release.set()
         assert await asyncio.to_thread(late.closed.wait, 5)  # one that comes too late is not kept
 
